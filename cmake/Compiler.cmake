@@ -1,0 +1,16 @@
+add_compile_definitions(_GNU_SOURCE)
+add_compile_options(
+  $<$<COMPILE_LANGUAGE:C>:-Wall> $<$<COMPILE_LANGUAGE:C>:-Wextra> $<$<COMPILE_LANGUAGE:C>:-Wshadow>
+  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
+  $<$<COMPILE_LANGUAGE:C>:-Wpointer-arith> $<$<COMPILE_LANGUAGE:C>:-Wvla>
+  $<$<COMPILE_LANGUAGE:C>:-fno-common> -g)
+if(LITHOS_WERROR)
+  add_compile_options($<$<COMPILE_LANGUAGE:C>:-Werror>)
+endif()
+if(LITHOS_SANITIZE)
+  add_compile_options(-fsanitize=${LITHOS_SANITIZE} -fno-omit-frame-pointer)
+  if(LITHOS_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+  add_link_options(-fsanitize=${LITHOS_SANITIZE})
+endif()

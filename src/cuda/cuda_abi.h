@@ -1,0 +1,152 @@
+/* The little of the CUDA driver's binary interface that LithOS uses, declared from its public documentation so that
+ * building needs no SDK. tests/unit/test_cuda_abi.c compares it with cuda.h where that exists.
+ * Names are the driver's own; this header and cuda.h must not meet in one file. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef int CUresult; /* enum cudaError_enum */
+typedef int CUdevice;
+typedef uint64_t CUdeviceptr;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+typedef struct CUlib_st *CUlibrary;
+typedef struct CUkern_st *CUkernel;
+typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphNode_st *CUgraphNode;
+typedef struct CUgraphExec_st *CUgraphExec;
+typedef struct CUgreenCtx_st *CUgreenCtx;
+typedef struct {
+    unsigned char bytes[16];
+} CUuuid;
+
+/* X(name, value): results that LithOS returns or tests for. */
+#define CUDA_RESULTS(X)                                                                                      \
+    X(CUDA_SUCCESS, 0)                                                                                       \
+    X(CUDA_ERROR_INVALID_VALUE, 1)                                                                           \
+    X(CUDA_ERROR_OUT_OF_MEMORY, 2)                                                                           \
+    X(CUDA_ERROR_NOT_INITIALIZED, 3)                                                                         \
+    X(CUDA_ERROR_DEINITIALIZED, 4)                                                                           \
+    X(CUDA_ERROR_STUB_LIBRARY, 34)                                                                           \
+    X(CUDA_ERROR_NO_DEVICE, 100)                                                                             \
+    X(CUDA_ERROR_INVALID_DEVICE, 101)                                                                        \
+    X(CUDA_ERROR_INVALID_IMAGE, 200)                                                                         \
+    X(CUDA_ERROR_INVALID_CONTEXT, 201)                                                                       \
+    X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                                                                     \
+    X(CUDA_ERROR_INVALID_PTX, 218)                                                                           \
+    X(CUDA_ERROR_INVALID_HANDLE, 400)                                                                        \
+    X(CUDA_ERROR_ILLEGAL_STATE, 401)                                                                         \
+    X(CUDA_ERROR_NOT_FOUND, 500)                                                                             \
+    X(CUDA_ERROR_NOT_READY, 600)                                                                             \
+    X(CUDA_ERROR_ILLEGAL_ADDRESS, 700)                                                                       \
+    X(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, 701)                                                               \
+    X(CUDA_ERROR_LAUNCH_TIMEOUT, 702)                                                                        \
+    X(CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE, 708)                                                                \
+    X(CUDA_ERROR_CONTEXT_IS_DESTROYED, 709)                                                                  \
+    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, 712)                                                        \
+    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, 713)                                                            \
+    X(CUDA_ERROR_LAUNCH_FAILED, 719)                                                                         \
+    X(CUDA_ERROR_NOT_PERMITTED, 800)                                                                         \
+    X(CUDA_ERROR_NOT_SUPPORTED, 801)                                                                         \
+    X(CUDA_ERROR_MPS_CONNECTION_FAILED, 805)                                                                 \
+    X(CUDA_ERROR_MPS_RPC_FAILURE, 806)                                                                       \
+    X(CUDA_ERROR_MPS_SERVER_NOT_READY, 807)                                                                  \
+    X(CUDA_ERROR_MPS_CLIENT_TERMINATED, 810)                                                                 \
+    X(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, 900)                                                            \
+    X(CUDA_ERROR_UNKNOWN, 999)
+
+enum {
+#define X(name, value) name = value,
+    CUDA_RESULTS(X)
+#undef X
+};
+
+/* X(name, value): other numbers. */
+#define CUDA_CONSTANTS(X)                                                                                    \
+    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1)                                                          \
+    X(CU_DEVICE_ATTRIBUTE_WARP_SIZE, 10)                                                                     \
+    X(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 13)                                                                    \
+    X(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)                                                          \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, 20)                                                                  \
+    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 39)                                                \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)                                                      \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)                                                      \
+    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 81)                                          \
+    X(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, 82)                                              \
+    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97)                                             \
+    X(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 0)                                                            \
+    X(CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 1)                                                                \
+    X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                                                         \
+    X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)                                                    \
+    X(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 14)                                               \
+    X(CU_GET_PROC_ADDRESS_DEFAULT, 0)                                                                        \
+    X(CU_GET_PROC_ADDRESS_LEGACY_STREAM, 1)                                                                  \
+    X(CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM, 2)                                                      \
+    X(CU_GET_PROC_ADDRESS_SUCCESS, 0)                                                                        \
+    X(CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, 1)                                                               \
+    X(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, 2)                                                         \
+    X(CU_STREAM_DEFAULT, 0)                                                                                  \
+    X(CU_STREAM_NON_BLOCKING, 1)                                                                             \
+    X(CU_EVENT_DEFAULT, 0)                                                                                   \
+    X(CU_EVENT_DISABLE_TIMING, 2)                                                                            \
+    X(CU_MEMHOSTALLOC_PORTABLE, 1)                                                                           \
+    X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                                                          \
+    X(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, 2)                                                                    \
+    X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                                                              \
+    X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)                                              \
+    X(CU_LAUNCH_ATTRIBUTE_PRIORITY, 8)
+
+enum {
+#define X(name, value) name = value,
+    CUDA_CONSTANTS(X)
+#undef X
+};
+
+/* Streams that are numbers, not objects. */
+#define CU_STREAM_LEGACY ((CUstream)0x1)
+#define CU_STREAM_PER_THREAD ((CUstream)0x2)
+
+typedef union {
+    char pad[64];
+    int cooperative;
+    struct {
+        unsigned int x, y, z;
+    } clusterDim;
+    int programmaticStreamSerializationAllowed;
+    int priority;
+} CUlaunchAttributeValue;
+
+typedef struct {
+    int id; /* CU_LAUNCH_ATTRIBUTE_* */
+    char pad[4];
+    CUlaunchAttributeValue value;
+} CUlaunchAttribute;
+
+typedef struct {
+    unsigned int gridDimX, gridDimY, gridDimZ;
+    unsigned int blockDimX, blockDimY, blockDimZ;
+    unsigned int sharedMemBytes;
+    CUstream hStream;
+    CUlaunchAttribute *attrs;
+    unsigned int numAttrs;
+} CUlaunchConfig;
+
+/* The export table that carries the QMD callback (docs/hardware.md, "Seeing every launch"). */
+#define LITHOS_QMD_TABLE_UUID                                                                                \
+    {                                                                                                        \
+        {0x2c, 0x8e, 0x0a, 0xd8, 0x07, 0x10, 0xab, 0x4e, 0x90, 0xdd, 0x54, 0x71, 0x9f, 0xe5, 0xf7, 0x4b}     \
+    }
+#define LITHOS_QMD_TABLE_SUBSCRIBE 3 /* entry: int subscribe(uint32_t *handle, callback, void *user) */
+#define LITHOS_QMD_TABLE_ENABLE 6    /* entry: int enable(uint32_t on, uint32_t handle, int domain, int id) */
+#define LITHOS_QMD_DOMAIN 0xb
+#define LITHOS_QMD_CALLBACK_ID 1
+#define LITHOS_QMD_PARAMS_BYTES 0x58u /* params[0], its own size */
+#define LITHOS_QMD_PARAMS_WORD 4u     /* params[4] (8-byte words): host pointer to the QMD */
+
+typedef void (*lithos_qmd_callback)(void *user, int domain, int id, const void *params);
+typedef int (*lithos_qmd_subscribe_fn)(uint32_t *ret_handle, lithos_qmd_callback callback, void *user);
+typedef int (*lithos_qmd_enable_fn)(uint32_t on, uint32_t handle, int domain, int id);

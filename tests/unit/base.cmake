@@ -1,0 +1,1 @@
+lithos_unit_test(test_base LINK lithos_base)

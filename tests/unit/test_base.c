@@ -1,0 +1,108 @@
+/* base: TPC sets, quantiles, atomic file writes. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/fs.h"
+#include "base/quantile.h"
+#include "base/tpcset.h"
+
+static void tpcset_text_round_trips(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"-", "0", "127", "0-3,9-16,75,78,81,83", "0-127", "63-64"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct lithos_tpcset s;
+        char text[LITHOS_TPCSET_TEXT_MAX];
+        assert_int_equal(lithos_tpcset_parse(texts[i], &s), 0);
+        assert_string_equal(lithos_tpcset_format(&s, text), texts[i]);
+    }
+}
+
+static void tpcset_longest_text_fits(void **state)
+{
+    (void)state;
+    struct lithos_tpcset s = {{0xaaaaaaaaaaaaaaaaull, 0xaaaaaaaaaaaaaaaaull}}, back;
+    char text[LITHOS_TPCSET_TEXT_MAX];
+    assert_int_equal(lithos_tpcset_parse(lithos_tpcset_format(&s, text), &back), 0);
+    assert_true(lithos_tpcset_equal(&s, &back));
+    assert_int_equal(lithos_tpcset_count(&back), 64);
+}
+
+static void tpcset_refuses_bad_text(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"", "a", "128", "1,", ",1", "3-1", "1-", "-1", "1 2", "0x1", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct lithos_tpcset s = {{7, 7}};
+        assert_int_equal(lithos_tpcset_parse(texts[i], &s), -EINVAL);
+        assert_int_equal(s.w[0], 7);
+    }
+}
+
+static void tpcset_next_visits_each_bit_once(void **state)
+{
+    (void)state;
+    struct lithos_tpcset s, seen = {{0, 0}};
+    assert_int_equal(lithos_tpcset_parse("0,5,62-65,127", &s), 0);
+    for (unsigned b = lithos_tpcset_next(&s, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(&s, b + 1)) {
+        assert_false(lithos_tpcset_has(&seen, b));
+        lithos_tpcset_add(&seen, b);
+    }
+    assert_true(lithos_tpcset_equal(&s, &seen));
+}
+
+static void quantile_is_nearest_rank(void **state)
+{
+    (void)state;
+    double v[] = {5, 1, 4, 2, 3};
+    lithos_sort_samples(v, 5);
+    assert_true(lithos_quantile(v, 5, 0.5) == 3);
+    assert_true(lithos_quantile(v, 5, 0.99) == 5);
+    assert_true(lithos_quantile(v, 5, 0) == 1);
+    assert_true(lithos_quantile(v, 0, 0.5) == 0);
+}
+
+static void atomic_write_replaces_or_leaves(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/lithos-test-XXXXXX", path[64], *text;
+    size_t len;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/a", dir);
+    assert_int_equal(lithos_write_file_atomic(path, "one", 3, 0600), 0);
+    assert_int_equal(lithos_write_file_atomic(path, "second", 6, 0600), 0);
+    assert_int_equal(lithos_read_file(path, 100, &text, &len), 0);
+    assert_int_equal(len, 6);
+    assert_string_equal(text, "second");
+    free(text);
+    assert_int_equal(lithos_read_file(path, 3, &text, &len), -EFBIG);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/no/such", dir);
+    assert_int_equal(lithos_write_file_atomic(path, "x", 1, 0600), -ENOENT);
+    snprintf(path, sizeof path, "%s/x/y/z", dir);
+    assert_int_equal(lithos_mkdir_p(path, 0700), 0);
+    assert_int_equal(lithos_mkdir_p(path, 0700), 0);
+    for (char *p = path; strlen(p) > strlen(dir); *strrchr(p, '/') = '\0')
+        assert_int_equal(rmdir(p), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tpcset_text_round_trips),       cmocka_unit_test(tpcset_longest_text_fits),
+        cmocka_unit_test(tpcset_refuses_bad_text),       cmocka_unit_test(tpcset_next_visits_each_bit_once),
+        cmocka_unit_test(quantile_is_nearest_rank),      cmocka_unit_test(atomic_write_replaces_or_leaves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
