@@ -80,5 +80,6 @@ uint32_t lithos_qmd_cluster_blocks(const struct lithos_qmd_layout *layout, const
 /* A graph uploads a QMD with an empty grid: true for those; leave them alone. */
 bool lithos_qmd_grid_empty(const struct lithos_qmd_layout *layout, const void *qmd);
 /* Allow exactly these TPCs. No check that the set is sane: that is the last gate's (driver/gate.h). -ENOTSUP when the
- * layout has no mask. No allocation, lock or call out: it runs inside the driver's launch. */
+ * layout has no mask; -ERANGE when the set has a bit of 64 or more and the layout's mask has 64 bits (before V04_00).
+ * The QMD is then untouched. No allocation, lock or call out: it runs inside the driver's launch. */
 int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const struct lithos_tpcset *tpcs);
