@@ -1,0 +1,92 @@
+/* What the sample tenants share: reaching the driver, a context with the kernels loaded, the check, options,
+ * signals. They are programs, not libraries: a failure names the call and its result and ends the process. */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/util.h"
+#include "cuda/cuda_abi.h"
+
+/* X(name, symbol, arguments): each driver function used; `name` for cuGetProcAddress, `symbol` for dlsym. */
+#define SAMPLE_CUDA(X)                                                                                 \
+    X(cuInit, "cuInit", (unsigned flags))                                                              \
+    X(cuDriverGetVersion, "cuDriverGetVersion", (int *version))                                        \
+    X(cuGetErrorName, "cuGetErrorName", (CUresult r, const char **name))                               \
+    X(cuDeviceGetCount, "cuDeviceGetCount", (int *count))                                              \
+    X(cuDeviceGet, "cuDeviceGet", (CUdevice * dev, int ordinal))                                       \
+    X(cuDeviceGetName, "cuDeviceGetName", (char *name, int len, CUdevice dev))                         \
+    X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice dev))         \
+    X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext * ctx, CUdevice dev))           \
+    X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice dev))                       \
+    X(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext ctx))                                             \
+    X(cuCtxSynchronize, "cuCtxSynchronize", (void))                                                    \
+    X(cuCtxGetStreamPriorityRange, "cuCtxGetStreamPriorityRange", (int *least, int *greatest))         \
+    X(cuModuleLoadData, "cuModuleLoadData", (CUmodule * module, const void *image))                    \
+    X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction * f, CUmodule module, const char *name)) \
+    X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * ptr, size_t bytes))                                  \
+    X(cuMemFree, "cuMemFree_v2", (CUdeviceptr ptr))                                                    \
+    X(cuMemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr dst, const void *src, size_t bytes))               \
+    X(cuMemcpyDtoH, "cuMemcpyDtoH_v2", (void *dst, CUdeviceptr src, size_t bytes))                     \
+    X(cuMemsetD32, "cuMemsetD32_v2", (CUdeviceptr dst, unsigned value, size_t count))                  \
+    X(cuStreamCreateWithPriority, "cuStreamCreateWithPriority",                                        \
+      (CUstream * s, unsigned flags, int priority))                                                    \
+    X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream s))                                        \
+    X(cuEventCreate, "cuEventCreate", (CUevent * e, unsigned flags))                                   \
+    X(cuEventRecord, "cuEventRecord", (CUevent e, CUstream s))                                         \
+    X(cuEventSynchronize, "cuEventSynchronize", (CUevent e))                                           \
+    X(cuLaunchKernel, "cuLaunchKernel",                                                                \
+      (CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,     \
+       unsigned shared_bytes, CUstream s, void **params, void **extra))
+
+struct sample_cuda {
+#define X(name, symbol, args) CUresult(*name) args;
+    SAMPLE_CUDA(X)
+#undef X
+};
+extern struct sample_cuda cuda;
+
+/* Call a driver function; on failure name it and its result on standard error and end with exit code 1. */
+#define CU(name, ...) sample_check_result(#name, cuda.name(__VA_ARGS__))
+void sample_check_result(const char *call, CUresult r);
+
+struct sample_context {
+    CUdevice device;
+    CUmodule module;
+    CUstream stream;
+    int sm_count;
+    char gpu_name[128];
+};
+
+struct sample_options {
+    int device;           /* ordinal */
+    const char *priority; /* "high", "low", "normal" or a number, as text; NULL: normal */
+    bool check, json, gate;
+    double seconds;        /* measured time in the card's time; 0: until a signal */
+    double warmup_seconds; /* before that */
+    double time_scale;     /* real seconds a second of the card */
+};
+
+/* Driver found, initialised, context made, kernels loaded, stream created. */
+void sample_open(const struct sample_options *o, struct sample_context *ret_ctx);
+CUfunction sample_function(const struct sample_context *ctx, const char *kernel);
+/* One launch of blocks of `threads` threads of a kernel (u64 out, u32 iters). */
+void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,
+                   CUdeviceptr *out, unsigned *iters);
+
+/* Runs lithos_mark and lithos_saxpy and compares every element. True when all are right; ret_sms_used: SMs
+ * that ran a block. Says on standard error what is wrong. */
+bool sample_run_check(const struct sample_context *ctx, int *ret_sms_used);
+
+/* SIGTERM and SIGINT set sample_stop; a second one kills. */
+extern volatile sig_atomic_t sample_stop;
+void sample_catch_signals(void);
+/* With --gate: prints "ready" the first time; true once a line or the end of standard input has come. */
+bool sample_gate_open(const struct sample_options *o);
+
+/* Number of an option within [min, max]; anything else ends the program with a message and exit code 2. */
+double sample_number(const char *option, const char *text, double min, double max);
+/* s as the inside of a JSON string. Returns text; what does not fit is cut. */
+char *sample_json_escape(const char *s, char *text, size_t size);
