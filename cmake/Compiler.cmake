@@ -1,9 +1,15 @@
+# Flavours: RelWithDebInfo (dev), Release (dist), Sanitize (asan, tsan; fast enough to test with, frames intact).
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2")
+set(CMAKE_C_FLAGS_RELEASE "-O2")
+set(CMAKE_C_FLAGS_SANITIZE "-O1")
 add_compile_definitions(_GNU_SOURCE)
 add_compile_options(
   $<$<COMPILE_LANGUAGE:C>:-Wall> $<$<COMPILE_LANGUAGE:C>:-Wextra> $<$<COMPILE_LANGUAGE:C>:-Wshadow>
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   $<$<COMPILE_LANGUAGE:C>:-Wpointer-arith> $<$<COMPILE_LANGUAGE:C>:-Wvla>
-  $<$<COMPILE_LANGUAGE:C>:-fno-common> -g)
+  $<$<COMPILE_LANGUAGE:C>:-fno-common> -g
+  # no path of the building machine in what is built
+  -ffile-prefix-map=${PROJECT_SOURCE_DIR}=.)
 if(LITHOS_WERROR)
   add_compile_options($<$<COMPILE_LANGUAGE:C>:-Werror>)
 endif()

@@ -1,0 +1,3 @@
+# The checks of the house itself: that they find what is planted for them.
+add_test(NAME unit/check_layers COMMAND python3 ${PROJECT_SOURCE_DIR}/tools/check-layers --self-test)
+set_tests_properties(unit/check_layers PROPERTIES LABELS "unit;nosan" TIMEOUT 60)

@@ -1,0 +1,84 @@
+#!/bin/bash
+# Everything that must pass before code is merged. Usage: test.sh [JOBS]
+#   dev:  unit, golden, fuzz and end-to-end tests, layers, result files
+#   asan: unit, fuzz and end-to-end tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
+#   tsan: unit and end-to-end tests under ThreadSanitizer
+# Every phase runs, also when one before it failed; the summary at the end names what failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+jobs=${1:-$(nproc)}
+export CTEST_OUTPUT_ON_FAILURE=1
+# A daemon or GPU of the user's must not be found by the tests.
+unset LITHOS_SOCKET LITHOS_TENANT LITHOS_VGPU_SOCKET LITHOS_LIBCUDA LITHOS_CACHE_DIR LITHOS_GRANT CUDA_MPS_PIPE_DIRECTORY
+
+names=() times=() states=()
+phase() { # NAME COMMAND...
+    local name=$1 start=$SECONDS state=ok
+    shift
+    echo
+    echo "==== $name"
+    "$@" || state=FAILED
+    names+=("$name") times+=($((SECONDS - start))) states+=("$state")
+    [[ $state == ok ]]
+}
+
+# ThreadSanitizer of gcc 12 needs a fixed memory layout on kernels with many random bits.
+fixed_layout=()
+if setarch "$(uname -m)" -R true 2> /dev/null; then
+    fixed_layout=(setarch "$(uname -m)" -R)
+fi
+
+sanitized_tests() { # PRESET
+    local reports=$PWD/build/$1/sanitizer
+    rm -rf "$reports"
+    mkdir -p "$reports"
+    # Reports go to files: also those of a daemon or a tenant whose output nobody looks at fail the run.
+    ASAN_OPTIONS=log_path=$reports/asan:verify_asan_link_order=0:detect_stack_use_after_return=1:${ASAN_OPTIONS:-} \
+        LSAN_OPTIONS=suppressions=$PWD/tools/lsan.supp:print_suppressions=0 \
+        UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1:${UBSAN_OPTIONS:-} \
+        TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1:${TSAN_OPTIONS:-} \
+        LITHOS_FUZZ_RUNS=${LITHOS_FUZZ_RUNS:-5000} LITHOS_SANITIZED=$1 \
+        "${fixed_layout[@]}" ctest --preset "$1" --parallel "$jobs" --no-tests=error
+    local result=$? found
+    found=$(find "$reports" -type f | sort)
+    if [[ -n $found ]]; then
+        echo "sanitizer reports:"
+        while read -r file; do
+            echo "---- $file"
+            head -n 60 "$file"
+        done <<< "$found"
+        return 1
+    fi
+    return $result
+}
+
+results_check() {
+    local checker=${LITHOS_CHECK_RESULTS:-../shared/check_results.py}
+    if [[ ! -d bench/results ]]; then
+        echo "no bench/results yet"
+    elif [[ ! -f $checker ]]; then
+        echo "no $checker here: result files not checked"
+    else
+        python3 "$checker"
+    fi
+}
+
+phase "build dev" tools/build.sh dev "$jobs" &&
+    phase "tests dev" ctest --preset dev --parallel "$jobs" --no-tests=error
+phase "layers" tools/check-layers
+phase "no machine paths" tools/check-paths
+phase "result files" results_check
+phase "build asan" tools/build.sh asan "$jobs" &&
+    phase "tests asan+ubsan" sanitized_tests asan
+phase "build tsan" tools/build.sh tsan "$jobs" &&
+    phase "tests tsan" sanitized_tests tsan
+
+echo
+echo "==== summary"
+failed=0
+for i in "${!names[@]}"; do
+    printf '%-20s %4d s  %s\n' "${names[i]}" "${times[i]}" "${states[i]}"
+    [[ ${states[i]} == ok ]] || failed=$((failed + 1))
+done
+printf '%-20s %4d s  %s\n' total "$SECONDS" "$( ((failed)) && echo "$failed FAILED" || echo "all passed")"
+((failed == 0))
