@@ -1,0 +1,188 @@
+#include "proto/message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DOCUMENT_BYTES_MAX (64ull << 20)
+
+size_t lithos_message_size(enum lithos_msg_type type)
+{
+    switch (type) {
+    case LITHOS_MSG_ADMIT:
+        return sizeof(struct lithos_msg_admit);
+    case LITHOS_MSG_ADMITTED:
+        return sizeof(struct lithos_msg_admitted);
+    case LITHOS_MSG_ATTACH:
+        return sizeof(struct lithos_msg_attach);
+    case LITHOS_MSG_ATTACHED:
+        return sizeof(struct lithos_msg_attached);
+    case LITHOS_MSG_DOCUMENT:
+        return sizeof(struct lithos_msg_document);
+    case LITHOS_MSG_SET:
+        return sizeof(struct lithos_msg_set);
+    case LITHOS_MSG_ERROR:
+        return sizeof(struct lithos_msg_error);
+    case LITHOS_MSG_STATUS:
+    case LITHOS_MSG_SHUTDOWN:
+    case LITHOS_MSG_OK:
+        return sizeof(struct lithos_msg_header);
+    case LITHOS_MSG_TYPE_MAX:
+        break;
+    }
+    return 0;
+}
+
+void lithos_message_init(union lithos_message *m, enum lithos_msg_type type)
+{
+    memset(m, 0, sizeof *m);
+    m->h.magic = LITHOS_MSG_MAGIC;
+    m->h.version = LITHOS_MSG_VERSION;
+    m->h.type = (uint16_t)type;
+    m->h.size = (uint32_t)lithos_message_size(type);
+}
+
+static int refuse(int error, const char *why, const char **ret_why)
+{
+    *ret_why = why;
+    return error;
+}
+
+static bool text_ends(const char *text, size_t size)
+{
+    return memchr(text, '\0', size) != NULL;
+}
+
+/* Tenant names go into tables, file names and command lines: visible ASCII only. */
+static bool name_ok(const char name[LITHOS_NAME_MAX])
+{
+    if (!text_ends(name, LITHOS_NAME_MAX))
+        return false;
+    for (; *name; name++)
+        if (*name <= ' ' || *name > '~' || *name == '"' || *name == '\'' || *name == '\\')
+            return false;
+    return true;
+}
+
+static bool quota_ok(const struct lithos_quota *q)
+{
+    if (q->unit == LITHOS_QUOTA_TPCS)
+        return q->value > 0 && q->value <= LITHOS_TPC_BITS;
+    return q->unit == LITHOS_QUOTA_PERCENT && q->value > 0 && q->value <= 10000;
+}
+
+static bool uuids_differ(const uint8_t uuids[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES], uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < i; j++)
+            if (!memcmp(uuids[i], uuids[j], LITHOS_UUID_BYTES))
+                return false;
+    return true;
+}
+
+static const char name_why[] =
+    "a name must end within 63 characters and be visible ASCII without spaces, quotes or "
+    "backslashes";
+static const char quota_why[] = "a quota must be 1 to 128 TPCs, or more than 0 % and at most 100 %";
+
+static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why)
+{
+    if (!name_ok(m->name))
+        return refuse(-EINVAL, name_why, ret_why);
+    if (!text_ends(m->command, sizeof m->command))
+        return refuse(-EPROTO, "the command's name does not end", ret_why);
+    if (!quota_ok(&m->quota))
+        return refuse(-EINVAL, quota_why, ret_why);
+    if (m->want_coarse > 1 || m->reserved)
+        return refuse(-EPROTO, "a flag is neither 0 nor 1, or a reserved field is set", ret_why);
+    if (m->gpu_count > LITHOS_MAX_GPUS || m->visible_count > LITHOS_MAX_GPUS)
+        return refuse(-EINVAL, "more than 16 GPUs are named", ret_why);
+    if (!uuids_differ(m->gpus, m->gpu_count) || !uuids_differ(m->visible, m->visible_count))
+        return refuse(-EINVAL, "a GPU is named twice", ret_why);
+    return 0;
+}
+
+static int validate_admitted(const struct lithos_msg_admitted *m, const char **ret_why)
+{
+    if (!m->tenant || m->mode >= LITHOS_MODE_MAX || m->mps > 1 || m->thread_percentage > 100 || m->reserved)
+        return refuse(-EPROTO, "a field of the admission is out of range", ret_why);
+    if (!name_ok(m->name) || !text_ends(m->mps_pipe_dir, sizeof m->mps_pipe_dir) ||
+        !text_ends(m->note, sizeof m->note))
+        return refuse(-EPROTO, "a text of the admission does not end", ret_why);
+    if (lithos_grant_validate(&m->grant) < 0)
+        return refuse(-EPROTO, "the grant is not valid", ret_why);
+    return 0;
+}
+
+static int validate_attach(const struct lithos_msg_attach *m, const char **ret_why)
+{
+    if (!m->tenant || m->hook_active > 1 || m->reserved)
+        return refuse(-EPROTO, "a field of the attach request is out of range", ret_why);
+    if (!text_ends(m->process, sizeof m->process))
+        return refuse(-EPROTO, "the process's name does not end", ret_why);
+    return 0;
+}
+
+static int validate_set(const struct lithos_msg_set *m, const char **ret_why)
+{
+    if (!name_ok(m->name) || !m->name[0])
+        return refuse(-EINVAL, m->name[0] ? name_why : "the tenant's name is missing", ret_why);
+    if (!quota_ok(&m->quota))
+        return refuse(-EINVAL, quota_why, ret_why);
+    return 0;
+}
+
+static int validate_body(const union lithos_message *m, const char **ret_why)
+{
+    switch ((enum lithos_msg_type)m->h.type) {
+    case LITHOS_MSG_ADMIT:
+        return validate_admit(&m->admit, ret_why);
+    case LITHOS_MSG_ADMITTED:
+        return validate_admitted(&m->admitted, ret_why);
+    case LITHOS_MSG_ATTACH:
+        return validate_attach(&m->attach, ret_why);
+    case LITHOS_MSG_ATTACHED:
+        if (!m->attached.tenant || !m->attached.arena_bytes || m->attached.reserved)
+            return refuse(-EPROTO, "a field of the attach answer is out of range", ret_why);
+        return 0;
+    case LITHOS_MSG_DOCUMENT:
+        if (!m->document.bytes || m->document.bytes > DOCUMENT_BYTES_MAX)
+            return refuse(-EPROTO, "the document is empty or over 64 MiB", ret_why);
+        return 0;
+    case LITHOS_MSG_SET:
+        return validate_set(&m->set, ret_why);
+    case LITHOS_MSG_ERROR:
+        if (m->error.error >= 0 || m->error.error < -4095 || m->error.reserved ||
+            !text_ends(m->error.text, sizeof m->error.text))
+            return refuse(-EPROTO, "the error message is damaged", ret_why);
+        return 0;
+    case LITHOS_MSG_STATUS:
+    case LITHOS_MSG_SHUTDOWN:
+    case LITHOS_MSG_OK:
+    case LITHOS_MSG_TYPE_MAX:
+        break;
+    }
+    return 0;
+}
+
+int lithos_message_validate(const union lithos_message *m, size_t received_bytes, const char **ret_why)
+{
+    const char *why;
+    if (!ret_why)
+        ret_why = &why;
+    if (received_bytes < sizeof m->h || m->h.magic != LITHOS_MSG_MAGIC)
+        return refuse(-EPROTO, "not a message of LithOS", ret_why);
+    if (m->h.version != LITHOS_MSG_VERSION)
+        return refuse(
+            -EPROTONOSUPPORT,
+            "another protocol version: the daemon and the library are of different releases; restart lithosd",
+            ret_why);
+    size_t size = lithos_message_size((enum lithos_msg_type)m->h.type);
+    if (!size)
+        return refuse(-EPROTO, "a message type that does not exist", ret_why);
+    if (m->h.size != size || received_bytes != size)
+        return refuse(-EPROTO, "a message of the wrong size", ret_why);
+    if (m->h.reserved)
+        return refuse(-EPROTO, "a reserved field is set", ret_why);
+    return validate_body(m, ret_why);
+}

@@ -1,0 +1,2 @@
+lithos_unit_test(test_proto LINK lithos_proto)
+lithos_unit_test(test_proto_socket LINK lithos_proto)
