@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""How long a high-priority service's requests take next to a best-effort burner, by what keeps the two apart.
+
+The service answers a request of 98 us (on an H200) every 2 ms; the burner launches 15 ms kernels back to back, either of
+many short waves or of few long blocks. Cases: each alone; time slicing (no MPS); MPS; MPS with the burner at low client
+priority; LithOS with 33 and 33 TPCs, and with 50 and 16. The cases of a repetition follow each other, so that a drift of
+the card meets all of them."""
+import pathlib
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, results, servers  # noqa: E402
+from lib.proc import Child, Failed, log  # noqa: E402
+
+KINDS = (("short", "short waves"), ("long", "long blocks"))
+LIMITS = {"short": 1.15, "long": 1.25}
+SPLITS = ((33, 33), (50, 16))
+START_S = 60  # for a tenant to be ready
+
+
+class Bench:
+    def __init__(self, o, place, scratch):
+        self.o, self.place, self.scratch = o, place, scratch
+        self.common = ["--json", "--gate", "--warmup", str(o.warmup), "--time-scale", f"{o.scale:g}"]
+        self.timeout = (o.seconds + o.warmup) * o.scale + 60
+        self.runs = 0
+
+    def hp(self):
+        return [self.place.program("lithos-serve"), "--period-us", "2000", "--seconds", str(self.o.seconds), *self.common]
+
+    def be(self, kind):
+        # until SIGTERM: it must not end before the service does
+        return [self.place.program("lithos-burn"), "--kind", kind, "--seconds", "0", *self.common]
+
+    def errors(self, who):
+        self.runs += 1
+        return self.scratch.path / f"{self.runs}-{who}.err"
+
+    def pair(self, hp=None, be=None, hp_env=None, be_env=None):
+        """Runs the service, the burner, or both over the same window. (service's figures, burner's figures)"""
+        children = []
+        try:
+            # the burner first: the service must find it at work
+            burner = service = None
+            if be:
+                burner = Child(be, be_env or servers.clean_env(), self.errors("be"))
+                children.append(burner)
+                burner.expect("ready", START_S * max(1, self.o.scale / 4))
+            if hp:
+                service = Child(hp, hp_env or servers.clean_env(), self.errors("hp"))
+                children.append(service)
+                service.expect("ready", START_S * max(1, self.o.scale / 4))
+            for c in children:
+                c.tell("")
+            served = burned = None
+            if service:
+                served = service.result(self.timeout)
+            else:
+                time.sleep(self.o.seconds * self.o.scale)
+            if burner:
+                burner.signal(signal.SIGTERM)
+                burned = burner.result(self.timeout)
+            return served, burned
+        finally:
+            for c in children:
+                c.kill()
+
+    def time_slicing(self, kind):
+        return self.pair(self.hp(), self.be(kind))
+
+    def mps(self, kind, priority=False):
+        with servers.Mps(self.scratch) as mps:
+            be_env = dict(mps.env, CUDA_MPS_CLIENT_PRIORITY="1") if priority else mps.env
+            return self.pair(self.hp(), self.be(kind), mps.env, be_env)
+
+    def lithos(self, kind, hp_tpcs, be_tpcs):
+        with servers.Lithosd(self.place, self.scratch) as d:
+            served, burned = self.pair(d.run(hp_tpcs, "hp", self.hp()), d.run(be_tpcs, "be", self.be(kind)), d.env, d.env)
+            return served, burned
+
+
+def figures(served, burned):
+    out = {}
+    if served:
+        out.update({k: served[k] for k in ("requests", "unserved", "rate_per_s", "p50_us", "p99_us", "p999_us", "max_us")})
+    if burned:
+        out.update(be_kernels=burned["kernels"], be_kernels_per_s=burned["kernels_per_s"])
+    return out
+
+
+def cases(bench):
+    """(name, function) of one repetition, in order."""
+    yield "hp alone", lambda: bench.pair(hp=bench.hp())
+    for kind, words in KINDS:
+        yield f"be alone, {words}", lambda kind=kind: bench.pair(be=bench.be(kind))
+        yield f"time slicing, {words}", lambda kind=kind: bench.time_slicing(kind)
+        yield f"mps, {words}", lambda kind=kind: bench.mps(kind)
+        yield f"mps client priority, {words}", lambda kind=kind: bench.mps(kind, priority=True)
+        for hp, be in SPLITS:
+            yield f"lithos {hp}/{be}, {words}", lambda kind=kind, hp=hp, be=be: bench.lithos(kind, hp, be)
+
+
+def bars(result):
+    def ratio(case):
+        """Median over the repetitions of p99 over the p99 alone of the same repetition."""
+        alone = {c["rep"]: c.get("p99_us") for c in result.doc["cases"] if c["case"] == "hp alone"}
+        values = [c["p99_us"] / alone[c["rep"]] for c in result.doc["cases"]
+                  if c["case"] == case and c.get("p99_us") and alone.get(c["rep"])]
+        return results.median(values) if values else None
+
+    for kind, words in KINDS:
+        result.bar(f"HP p99 over alone, 33/33, {words}", ratio(f"lithos 33/33, {words}"), "<=", LIMITS[kind])
+    for kind, words in KINDS:
+        for case in ("time slicing", "mps", "mps client priority", "lithos 33/33", "lithos 50/16"):
+            r, kept = ratio(f"{case}, {words}"), result.median(f"{case}, {words}", "be_kernels_per_s")
+            whole = result.median(f"be alone, {words}", "be_kernels_per_s")
+            if r and kept is not None and whole:
+                result.note(f"{case}, {words}: HP p99 {r:.2f} x alone, BE kept {100 * kept / whole:.0f} %.")
+
+
+def main():
+    p = cli.parser(__doc__.splitlines()[0])
+    p.add_argument("--seconds", type=float, default=4, help="measured seconds a case, in the card's time")
+    p.add_argument("--warmup", type=float, default=0.5)
+    p.add_argument("--only", help="run only cases whose name has this in it, and the ones alone")
+    o, place = cli.start(p)
+    begun, failures = time.monotonic(), 0
+    with servers.Scratch() as scratch:
+        bench = Bench(o, place, scratch)
+        result = results.Result("isolation", cli.command_line(), o.repetitions, place,
+                                results.probe(place, servers.clean_env()))
+        done = 0
+        for rep in range(1, o.repetitions + 1):
+            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                result.note(f"Only {done} repetitions: time ran out.")
+                break
+            for name, run in cases(bench):
+                if o.only and o.only not in name and "alone" not in name:
+                    continue
+                try:
+                    got = figures(*run())
+                    result.case(name, rep, **got)
+                    log(f"[{rep}/{o.repetitions}] {name}:", ", ".join(f"{k} {v}" for k, v in got.items()))
+                except Failed as e:
+                    failures += 1
+                    result.case(name, rep, error=str(e)[:1000])
+                    result.note(f"{name}: failed in repetition {rep}.")
+                    log(f"[{rep}/{o.repetitions}] {name}: FAILED: {e}")
+            done = rep
+        result.doc["repetitions"] = done
+        result.note("Requests arrive open-loop, every 2 ms: where a case serves them more slowly, waiting adds up over the "
+                    "run, and p99 says how long the run was rather than how long one request is held up.")
+        if o.virtual:
+            result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
+        bars(result)
+        missed = result.write(o.out)
+    sys.exit(1 if failures or missed else 0)
+
+
+main()

@@ -1,0 +1,38 @@
+"""Options that every benchmark takes, and the way onto the virtual GPU."""
+import argparse
+import os
+import pathlib
+import sys
+
+from lib.place import Place, virtual
+
+
+def parser(description, repetitions=3):
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("--out", default="bench/results/out", help="folder of the result file (default: %(default)s)")
+    p.add_argument("--prefix", help="where LithOS is installed (default: what this script came with, else build/dev)")
+    p.add_argument("--repetitions", type=int, default=repetitions)
+    p.add_argument("--virtual", action="store_true", help="run on the virtual GPU")
+    p.add_argument("--card", default="h200", help="with --virtual: which card (default: %(default)s)")
+    p.add_argument("--scale", type=float, default=10,
+                   help="with --virtual: how much slower than the card (default: %(default)s)")
+    p.add_argument("--keep-going-after", type=float, default=0, metavar="S",
+                   help="start no further repetition once this many seconds have passed (0: no limit)")
+    return p
+
+
+def start(p):
+    """Parses; with --virtual runs this very script again behind lithos-vgpud. Returns (options, place)."""
+    o = p.parse_args()
+    place = Place(o.prefix)
+    if o.virtual and not virtual():
+        server = place.program("lithos-vgpud")
+        os.execv(server, [server, "--card", o.card, "--scale", f"{o.scale:g}", "--", sys.executable, *sys.argv])
+    if not o.virtual:
+        o.scale = 1
+    return o, place
+
+
+def command_line():
+    """The command as one would type it again."""
+    return " ".join(["bench/" + pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])

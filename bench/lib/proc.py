@@ -1,0 +1,141 @@
+"""Child processes that end: every wait has a bound, and what is left is killed with its whole group."""
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+
+def log(*words):
+    print(time.strftime("%H:%M:%S"), *words, file=sys.stderr, flush=True)
+
+
+class Failed(Exception):
+    """A case that could not be measured; the message says why."""
+
+
+class Child:
+    """A process in a session of its own, with its output in pipes; standard error goes to a file when one is named."""
+
+    def __init__(self, argv, env=None, stderr_path=None):
+        self.argv = [str(a) for a in argv]
+        self.stderr_path = stderr_path
+        stderr = open(stderr_path, "ab") if stderr_path else None
+        try:
+            self.popen = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+                                          env=env, start_new_session=True)
+        except OSError as e:
+            raise Failed(f"{self.argv[0]}: {e.strerror}") from e
+        finally:
+            if stderr:
+                stderr.close()
+        self.buffer = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def why(self):
+        text = ""
+        if self.stderr_path:
+            with open(self.stderr_path, errors="replace") as f:
+                text = f.read()[-2000:].strip()
+        return text
+
+    def line(self, timeout_s):
+        """Next line of output without its end."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.popen.stdout], [], [], left)[0]:
+                raise Failed(f"{self.argv[0]}: said nothing for {timeout_s:.0f} s. {self.why()}")
+            data = os.read(self.popen.stdout.fileno(), 65536)
+            if not data:
+                code = self.wait(5)
+                raise Failed(f"{self.argv[0]}: ended with {code}. {self.why()}")
+            self.buffer += data
+        text, _, self.buffer = self.buffer.partition(b"\n")
+        return text.decode(errors="replace")
+
+    def expect(self, word, timeout_s):
+        got = self.line(timeout_s)
+        if got != word:
+            raise Failed(f"{self.argv[0]}: said '{got}' where '{word}' was due. {self.why()}")
+
+    def tell(self, text):
+        try:
+            self.popen.stdin.write((text + "\n").encode())
+            self.popen.stdin.flush()
+        except OSError as e:
+            raise Failed(f"{self.argv[0]}: does not listen: {e.strerror}. {self.why()}") from e
+
+    def result(self, timeout_s):
+        """Last line of its output as JSON, after it ended with exit code 0."""
+        deadline = time.monotonic() + timeout_s
+        text = self.buffer
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.popen.stdout], [], [], left)[0]:
+                raise Failed(f"{self.argv[0]}: did not end within {timeout_s:.0f} s. {self.why()}")
+            data = os.read(self.popen.stdout.fileno(), 65536)
+            if not data:
+                break
+            text += data
+        code = self.wait(max(1, deadline - time.monotonic()))
+        lines = text.decode(errors="replace").strip().splitlines()
+        if code != 0 or not lines:
+            raise Failed(f"{' '.join(self.argv)}: exit code {code}. {self.why()}")
+        try:
+            return json.loads(lines[-1])
+        except ValueError as e:
+            raise Failed(f"{self.argv[0]}: not JSON: {lines[-1][:200]}") from e
+
+    def wait(self, timeout_s):
+        try:
+            return self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number):
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+
+    def kill(self):
+        """Ends the process and all it started, whatever state they are in."""
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait()
+        for f in (self.popen.stdin, self.popen.stdout):
+            try:
+                f.close()
+            except OSError:
+                pass
+
+
+def run_json(argv, env=None, timeout_s=60, stderr_path=None):
+    """Runs a program that prints one JSON object."""
+    with Child(argv, env, stderr_path) as child:
+        child.popen.stdin.close()
+        return child.result(timeout_s)
+
+
+def document(argv, env=None, timeout_s=60):
+    """Whole output of a program as one JSON document."""
+    argv = [str(a) for a in argv]
+    try:
+        run = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
+        if run.returncode:
+            raise Failed(f"{' '.join(argv)}: exit code {run.returncode}. {run.stderr.decode(errors='replace')[-2000:]}")
+        return json.loads(run.stdout)
+    except subprocess.TimeoutExpired as e:
+        raise Failed(f"{' '.join(argv)}: no answer in {timeout_s} s") from e
+    except OSError as e:
+        raise Failed(f"{argv[0]}: {e.strerror}") from e
+    except ValueError as e:
+        raise Failed(f"{' '.join(argv)}: not JSON: {run.stdout[:200]!r}") from e

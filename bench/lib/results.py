@@ -1,0 +1,83 @@
+"""The result file: one JSON document a benchmark, with its raw cases, its bars and the commit that ran."""
+import datetime
+import json
+import operator
+import pathlib
+import statistics
+import subprocess
+
+OPS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
+
+
+def median(values):
+    return statistics.median(values)
+
+
+class Result:
+    def __init__(self, name, command, repetitions, place, gpus):
+        """gpus: what lithos-probe printed."""
+        gpu = (gpus.get("gpus") or [{}])[0]
+        card = gpu.get("name") or "unknown"
+        self.doc = {
+            "name": name,
+            "card": f"virtual {card}" if gpus.get("virtual") and not card.startswith("virtual") else card,
+            "driver": str(gpus.get("driver") or "unknown"),
+            "commit": place.commit(),
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "command": command,
+            "repetitions": repetitions,
+            "cases": [],
+            "bars": [],
+            "notes": "",
+        }
+        self.notes = []
+
+    def case(self, case, rep, **figures):
+        self.doc["cases"].append({"case": case, "rep": rep, **figures})
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def bar(self, what, value, op, limit):
+        """A bar that could not be measured keeps a value that misses it, and a note says why."""
+        if value is None:
+            self.note(f"{what}: could not be measured")
+            value = -1 if op in (">=", ">", "==") else 1e9
+        self.doc["bars"].append({"what": what, "value": value if isinstance(value, int) else round(value, 4),
+                                 "op": op, "limit": limit})
+
+    def figures(self, case, key):
+        """Values of one figure over the repetitions of a case."""
+        return [c[key] for c in self.doc["cases"] if c["case"] == case and isinstance(c.get(key), (int, float))]
+
+    def median(self, case, key):
+        values = self.figures(case, key)
+        return median(values) if values else None
+
+    def write(self, out):
+        """Writes OUT/NAME.json whole or not at all, prints the bars. Number of bars missed."""
+        self.doc["notes"] = " ".join(self.notes)
+        out = pathlib.Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / (self.doc["name"] + ".json")
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.doc, indent=1) + "\n")
+        temporary.replace(path)
+        missed = 0
+        for b in self.doc["bars"]:
+            met = OPS[b["op"]](b["value"], b["limit"])
+            missed += not met
+            print(f"{'met   ' if met else 'MISSED'} {b['what']}: {b['value']} {b['op']} {b['limit']}", flush=True)
+        print(f"wrote {path}", flush=True)
+        return missed
+
+
+def probe(place, env=None, timeout_s=180):
+    """What lithos-probe says about the card: driver, name, TPCs."""
+    run = subprocess.run([place.program("lithos-probe"), "--json"], env=env, stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True, timeout=timeout_s)
+    try:
+        return json.loads(run.stdout)
+    except ValueError:
+        raise SystemExit(f"bench: lithos-probe --json: exit code {run.returncode}: {run.stderr.strip() or run.stdout[:300]}")

@@ -1,0 +1,126 @@
+"""The servers a case runs beside: an MPS of its own, or lithosd with its own socket. Never one of the machine's."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from lib.proc import Child, Failed, document, log
+
+# What a case must not inherit from the person who runs it.
+OURS = ("CUDA_MPS_", "LITHOS_TENANT", "LITHOS_SOCKET", "LITHOS_GRANT", "CUDA_INJECTION64_PATH")
+
+
+def clean_env():
+    env = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
+    # A pipe folder with no server in it: a machine-wide MPS, if there is one, is not joined unasked.
+    env["CUDA_MPS_PIPE_DIRECTORY"] = "/nonexistent"
+    return env
+
+
+class Scratch:
+    """A short-named temporary folder (socket paths are limited to 107 bytes)."""
+
+    def __init__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="lb-", dir="/tmp"))
+
+    def folder(self, name):
+        (self.path / name).mkdir(parents=True, exist_ok=True)
+        return self.path / name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Mps:
+    """nvidia-cuda-mps-control with folders of its own. env: what a client needs."""
+
+    def __init__(self, scratch, name="mps"):
+        self.pipe, self.logs = scratch.folder(f"{name}/p"), scratch.folder(f"{name}/l")
+        self.env = dict(clean_env(), CUDA_MPS_PIPE_DIRECTORY=str(self.pipe), CUDA_MPS_LOG_DIRECTORY=str(self.logs))
+
+    def control(self, text, timeout_s=20):
+        return subprocess.run(["nvidia-cuda-mps-control"], input=text + "\n", env=self.env, capture_output=True,
+                              text=True, timeout=timeout_s)
+
+    def __enter__(self):
+        try:
+            run = subprocess.run(["nvidia-cuda-mps-control", "-d"], env=self.env, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise Failed(f"MPS could not be started: {e}") from e
+        if run.returncode:
+            raise Failed(f"nvidia-cuda-mps-control -d: exit code {run.returncode}, logs in {self.logs}")
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.control("quit -t 5")
+        except (OSError, subprocess.TimeoutExpired):
+            log("MPS did not quit in time")
+        kill_holders(self.pipe)
+
+
+def kill_holders(folder):
+    """Ends server processes that this run started and that still name `folder` in their environment."""
+    needle = f"CUDA_MPS_PIPE_DIRECTORY={folder}".encode()
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if needle in (entry / "environ").read_bytes().split(b"\0") and b"mps" in (entry / "comm").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+class Lithosd:
+    """lithosd in the foreground with its own socket. env: what `lithos` needs to find it."""
+
+    def __init__(self, place, scratch, name="ld", args=(), env=None):
+        self.place, self.args = place, list(args)
+        self.folder = scratch.folder(name)
+        self.env = dict(env or clean_env(), LITHOS_SOCKET=str(self.folder / "d.sock"))
+        if env is None:
+            self.env.pop("CUDA_MPS_PIPE_DIRECTORY", None)
+        self.env.setdefault("LITHOS_CACHE_DIR", str(scratch.folder("cache")))
+        self.child = None
+
+    def __enter__(self):
+        log_path = self.folder / "lithosd.log"
+        self.child = Child([self.place.program("lithosd"), *self.args], self.env, log_path)
+        deadline = time.monotonic() + 60
+        last = "no answer"
+        while time.monotonic() < deadline:
+            if self.child.popen.poll() is not None:
+                raise Failed(f"lithosd ended at once with {self.child.popen.returncode}: {self.child.why()}")
+            try:
+                last = self.status()
+                if last.get("gpus"):
+                    return self
+            except (Failed, OSError) as e:
+                last = e
+            time.sleep(0.1)
+        why = self.child.why()
+        self.__exit__()
+        raise Failed(f"lithosd was not ready in 60 s ({last}): {why}")
+
+    def status(self, timeout_s=20):
+        return document([self.place.program("lithos"), "status", "--json"], self.env, timeout_s)
+
+    def run(self, quota, name, argv, extra=()):
+        """The command that runs argv as a tenant."""
+        return [self.place.program("lithos"), "run", "--quota", str(quota), "--name", name, *extra, "--", *argv]
+
+    def __exit__(self, *_):
+        if self.child:
+            self.child.signal(signal.SIGTERM)
+            if self.child.wait(15) is None:
+                log("lithosd did not end on SIGTERM in 15 s, killed")
+            self.child.kill()
+
