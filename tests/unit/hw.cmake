@@ -1,0 +1,2 @@
+lithos_unit_test(test_topology LINK lithos_hw)
+lithos_unit_test(test_alloc LINK lithos_core)
