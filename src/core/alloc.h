@@ -45,8 +45,9 @@ int lithos_alloc_init(struct lithos_alloc *a, const struct lithos_topology *topo
 /* TPCs that a quota of a card is: the nearest whole number, the lower one of two that are as near, at least
  * 1, and never so many that quotas of this size adding up to at most 100 % would not fit the card together
  * (where it has a TPC for each): 50 + 50, 33 + 33 + 33 and 6 x 16 % fit every card, and so do any two that
- * add up to 100 %. Different quotas that add up to 100 % may, three or more together, ask for a TPC too many.
- * 0 for what is not a quota (0, or more than LITHOS_QUOTA_WHOLE) and for a card without TPCs. */
+ * add up to 100 % and are worth more than half a TPC each. Different quotas that add up to 100 % may, three
+ * or more together, ask for a TPC too many. 0 for what is not a quota (0, or more than LITHOS_QUOTA_WHOLE)
+ * and for a card without TPCs. */
 unsigned lithos_alloc_quota_tpcs(unsigned card_tpcs, uint32_t quota_hundredths);
 
 /* Give a new tenant count TPCs. 0; -EINVAL (tenant 0, count 0); -EEXIST (it holds some already); -ENOSPC

@@ -1,2 +1,3 @@
 lithos_unit_test(test_topology LINK lithos_hw)
+lithos_unit_test(test_qmd LINK lithos_hw)
 lithos_unit_test(test_alloc LINK lithos_core)

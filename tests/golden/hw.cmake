@@ -1,0 +1,1 @@
+lithos_unit_test(test_qmd_golden LABEL golden LINK lithos_hw)
