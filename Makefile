@@ -38,6 +38,7 @@ test: bootstrap
 
 dist: release
 	@tools/dist.sh
+	@bash tests/e2e/dist.sh dist/lithos-$$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' $(BUILD)/release/CMakeCache.txt)-linux-x86_64.tar.gz
 
 lint: bootstrap-lint
 	@tools/build.sh dev $(JOBS)

@@ -3,6 +3,7 @@
 #   dev:  unit, golden, fuzz and end-to-end tests, layers, result files
 #   asan: unit, fuzz and end-to-end tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 #   tsan: unit and end-to-end tests under ThreadSanitizer
+#   dist: the archive of `make dist`, unpacked elsewhere
 # Every phase runs, also when one before it failed; the summary at the end names what failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -63,6 +64,12 @@ results_check() {
     fi
 }
 
+dist_test() {
+    local version
+    version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' build/release/CMakeCache.txt)
+    bash tests/e2e/dist.sh "dist/lithos-$version-linux-x86_64.tar.gz"
+}
+
 phase "build dev" tools/build.sh dev "$jobs" &&
     phase "tests dev" ctest --preset dev --parallel "$jobs" --no-tests=error
 phase "layers" tools/check-layers
@@ -72,6 +79,9 @@ phase "build asan" tools/build.sh asan "$jobs" &&
     phase "tests asan+ubsan" sanitized_tests asan
 phase "build tsan" tools/build.sh tsan "$jobs" &&
     phase "tests tsan" sanitized_tests tsan
+phase "build release" tools/build.sh release "$jobs" &&
+    phase "dist" tools/dist.sh &&
+    phase "tests dist" dist_test
 
 echo
 echo "==== summary"
