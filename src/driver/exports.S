@@ -1,0 +1,126 @@
+/* One jump for each name of cuda/exports.def, and the stubs behind them (exports.h).
+ *
+ * exports.def is read four times, so that an index means the same name in each table and in C. */
+
+/* 1. Which names are hooked. */
+#define HOOK(name, base, since, per_thread, kind) .set .Lhooked_##name, 1;
+#define MARK(name, base, since, per_thread, args) .set .Lhooked_##name, 1;
+#include "driver/hooks.def"
+#undef HOOK
+#undef MARK
+
+/* 2. The exported entries. */
+	.text
+#define EXPORT(name)                                                                                         \
+	.globl name; .type name, @function; .p2align 3; name: .Lentry_##name: .ifdef .Lhooked_##name; jmp lithos_hook_##name;    \
+	.hidden lithos_hook_##name; .else; jmp *lithos_real_slots + 8 * .Lindex(%rip); .endif;                    \
+	.size name, . - name; .set .Lindex, .Lindex + 1;
+	.set .Lindex, 0
+#include "cuda/exports.def"
+#undef EXPORT
+
+/* 3. The stubs: push the index, then resolve. */
+	.p2align 4
+#define EXPORT(name) .Lstub_##name: pushq $.Lindex; jmp .Lresolve; .set .Lindex, .Lindex + 1;
+	.set .Lindex, 0
+#include "cuda/exports.def"
+#undef EXPORT
+
+/* At entry: the index at (%rsp), the caller's return address above it, every argument register live. All of them are
+ * kept (al counts the vector registers of variadic calls, r10 is the static chain), the stack is aligned for C, and
+ * the call goes on as if the stub had never been. A jump, not a ret: shadow stacks see no odd return. */
+	.p2align 4
+	.type .Lresolve, @function
+.Lresolve:
+	.cfi_startproc
+	.cfi_def_cfa_offset 16
+	pushq %rax
+	.cfi_adjust_cfa_offset 8
+	pushq %rcx
+	.cfi_adjust_cfa_offset 8
+	pushq %rdx
+	.cfi_adjust_cfa_offset 8
+	pushq %rsi
+	.cfi_adjust_cfa_offset 8
+	pushq %rdi
+	.cfi_adjust_cfa_offset 8
+	pushq %r8
+	.cfi_adjust_cfa_offset 8
+	pushq %r9
+	.cfi_adjust_cfa_offset 8
+	pushq %r10
+	.cfi_adjust_cfa_offset 8
+	pushq %r11
+	.cfi_adjust_cfa_offset 8
+	subq $136, %rsp
+	.cfi_adjust_cfa_offset 136
+	movups %xmm0, 0(%rsp)
+	movups %xmm1, 16(%rsp)
+	movups %xmm2, 32(%rsp)
+	movups %xmm3, 48(%rsp)
+	movups %xmm4, 64(%rsp)
+	movups %xmm5, 80(%rsp)
+	movups %xmm6, 96(%rsp)
+	movups %xmm7, 112(%rsp)
+	movq 208(%rsp), %rdi
+	call lithos_export_resolve
+	movq %rax, 208(%rsp)
+	movups 0(%rsp), %xmm0
+	movups 16(%rsp), %xmm1
+	movups 32(%rsp), %xmm2
+	movups 48(%rsp), %xmm3
+	movups 64(%rsp), %xmm4
+	movups 80(%rsp), %xmm5
+	movups 96(%rsp), %xmm6
+	movups 112(%rsp), %xmm7
+	addq $136, %rsp
+	.cfi_adjust_cfa_offset -136
+	popq %r11
+	.cfi_adjust_cfa_offset -8
+	popq %r10
+	.cfi_adjust_cfa_offset -8
+	popq %r9
+	.cfi_adjust_cfa_offset -8
+	popq %r8
+	.cfi_adjust_cfa_offset -8
+	popq %rdi
+	.cfi_adjust_cfa_offset -8
+	popq %rsi
+	.cfi_adjust_cfa_offset -8
+	popq %rdx
+	.cfi_adjust_cfa_offset -8
+	popq %rcx
+	.cfi_adjust_cfa_offset -8
+	popq %rax
+	.cfi_adjust_cfa_offset -8
+	leaq 8(%rsp), %rsp
+	.cfi_adjust_cfa_offset -8
+	jmp *-8(%rsp)
+	.cfi_endproc
+	.hidden lithos_export_resolve
+
+/* 4. The slots, each holding its stub. */
+	.data
+	.p2align 3
+	.globl lithos_real_slots
+	.hidden lithos_real_slots
+	.type lithos_real_slots, @object
+lithos_real_slots:
+#define EXPORT(name) .quad .Lstub_##name;
+#include "cuda/exports.def"
+#undef EXPORT
+	.size lithos_real_slots, . - lithos_real_slots
+
+/* Addresses of the entries, relative to the table, so that loading relocates nothing for them. */
+	.section .rodata
+	.p2align 2
+	.globl lithos_export_offsets
+	.hidden lithos_export_offsets
+	.type lithos_export_offsets, @object
+lithos_export_offsets:
+#define EXPORT(name) .long .Lentry_##name - lithos_export_offsets;
+#include "cuda/exports.def"
+#undef EXPORT
+	.size lithos_export_offsets, . - lithos_export_offsets
+
+	.section .note.GNU-stack, "", @progbits

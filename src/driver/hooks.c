@@ -1,0 +1,348 @@
+/* Functions of the driver that LithOS puts itself before: initialization, launches, graphs. Each calls the
+ * real one with what it was given and returns what that returns. */
+#include "driver/hooks.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "driver/client.h"
+#include "driver/loader.h"
+#include "driver/qmd_hook.h"
+
+/* Called from exports.S alone, under the names that hooks.def gives. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#define HIDDEN __attribute__((visibility("hidden")))
+
+const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
+#define HOOK(name, base_name, since_version, thread, k) \
+    {.export = LITHOS_EXPORT_##name,                    \
+     .base = LITHOS_EXPORT_##base_name,                 \
+     .since = since_version,                            \
+     .per_thread = thread,                              \
+     .kind = LITHOS_HOOK_KIND_##k},
+#define MARK(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, MARK)
+#include "driver/hooks.def"
+#undef HOOK
+#undef MARK
+};
+
+_Atomic uint64_t lithos_hook_calls[LITHOS_HOOK_ID_MAX];
+
+/* ---- starting ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    bool started;               /* under lock */
+    _Atomic int inside_cu_init; /* threads in our cuInit: the driver's injection is then ours to ignore */
+    atomic_bool injected;
+    atomic_bool app_asked;
+} start = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void after_fork_child(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    memcpy(&start.lock, &fresh, sizeof fresh);
+    start.started = false;
+    atomic_store(&start.inside_cu_init, 0);
+    atomic_store(&start.injected, false);
+    lithos_hook_forget();
+}
+
+static bool hook_switched_off(void)
+{
+    const char *env = getenv("LITHOS_HOOK");
+    return env && !strcmp(env, "off");
+}
+
+static void report_calls(void)
+{
+    for (int i = 0; i < LITHOS_HOOK_ID_MAX; i++) {
+        uint64_t calls = atomic_load_explicit(&lithos_hook_calls[i], memory_order_relaxed);
+        if (calls)
+            lithos_debug("%s: %llu calls", lithos_export_name((enum lithos_export)lithos_hook_rows[i].export),
+                         (unsigned long long)calls);
+    }
+}
+
+static void subscribe(void)
+{
+    if (hook_switched_off())
+        return;
+    if (lithos_hook_subscribe() < 0)
+        lithos_warning("the quota cannot be held launch by launch: %s. Use `lithos run --coarse`",
+                       lithos_hook_why());
+}
+
+/* After the first successful cuInit of the process. Later callers wait till it is done, so that nobody
+ * launches before the masks are in force; the client bounds it. */
+static void start_once(void)
+{
+    pthread_mutex_lock(&start.lock);
+    if (!start.started) {
+        start.started = true;
+        static atomic_flag registered = ATOMIC_FLAG_INIT;
+        if (!atomic_flag_test_and_set(&registered)) {
+            pthread_atfork(NULL, NULL, after_fork_child);
+            if (lithos_log_threshold() >= LITHOS_LOG_DEBUG)
+                atexit(report_calls);
+        }
+        if (!atomic_load(&start.injected)) { /* else all of it is under way already */
+            int r = lithos_hook_scan_devices();
+            if (r < 0)
+                lithos_warning("the driver does not tell its GPUs (%s): launches are left as they are",
+                               strerror(-r));
+            subscribe();
+            atomic_store(&lithos_hook_on, true);
+            lithos_hook_client.started();
+        }
+    }
+    pthread_mutex_unlock(&start.lock);
+}
+
+typedef CUresult (*init_fn)(unsigned int);
+
+HIDDEN CUresult lithos_hook_cuInit(unsigned int flags)
+{
+    bool wanted = lithos_hook_client.wanted();
+    lithos_driver_set_loud(wanted);
+    atomic_fetch_add(&start.inside_cu_init, 1);
+    CUresult result = LITHOS_REAL(init_fn, cuInit)(flags);
+    atomic_fetch_sub(&start.inside_cu_init, 1);
+    if (result == CUDA_SUCCESS && wanted) {
+        start_once();
+        LITHOS_HOOK_CALLED(cuInit);
+    }
+    return result;
+}
+
+int lithos_hook_injected(void)
+{
+    if (atomic_load(&start.inside_cu_init) || atomic_load(&lithos_hook_on) || !lithos_hook_client.wanted())
+        return 1;
+    /* The app holds the real driver by another way than us: what it launches escapes our functions but not
+     * the QMD hook. Devices and masks follow as soon as the driver is up (the client's thread). */
+    lithos_driver_set_loud(true);
+    lithos_driver_prefer_loaded();
+    if (!lithos_driver_handle())
+        return 1;
+    atomic_store(&start.injected, true);
+    subscribe();
+    atomic_store(&lithos_hook_on, true);
+    lithos_hook_client.injected();
+    return 1;
+}
+
+/* ---- the rest of PLAIN; cuGetProcAddress is in procaddr.c ---- */
+
+typedef CUresult (*export_table_fn)(const void **, const CUuuid *);
+
+HIDDEN CUresult lithos_hook_cuGetExportTable(const void **ret_table, const CUuuid *uuid)
+{
+    static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
+    CUresult result = LITHOS_REAL(export_table_fn, cuGetExportTable)(ret_table, uuid);
+    LITHOS_HOOK_CALLED(cuGetExportTable);
+    if (result == CUDA_SUCCESS && uuid && !memcmp(uuid, &qmd_table, sizeof qmd_table))
+        atomic_store(&start.app_asked, true);
+    return result;
+}
+
+bool lithos_hook_app_asked_for_table(void)
+{
+    return atomic_load(&start.app_asked);
+}
+
+typedef CUresult (*green_ctx_create_fn)(CUgreenCtx *, void *, CUdevice, unsigned int);
+
+HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resources, CUdevice device,
+                                             unsigned int flags)
+{
+    CUresult result = LITHOS_REAL(green_ctx_create_fn, cuGreenCtxCreate)(ret_ctx, resources, device, flags);
+    LITHOS_HOOK_CALLED(cuGreenCtxCreate);
+    if (result == CUDA_ERROR_NOT_SUPPORTED && lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED)
+        lithos_log_once(
+            LITHOS_LOG_WARNING,
+            "cuGreenCtxCreate failed with 801 (not supported): the driver refuses green contexts while "
+            "LithOS masks launches. Start this program with `lithos run --coarse`");
+    return result;
+}
+
+/* ---- launches ---- */
+
+/* Call the real `name` with the arguments in parentheses, under a ticket. */
+#define UNDER_TICKET(name, type, ticket_kind, call) \
+    type real = LITHOS_REAL(type, name);            \
+    if (!lithos_hook_active())                      \
+        return real call;                           \
+    struct lithos_ticket ticket;                    \
+    lithos_ticket_open(&ticket, ticket_kind);       \
+    CUresult result = real call;                    \
+    lithos_ticket_close(&ticket);                   \
+    LITHOS_HOOK_CALLED(name)
+
+#define LAUNCH(name, type, call)                          \
+    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, call); \
+    if (result == CUDA_SUCCESS)                           \
+        lithos_count(LITHOS_COUNT_LAUNCHES, 1);           \
+    return result
+
+typedef CUresult (*launch_kernel_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                                     unsigned, CUstream, void **, void **);
+
+HIDDEN CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                                           unsigned by, unsigned bz, unsigned shared_bytes, CUstream stream,
+                                           void **params, void **extra)
+{
+    LAUNCH(cuLaunchKernel, launch_kernel_fn,
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra));
+}
+
+HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
+                                                unsigned bx, unsigned by, unsigned bz, unsigned shared_bytes,
+                                                CUstream stream, void **params, void **extra)
+{
+    LAUNCH(cuLaunchKernel_ptsz, launch_kernel_fn,
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra));
+}
+
+typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, void **);
+
+HIDDEN CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params,
+                                             void **extra)
+{
+    LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra));
+}
+
+HIDDEN CUresult lithos_hook_cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params,
+                                                  void **extra)
+{
+    LAUNCH(cuLaunchKernelEx_ptsz, launch_ex_fn, (config, f, params, extra));
+}
+
+typedef CUresult (*launch_cooperative_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned,
+                                          unsigned, unsigned, CUstream, void **);
+
+HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
+                                                      unsigned bx, unsigned by, unsigned bz,
+                                                      unsigned shared_bytes, CUstream stream, void **params)
+{
+    LAUNCH(cuLaunchCooperativeKernel, launch_cooperative_fn,
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params));
+}
+
+HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned gx, unsigned gy,
+                                                           unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                                                           unsigned shared_bytes, CUstream stream,
+                                                           void **params)
+{
+    LAUNCH(cuLaunchCooperativeKernel_ptsz, launch_cooperative_fn,
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params));
+}
+
+typedef CUresult (*launch_multi_fn)(void *, unsigned, unsigned);
+
+HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches, unsigned count,
+                                                                 unsigned flags)
+{
+    launch_multi_fn real = LITHOS_REAL(launch_multi_fn, cuLaunchCooperativeKernelMultiDevice);
+    if (!lithos_hook_active())
+        return real(launches, count, flags);
+    struct lithos_ticket ticket;
+    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH);
+    ticket.qmds_due = count;
+    if (count > 1) /* one QMD a device, and nothing says which comes when */
+        ticket.device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
+    CUresult result = real(launches, count, flags);
+    lithos_ticket_close(&ticket);
+    LITHOS_HOOK_CALLED(cuLaunchCooperativeKernelMultiDevice);
+    if (result == CUDA_SUCCESS)
+        lithos_count(LITHOS_COUNT_LAUNCHES, count);
+    return result;
+}
+
+typedef CUresult (*launch_fn)(CUfunction);
+typedef CUresult (*launch_grid_fn)(CUfunction, int, int);
+typedef CUresult (*launch_grid_async_fn)(CUfunction, int, int, CUstream);
+
+HIDDEN CUresult lithos_hook_cuLaunch(CUfunction f)
+{
+    LAUNCH(cuLaunch, launch_fn, (f));
+}
+
+HIDDEN CUresult lithos_hook_cuLaunchGrid(CUfunction f, int width, int height)
+{
+    LAUNCH(cuLaunchGrid, launch_grid_fn, (f, width, height));
+}
+
+HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
+{
+    LAUNCH(cuLaunchGridAsync, launch_grid_async_fn, (f, width, height, stream));
+}
+
+/* ---- graphs ---- */
+
+#define GRAPH(name, type, call, launches)                \
+    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, call); \
+    if ((launches) && result == CUDA_SUCCESS)            \
+        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);    \
+    return result
+
+typedef CUresult (*graph_launch_fn)(CUgraphExec, CUstream);
+
+HIDDEN CUresult lithos_hook_cuGraphLaunch(CUgraphExec exec, CUstream stream)
+{
+    GRAPH(cuGraphLaunch, graph_launch_fn, (exec, stream), true);
+}
+
+HIDDEN CUresult lithos_hook_cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream)
+{
+    GRAPH(cuGraphLaunch_ptsz, graph_launch_fn, (exec, stream), true);
+}
+
+HIDDEN CUresult lithos_hook_cuGraphUpload(CUgraphExec exec, CUstream stream)
+{
+    GRAPH(cuGraphUpload, graph_launch_fn, (exec, stream), false);
+}
+
+HIDDEN CUresult lithos_hook_cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
+{
+    GRAPH(cuGraphUpload_ptsz, graph_launch_fn, (exec, stream), false);
+}
+
+/* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
+typedef CUresult (*graph_instantiate_fn)(CUgraphExec *, CUgraph, CUgraphNode *, char *, size_t);
+
+HIDDEN CUresult lithos_hook_cuGraphInstantiate(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
+                                               char *log, size_t log_bytes)
+{
+    GRAPH(cuGraphInstantiate, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes), false);
+}
+
+HIDDEN CUresult lithos_hook_cuGraphInstantiate_v2(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
+                                                  char *log, size_t log_bytes)
+{
+    GRAPH(cuGraphInstantiate_v2, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes), false);
+}
+
+typedef CUresult (*graph_instantiate_flags_fn)(CUgraphExec *, CUgraph, unsigned long long);
+
+HIDDEN CUresult lithos_hook_cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph,
+                                                        unsigned long long flags)
+{
+    GRAPH(cuGraphInstantiateWithFlags, graph_instantiate_flags_fn, (ret_exec, graph, flags), false);
+}
+
+typedef CUresult (*graph_instantiate_params_fn)(CUgraphExec *, CUgraph, void *);
+
+HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams(CUgraphExec *ret_exec, CUgraph graph, void *params)
+{
+    GRAPH(cuGraphInstantiateWithParams, graph_instantiate_params_fn, (ret_exec, graph, params), false);
+}
+
+HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *ret_exec, CUgraph graph,
+                                                              void *params)
+{
+    GRAPH(cuGraphInstantiateWithParams_ptsz, graph_instantiate_params_fn, (ret_exec, graph, params), false);
+}

@@ -1,0 +1,33 @@
+/* Copies and sets: the driver may run kernels of its own for them, which are told apart from launches that
+ * escaped.
+ *
+ * One wrapper for all: every argument of these functions is an integer or a pointer, so six registers (and
+ * four words of the caller's frame for the batched ones) carry any of them through unchanged. */
+#include "driver/hooks.h"
+#include "driver/qmd_hook.h"
+
+typedef uintptr_t word;
+typedef CUresult (*real_6_fn)(word, word, word, word, word, word);
+typedef CUresult (*real_10_fn)(word, word, word, word, word, word, word, word, word, word);
+
+#define PARAMETERS_6 word a, word b, word c, word d, word e, word f
+#define ARGUMENTS_6 a, b, c, d, e, f
+#define PARAMETERS_10 PARAMETERS_6, word g, word h, word i, word j
+#define ARGUMENTS_10 ARGUMENTS_6, g, h, i, j
+
+#define HOOK(name, base, since, per_thread, kind)
+#define MARK(name, base, since, per_thread, args)                                         \
+    __attribute__((visibility("hidden"))) CUresult lithos_hook_##name(PARAMETERS_##args); \
+    CUresult lithos_hook_##name(PARAMETERS_##args)                                        \
+    {                                                                                     \
+        real_##args##_fn real = LITHOS_REAL(real_##args##_fn, name);                      \
+        if (!lithos_hook_active())                                                        \
+            return real(ARGUMENTS_##args);                                                \
+        struct lithos_ticket ticket;                                                      \
+        lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER);                                \
+        CUresult result = real(ARGUMENTS_##args);                                         \
+        lithos_ticket_close(&ticket);                                                     \
+        LITHOS_HOOK_CALLED(name);                                                         \
+        return result;                                                                    \
+    }
+#include "driver/hooks.def"

@@ -1,0 +1,355 @@
+#include "driver/qmd_hook.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cuda/cuda_abi.h"
+#include "driver/exports.h"
+#include "driver/gate.h"
+#include "hw/qmd.h"
+
+__thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
+atomic_bool lithos_hook_on;
+_Atomic uint32_t lithos_hook_seen;
+_Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
+
+/* One row of a gate as the callback reads it. */
+struct mask {
+    _Atomic uint64_t w[2];
+    _Atomic uint32_t state; /* enum lithos_gate_state */
+    atomic_bool anywhere;   /* cannot hang on any device of this process */
+};
+
+/* The masks of a device, in two copies: the callback reads the one that sequence & 1 names while the other is
+ * written, so that it neither waits for a writer nor sees half a mask. */
+struct device_masks {
+    _Atomic uint32_t sequence;
+    struct mask rows[2][LITHOS_CLUSTER_MAX];
+};
+
+static struct {
+    _Atomic int state; /* enum lithos_hook_state */
+    char why[256];
+    bool allow_unproved;
+    _Atomic int device_count;
+    struct lithos_hook_device devices[LITHOS_HOOK_MAX_DEVICES];
+    struct device_masks masks[LITHOS_HOOK_MAX_DEVICES];
+} hook;
+
+/* ---- the callback: no driver call, no wait, no allocation ---- */
+
+/* The mask of a device for a cluster size; false when the writer overtook us time and again (then nothing is
+ * touched). */
+static bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *ret_row, bool *ret_anywhere)
+{
+    const struct device_masks *masks = &hook.masks[device];
+    for (int tries = 0; tries < 16; tries++) {
+        uint32_t before = atomic_load_explicit(&masks->sequence, memory_order_acquire);
+        const struct mask *m = &masks->rows[before & 1][blocks - 1];
+        struct lithos_gate_row row = {
+            .set = {{atomic_load_explicit(&m->w[0], memory_order_acquire),
+                     atomic_load_explicit(&m->w[1], memory_order_acquire)}},
+            .state = (enum lithos_gate_state)atomic_load_explicit(&m->state, memory_order_acquire),
+        };
+        bool anywhere = atomic_load_explicit(&m->anywhere, memory_order_acquire);
+        if (atomic_load_explicit(&masks->sequence, memory_order_relaxed) == before) {
+            *ret_row = row;
+            *ret_anywhere = anywhere;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whose QMD is it? Counts it; true when it is sure that it is for the ticket's device. */
+static bool attribute(struct lithos_ticket *ticket, bool empty)
+{
+    if (!ticket) {
+        lithos_count(LITHOS_COUNT_ESCAPED, 1);
+        return true; /* no ticket, no device: then it is the only one there is */
+    }
+    uint32_t nth = ticket->qmds++;
+    if (ticket->kind == LITHOS_TICKET_GRAPH && !empty)
+        lithos_count(LITHOS_COUNT_GRAPH_QMDS, 1);
+    else if (ticket->kind != LITHOS_TICKET_LAUNCH || nth >= ticket->qmds_due)
+        lithos_count(LITHOS_COUNT_DRIVER_QMDS, 1);
+    /* A launch is for the current context's device; a graph's nodes and a copy's ends may lie on others. */
+    return ticket->kind == LITHOS_TICKET_LAUNCH ||
+           atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire) >= 0;
+}
+
+/* Confine a QMD. False: left as it was. */
+static bool confine(const struct lithos_qmd_layout *layout, void *qmd, int32_t device, bool sure)
+{
+    struct lithos_gate_row row;
+    bool anywhere;
+    unsigned blocks = lithos_qmd_cluster_blocks(layout, qmd);
+    if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX || !read_mask(device, blocks, &row, &anywhere) ||
+        row.state == LITHOS_GATE_CLOSED) {
+        return false;
+    }
+    if (!sure && !anywhere) {
+        lithos_log_once(LITHOS_LOG_WARNING,
+                        "a graph or copy may be for another GPU, where this quota's mask would hang "
+                        "it: left unmasked (counted as unmasked)");
+        return false;
+    }
+    if (lithos_qmd_set_tpcs(layout, qmd, &row.set) < 0)
+        return false;
+    if (row.state == LITHOS_GATE_BREACH) {
+        lithos_count(LITHOS_COUNT_BREACHES, 1);
+        lithos_log_once(
+            LITHOS_LOG_WARNING,
+            "a kernel with clusters of %u blocks has no room in the quota: it runs on the smallest set of "
+            "TPCs that takes it (counted as a breach). A larger quota has room: lithos set",
+            blocks);
+    }
+    return true;
+}
+
+static bool handle_qmd(void *qmd)
+{
+    struct lithos_ticket *ticket = lithos_ticket_current;
+    int32_t device =
+        ticket ? ticket->device : atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
+    const struct lithos_qmd_layout *layout = NULL;
+    int r = -ENODEV;
+    if (device >= 0)
+        r = lithos_qmd_identify(hook.devices[device].cc_major, hook.devices[device].cc_minor, qmd,
+                                hook.allow_unproved, &layout);
+    bool empty = r == 0 && lithos_qmd_grid_empty(layout, qmd);
+    bool sure = attribute(ticket, empty);
+    if (empty)
+        return true; /* nothing runs: nothing to confine, nothing to count as missed */
+    if (r == -ENODEV) {
+        lithos_log_once(LITHOS_LOG_WARNING,
+                        "a kernel whose GPU is not known was left unmasked (counted as unmasked)");
+        return false;
+    }
+    if (r < 0) {
+        lithos_log_once(
+            LITHOS_LOG_WARNING,
+            "the queue descriptors of this GPU (compute capability %d.%d) are %s: launches are left as they "
+            "are. Use `lithos run --coarse`%s",
+            hook.devices[device].cc_major, hook.devices[device].cc_minor,
+            r == -EPERM ? "of a layout not proved on a card" : "of a layout that is not known",
+            r == -EPERM ? ", or LITHOS_UNTESTED_GPU=1 to try it" : "");
+        return false;
+    }
+    return confine(layout, qmd, device, sure);
+}
+
+void lithos_hook_callback(void *user, int domain, int id, const void *params)
+{
+    (void)user;
+    if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params || !lithos_hook_active())
+        return;
+    lithos_count(LITHOS_COUNT_QMDS, 1);
+    uint64_t words[LITHOS_QMD_PARAMS_WORD + 1];
+    uint32_t bytes;
+    memcpy(&bytes, params, sizeof bytes);
+    if (bytes != LITHOS_QMD_PARAMS_BYTES) {
+        lithos_log_once(
+            LITHOS_LOG_WARNING,
+            "the driver's QMD callback passes %u bytes instead of %u: launches are left as they are. Use "
+            "`lithos run --coarse` with this driver",
+            bytes, LITHOS_QMD_PARAMS_BYTES);
+        lithos_count(LITHOS_COUNT_UNMASKED, 1);
+        return;
+    }
+    memcpy(words, params, sizeof words);
+    void *qmd = (void *)(uintptr_t)
+        words[LITHOS_QMD_PARAMS_WORD]; /* NOLINT(performance-no-int-to-ptr): given as a number */
+    if (!qmd || !handle_qmd(qmd)) {
+        lithos_count(LITHOS_COUNT_UNMASKED, 1);
+        return;
+    }
+    lithos_count(LITHOS_COUNT_MASKED, 1);
+}
+
+/* ---- putting it in place ---- */
+
+static int subscribe_to(void *const *table)
+{
+    /* The first word is the table's size in bytes, its own included. */
+    uintptr_t bytes = table ? (uintptr_t)table[0] : 0;
+    if (bytes < (LITHOS_QMD_TABLE_ENABLE + 1) * sizeof(void *) || bytes > 64 * 1024 ||
+        !table[LITHOS_QMD_TABLE_SUBSCRIBE] || !table[LITHOS_QMD_TABLE_ENABLE]) {
+        snprintf(hook.why, sizeof hook.why, "the driver's QMD table does not look as it should (%zu bytes)",
+                 (size_t)bytes);
+        return -ENOTSUP;
+    }
+    lithos_qmd_subscribe_fn subscribe = (lithos_qmd_subscribe_fn)table[LITHOS_QMD_TABLE_SUBSCRIBE];
+    lithos_qmd_enable_fn enable = (lithos_qmd_enable_fn)table[LITHOS_QMD_TABLE_ENABLE];
+    uint32_t handle = 0;
+    int r = subscribe(&handle, lithos_hook_callback, NULL);
+    if (!r)
+        r = enable(1, handle, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID);
+    if (r) {
+        snprintf(hook.why, sizeof hook.why,
+                 "the driver refused the QMD subscription (error %d): has a profiler taken it?", r);
+        return -EBUSY;
+    }
+    return 0;
+}
+
+typedef CUresult (*export_table_fn)(const void **, const CUuuid *);
+
+int lithos_hook_subscribe(void)
+{
+    static const CUuuid uuid = LITHOS_QMD_TABLE_UUID;
+    const char *env = getenv("LITHOS_UNTESTED_GPU");
+    hook.allow_unproved = env && !strcmp(env, "1");
+    const void *table = NULL;
+    CUresult result = LITHOS_REAL(export_table_fn, cuGetExportTable)(&table, &uuid);
+    int r = -ENOTSUP;
+    if (result != CUDA_SUCCESS || !table)
+        snprintf(hook.why, sizeof hook.why, "the driver has no QMD table (cuGetExportTable: %d)", result);
+    else
+        r = subscribe_to(table);
+    atomic_store(&hook.state, r < 0 ? LITHOS_HOOK_FAILED : LITHOS_HOOK_SUBSCRIBED);
+    return r;
+}
+
+enum lithos_hook_state lithos_hook_get_state(void)
+{
+    return (enum lithos_hook_state)atomic_load(&hook.state);
+}
+
+const char *lithos_hook_why(void)
+{
+    return hook.why;
+}
+
+/* ---- devices ---- */
+
+typedef CUresult (*device_count_fn)(int *);
+typedef CUresult (*device_get_fn)(CUdevice *, int);
+typedef CUresult (*device_uuid_fn)(CUuuid *, CUdevice);
+typedef CUresult (*device_attribute_fn)(int *, int, CUdevice);
+typedef CUresult (*ctx_device_fn)(CUdevice *);
+
+static int scan_device(int ordinal, struct lithos_hook_device *d)
+{
+    CUuuid uuid;
+    device_attribute_fn attribute_of = LITHOS_REAL(device_attribute_fn, cuDeviceGetAttribute);
+    if (LITHOS_REAL(device_get_fn, cuDeviceGet)(&d->handle, ordinal) != CUDA_SUCCESS)
+        return -EIO;
+    /* cuDeviceGetUuid_v2 came with 11.4; the older one gives the same for whole GPUs. */
+    if (LITHOS_REAL(device_uuid_fn, cuDeviceGetUuid_v2)(&uuid, d->handle) != CUDA_SUCCESS &&
+        LITHOS_REAL(device_uuid_fn, cuDeviceGetUuid)(&uuid, d->handle) != CUDA_SUCCESS)
+        return -EIO;
+    memcpy(d->uuid, uuid.bytes, sizeof d->uuid);
+    if (attribute_of(&d->cc_major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d->handle) != CUDA_SUCCESS ||
+        attribute_of(&d->cc_minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->handle) != CUDA_SUCCESS)
+        return -EIO;
+    return 0;
+}
+
+int lithos_hook_scan_devices(void)
+{
+    int count = 0;
+    CUresult result = LITHOS_REAL(device_count_fn, cuDeviceGetCount)(&count);
+    if (result != CUDA_SUCCESS)
+        return result == CUDA_ERROR_NOT_INITIALIZED ? -EAGAIN : -EIO;
+    int known = LITHOS_MIN(count, LITHOS_HOOK_MAX_DEVICES);
+    for (int i = 0; i < known; i++) {
+        int r = scan_device(i, &hook.devices[i]);
+        if (r < 0)
+            return r;
+    }
+    if (known < count)
+        lithos_warning("%d GPUs, of which LithOS looks after the first %d", count, known);
+    atomic_store(&hook.device_count, known);
+    atomic_store(&lithos_hook_only_device, count == 1 ? 0 : LITHOS_DEVICE_UNKNOWN);
+    return 0;
+}
+
+int lithos_hook_devices(const struct lithos_hook_device **ret_devices)
+{
+    *ret_devices = hook.devices;
+    return atomic_load(&hook.device_count);
+}
+
+/* Several devices: the current context's. Costs a look into the driver's thread state. */
+int32_t lithos_hook_current_device(void)
+{
+    CUdevice handle;
+    int count = atomic_load_explicit(&hook.device_count, memory_order_acquire);
+    if (count < 2 || LITHOS_REAL(ctx_device_fn, cuCtxGetDevice)(&handle) != CUDA_SUCCESS)
+        return LITHOS_DEVICE_UNKNOWN;
+    for (int i = 0; i < count; i++)
+        if (hook.devices[i].handle == handle)
+            return i;
+    return LITHOS_DEVICE_UNKNOWN;
+}
+
+/* ---- masks ---- */
+
+static bool safe_on_all(const struct lithos_gate *gates, const bool *present, int count,
+                        const struct lithos_gate_row *row, unsigned blocks)
+{
+    for (int i = 0; i < count; i++)
+        if (!present[i] || !lithos_gate_safe_on(&gates[i].topology, row->set, blocks))
+            return false;
+    return true;
+}
+
+/* gate NULL: no quota there. */
+static void publish(struct device_masks *masks, const struct lithos_gate *gate,
+                    const bool anywhere[LITHOS_CLUSTER_MAX])
+{
+    uint32_t sequence = atomic_load_explicit(&masks->sequence, memory_order_relaxed);
+    struct mask *rows = masks->rows[(sequence + 1) & 1];
+    for (unsigned i = 0; i < LITHOS_CLUSTER_MAX; i++) {
+        static const struct lithos_gate_row closed;
+        const struct lithos_gate_row *row = gate ? &gate->rows[i] : &closed;
+        /* release: a reader that sees any of this also sees the sequence that made its copy the old one */
+        atomic_store_explicit(&rows[i].w[0], row->set.w[0], memory_order_release);
+        atomic_store_explicit(&rows[i].w[1], row->set.w[1], memory_order_release);
+        atomic_store_explicit(&rows[i].state, row->state, memory_order_release);
+        atomic_store_explicit(&rows[i].anywhere, gate && anywhere[i], memory_order_release);
+    }
+    atomic_store_explicit(&masks->sequence, sequence + 1, memory_order_release);
+}
+
+int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
+{
+    struct lithos_gate gates[LITHOS_HOOK_MAX_DEVICES];
+    bool present[LITHOS_HOOK_MAX_DEVICES] = {false};
+    int r = 0;
+    for (int i = 0; i < count; i++) {
+        if (!quotas[i].present)
+            continue;
+        present[i] = lithos_gate_build(&quotas[i].topology, quotas[i].own, &gates[i]) == 0;
+        if (!present[i])
+            r = -EINVAL;
+    }
+    for (int i = 0; i < count; i++) {
+        bool anywhere[LITHOS_CLUSTER_MAX] = {false};
+        for (unsigned b = 0; present[i] && b < LITHOS_CLUSTER_MAX; b++)
+            anywhere[b] = safe_on_all(gates, present, count, &gates[i].rows[b], b + 1);
+        publish(&hook.masks[i], present[i] ? &gates[i] : NULL, anywhere);
+    }
+    return r;
+}
+
+void lithos_hook_refresh(void)
+{
+    lithos_hook_client.refresh();
+}
+
+void lithos_hook_forget(void)
+{
+    atomic_store(&lithos_hook_on, false);
+    atomic_store(&hook.state, LITHOS_HOOK_NONE);
+    atomic_store(&hook.device_count, 0);
+    atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);
+    for (int i = 0; i < LITHOS_HOOK_MAX_DEVICES; i++)
+        publish(&hook.masks[i], NULL, NULL);
+    lithos_ticket_current = NULL;
+}

@@ -1,0 +1,104 @@
+/* The QMD hook: the driver calls us just before it hands a kernel's descriptor to the card, and we confine it
+ * to the tenant's TPCs (docs/hardware.md, "Seeing every launch"). */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/tpcset.h"
+#include "driver/client.h"
+#include "driver/ticket.h"
+#include "hw/topology.h"
+
+#define LITHOS_HOOK_MAX_DEVICES 16
+
+/* A device as this process sees it (CUDA_VISIBLE_DEVICES applied). */
+struct lithos_hook_device {
+    int handle; /* CUdevice */
+    uint8_t uuid[16];
+    int cc_major, cc_minor;
+};
+
+/* How far the hook got in this process. */
+enum lithos_hook_state {
+    LITHOS_HOOK_NONE,       /* not tried, or not wanted */
+    LITHOS_HOOK_SUBSCRIBED, /* the callback is in place */
+    LITHOS_HOOK_FAILED,     /* see lithos_hook_why */
+};
+
+/* Launches are counted and QMDs masked from now on (true), or the hooked functions are passed through
+ * (false). */
+extern atomic_bool lithos_hook_on __attribute__((visibility("hidden")));
+/* The client's *watch that the masks in force were built from. */
+extern _Atomic uint32_t lithos_hook_seen __attribute__((visibility("hidden")));
+/* Index of the only device of the process, or LITHOS_DEVICE_UNKNOWN when there are several or they are not
+ * known. */
+extern _Atomic int32_t lithos_hook_only_device __attribute__((visibility("hidden")));
+
+/* Ask the real driver for its QMD table and subscribe to it. 0; -ENOTSUP when the driver has no such table or
+ * it does not look as it should; -EBUSY when the driver refuses (another tool has subscribed). At most once a
+ * process. */
+int lithos_hook_subscribe(void);
+enum lithos_hook_state lithos_hook_get_state(void);
+/* Why it failed, for people. */
+const char *lithos_hook_why(void);
+
+/* Note the devices of this process. Calls the driver: after cuInit, never inside the callback. Negative errno
+ * when the driver does not answer (-EAGAIN: not initialized yet). */
+int lithos_hook_scan_devices(void);
+/* Devices found; *ret_devices points to them, for good. */
+int lithos_hook_devices(const struct lithos_hook_device **ret_devices);
+
+/* The quota on one device (index), NULL topology for none: its launches are then left as they are. 0 or
+ * -EINVAL (lithos_gate_build). Readers never wait for it; callers take turns. */
+struct lithos_hook_quota {
+    bool present;
+    struct lithos_topology topology;
+    struct lithos_tpcset own;
+};
+/* Put the quotas of all devices in force, in device order. 0, or -EINVAL when one of them is not sane (that
+ * device is then left unmasked, the others hold). */
+int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count);
+
+/* Slow paths of lithos_ticket_open. */
+void lithos_hook_refresh(void);
+int32_t lithos_hook_current_device(void);
+
+/* Forget everything about this process' driver: for the child after a fork. */
+void lithos_hook_forget(void);
+
+static inline void lithos_count(enum lithos_hook_count what, uint64_t n)
+{
+    atomic_fetch_add_explicit(lithos_hook_client.counters[what], n, memory_order_relaxed);
+}
+
+/* Open a ticket for what this thread is about to ask of the driver; close it right after. */
+static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind)
+{
+    if (__builtin_expect(atomic_load_explicit(lithos_hook_client.watch, memory_order_relaxed) !=
+                             atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
+                         0))
+        lithos_hook_refresh();
+    t->kind = kind;
+    t->qmds = 0;
+    t->qmds_due = kind == LITHOS_TICKET_LAUNCH;
+    t->device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
+    if (__builtin_expect(t->device < 0, 0))
+        t->device = lithos_hook_current_device();
+    t->previous = lithos_ticket_current;
+    lithos_ticket_current = t;
+}
+
+static inline void lithos_ticket_close(struct lithos_ticket *t)
+{
+    lithos_ticket_current = t->previous;
+}
+
+static inline bool lithos_hook_active(void)
+{
+    return __builtin_expect(atomic_load_explicit(&lithos_hook_on, memory_order_relaxed), 1);
+}
+
+/* The callback itself, for tests. */
+void lithos_hook_callback(void *user, int domain, int id, const void *params);

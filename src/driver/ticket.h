@@ -1,0 +1,28 @@
+/* A ticket says what the launching thread is doing while it is inside the real driver, so that the QMD
+ * callback, which runs on the same thread inside that call, can tell whose a QMD is and what to do to it. It
+ * lives on the stack of the hooked function; what a launch carries later (stamps, atoms) is added here. */
+#pragma once
+
+#include <stdint.h>
+
+enum lithos_ticket_kind {
+    LITHOS_TICKET_LAUNCH, /* a kernel launch of the app: one QMD; more are the driver's own */
+    LITHOS_TICKET_GRAPH,  /* an upload or launch of a graph: one QMD a kernel node, once */
+    LITHOS_TICKET_DRIVER, /* memset, memcpy: the driver's own kernels */
+    LITHOS_TICKET_KIND_MAX,
+};
+
+#define LITHOS_DEVICE_UNKNOWN (-1)
+
+struct lithos_ticket {
+    enum lithos_ticket_kind kind;
+    uint32_t qmds;                  /* seen so far under this ticket */
+    uint32_t qmds_due;              /* that are the app's own: 1, for multi-device launches one a device */
+    int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
+    struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
+};
+
+/* initial-exec: the library is there from the start of the process (or small enough for the spare static TLS
+ * when the driver loads it), and the callback may not allocate. */
+extern __thread struct lithos_ticket *lithos_ticket_current
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));

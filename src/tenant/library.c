@@ -1,0 +1,69 @@
+/* liblithos.so: what ties the driver's hooks to this process' arena, and the two names that are not the
+ * driver's. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "driver/client.h"
+#include "driver/hooks.h"
+#include "tenant/attach.h"
+
+/* Loading does nothing; everything starts at the first cuInit. */
+LITHOS_EXPORT extern const int lithos_library_marker;
+const int lithos_library_marker = 1; /* tells liblithos from a driver (driver/loader.c) */
+
+LITHOS_EXPORT int InitializeInjection(void);
+
+/* CUDA_INJECTION64_PATH: the driver calls this inside cuInit, however the app reached it. */
+int InitializeInjection(void)
+{
+    return lithos_hook_injected();
+}
+
+static void start(bool wait_for_driver)
+{
+    static atomic_flag registered = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&registered))
+        pthread_atfork(NULL, NULL, lithos_tenant_forget);
+    if (!wait_for_driver)
+        lithos_tenant_attach();
+    int r = lithos_tenant_link_start(wait_for_driver);
+    if (r < 0)
+        lithos_warning(
+            "no thread for the link to lithosd (%s): a daemon that is restarted will not be found again",
+            strerror(-r));
+}
+
+static void started(void)
+{
+    start(false);
+}
+
+static void injected(void)
+{
+    start(true);
+}
+
+#define COUNTER(name) [LITHOS_COUNT_##name] = &lithos_tenant_home.counters[LITHOS_COUNTER_##name]
+
+const struct lithos_hook_client lithos_hook_client = {
+    .counters =
+        {
+            COUNTER(LAUNCHES),
+            COUNTER(QMDS),
+            COUNTER(DRIVER_QMDS),
+            COUNTER(GRAPH_QMDS),
+            COUNTER(GRAPH_LAUNCHES),
+            COUNTER(ESCAPED),
+            COUNTER(BREACHES),
+            COUNTER(UNMASKED),
+            COUNTER(MASKED),
+        },
+    .watch = &lithos_tenant_home.grant_seq,
+    .refresh = lithos_tenant_refresh,
+    .started = started,
+    .injected = injected,
+    .wanted = lithos_tenant_wanted,
+};
