@@ -35,7 +35,7 @@ left() { echo $((budget - (SECONDS - begin))); }
 # the daemon of the checks, apart from any that runs here
 socket_dir=$(mktemp -d /tmp/lr-XXXXXX)
 cleanup() {
-    LITHOS_SOCKET=$socket_dir/d.sock timeout 20 "$root/bin/lithos" shutdown > /dev/null 2>&1
+    LITHOS_SOCKET=$socket_dir/d.sock timeout 20 "$root/bin/lithos" stop > /dev/null 2>&1
     rm -rf "$socket_dir"
 }
 trap cleanup EXIT

