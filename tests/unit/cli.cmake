@@ -1,0 +1,1 @@
+lithos_unit_test(test_cli LINK lithos_cli)
