@@ -1,0 +1,437 @@
+#include "stub/stub_driver.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cuda/cuda_abi.h"
+#include "hw/qmd.h"
+
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#define API LITHOS_EXPORT
+
+API struct stub_control stub_control = {
+    .device_count = 1,
+    .cc_major = 9,
+    .params_bytes = LITHOS_QMD_PARAMS_BYTES,
+    .cluster = {1, 1, 1},
+    .qmds_per_graph = 3,
+    .qmds_per_launch = 1,
+    .valid = {{0xffffffffull, 0}},
+};
+#define S stub_control
+
+static lithos_qmd_callback subscriber;
+static void *subscriber_user;
+static uint32_t enabled;
+static int initialized;
+static __thread int current = -1;
+
+/* ---- QMDs ---- */
+
+static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
+{
+    const struct lithos_qmd_layout *layout = lithos_qmd_layout(LITHOS_QMD_V04_00);
+    uint32_t blocks = S.cluster[0] * S.cluster[1] * S.cluster[2];
+    struct lithos_qmd_view view = {
+        .type = blocks > 1 ? LITHOS_QMD_TYPE_CLUSTERS : LITHOS_QMD_TYPE_GRID,
+        .grid = {S.empty_grid ? 0 : gx, gy, gz},
+        .block = {bx, 1, 1},
+        .cluster = {S.cluster[0], S.cluster[1], S.cluster[2]},
+        .registers = 16,
+    };
+    memset(&view.tpcs, 0xff, sizeof view.tpcs);
+    uint8_t qmd[LITHOS_QMD_BYTES];
+    if (lithos_qmd_encode(layout, &view, qmd) < 0)
+        fprintf(stderr, "stub: cannot encode\n"), abort();
+    if (S.unknown_version)
+        qmd[72] = 0x77;
+    if (subscriber && enabled) {
+        uint64_t params[11] = {S.params_bytes, 0, 0, 0, (uint64_t)(uintptr_t)qmd};
+        S.callbacks++;
+        subscriber(subscriber_user, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID, params);
+    }
+    memcpy(S.last_qmd, qmd, sizeof qmd);
+    if (!S.unknown_version) {
+        lithos_qmd_decode(layout, qmd, &view);
+        S.last_masked = view.masked;
+        S.last_tpcs = view.tpcs;
+    }
+}
+
+static int subscribe(uint32_t *ret_handle, lithos_qmd_callback callback, void *user)
+{
+    if (S.refuse_subscribe)
+        return 1;
+    S.subscriptions++;
+    if (!subscriber) { /* as the real one: a second subscription is accepted and never called */
+        subscriber = callback;
+        subscriber_user = user;
+    }
+    *ret_handle = 7;
+    return 0;
+}
+
+static int enable(uint32_t on, uint32_t handle, int domain, int id)
+{
+    if (handle != 7 || domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID)
+        return 1;
+    enabled = on;
+    return 0;
+}
+
+API CUresult cuGetExportTable(const void **ret_table, const CUuuid *uuid)
+{
+    static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
+    static const void *table[8];
+    if (S.no_table || memcmp(uuid, &qmd_table, sizeof qmd_table) != 0)
+        return CUDA_ERROR_NOT_FOUND;
+    table[0] = (void *)(uintptr_t)(S.short_table ? 32 : sizeof table);
+    table[3] = (void *)subscribe;
+    table[6] = (void *)enable;
+    *ret_table = table;
+    return CUDA_SUCCESS;
+}
+
+/* ---- starting ---- */
+
+static void inject(void)
+{
+    const char *path = getenv("CUDA_INJECTION64_PATH");
+    void *handle = path && *path ? dlopen(path, RTLD_NOW) : NULL;
+    int (*injection)(void) = handle ? (int (*)(void))dlsym(handle, "InitializeInjection") : NULL;
+    if (injection)
+        injection();
+}
+
+API CUresult cuInit(unsigned flags)
+{
+    S.init_calls++;
+    if (flags)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!initialized)
+        inject();
+    if (S.init_delay_us)
+        usleep((useconds_t)S.init_delay_us);
+    __atomic_store_n(&initialized, 1, __ATOMIC_RELEASE);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDriverGetVersion(int *ret_version)
+{
+    *ret_version = 13000;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceGetCount(int *ret_count)
+{
+    if (!__atomic_load_n(&initialized, __ATOMIC_ACQUIRE))
+        return CUDA_ERROR_NOT_INITIALIZED;
+    *ret_count = S.device_count;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceGet(CUdevice *ret_device, int ordinal)
+{
+    if (ordinal < 0 || ordinal >= S.device_count)
+        return CUDA_ERROR_INVALID_DEVICE;
+    *ret_device = ordinal;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceGetName(char *name, int bytes, CUdevice device)
+{
+    snprintf(name, (size_t)bytes, "Stub \"%d\"", device);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceGetUuid_v2(CUuuid *ret_uuid, CUdevice device)
+{
+    for (int i = 0; i < 16; i++)
+        ret_uuid->bytes[i] = (unsigned char)(0xa0 + device);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceGetAttribute(int *ret_value, int attribute, CUdevice device)
+{
+    (void)device;
+    switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+        *ret_value = S.cc_major;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+        *ret_value = S.cc_minor;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+        *ret_value = (int)lithos_tpcset_count(&S.valid) * 2;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
+        *ret_value = 232448;
+        return CUDA_SUCCESS;
+    default:
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+}
+
+API CUresult cuDevicePrimaryCtxRetain(CUcontext *ret_ctx, CUdevice device)
+{
+    *ret_ctx = (CUcontext)(uintptr_t)(device + 1);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    (void)device;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxSetCurrent(CUcontext ctx)
+{
+    current = (int)(uintptr_t)ctx - 1;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxGetDevice(CUdevice *ret_device)
+{
+    if (current < 0)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    *ret_device = current;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxSynchronize(void)
+{
+    return CUDA_SUCCESS;
+}
+
+/* ---- memory and modules: just enough for the census kernel ---- */
+
+API CUresult cuMemAlloc_v2(CUdeviceptr *ret_pointer, size_t bytes)
+{
+    *ret_pointer = (CUdeviceptr)(uintptr_t)calloc(1, bytes);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemFree_v2(CUdeviceptr pointer)
+{
+    free((void *)(uintptr_t)pointer);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t bytes)
+{
+    upload(1, 1, 1, 32);
+    if (pointer)
+        memset((void *)(uintptr_t)pointer, value, bytes);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemsetD32_v2(CUdeviceptr pointer, unsigned value, size_t count)
+{
+    upload(1, 1, 1, 32);
+    for (size_t i = 0; pointer && i < count; i++)
+        ((uint32_t *)(uintptr_t)pointer)[i] = value;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes)
+{
+    memcpy(to, (void *)(uintptr_t)from, bytes);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemcpyBatchAsync(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f,
+                                uint64_t g, uint64_t h, uint64_t i)
+{
+    uint64_t all[9] = {a, b, c, d, e, f, g, h, i};
+    memcpy(S.last_batch, all, sizeof all);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuModuleLoadData(CUmodule *ret_module, const void *image)
+{
+    (void)image;
+    *ret_module = (CUmodule)0x10;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuModuleGetFunction(CUfunction *ret_function, CUmodule module, const char *name)
+{
+    (void)module;
+    *ret_function = (CUfunction)(uintptr_t)(strcmp(name, "lithos_smid_census") ? 0x20 : 0x30);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuModuleUnload(CUmodule module)
+{
+    (void)module;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
+{
+    (void)function, (void)attribute, (void)value;
+    return CUDA_SUCCESS;
+}
+
+/* ---- launches ---- */
+
+/* What the census kernel would write: a word for each SM of the TPCs allowed, numbered from 0 as under MPS.
+ */
+static void census(void **params)
+{
+    uint32_t *info = *(uint32_t **)params[0];
+    struct lithos_tpcset on = S.last_masked ? lithos_tpcset_and(S.last_tpcs, S.valid) : S.valid;
+    uint32_t sms = lithos_tpcset_count(&on) * 2;
+    if (S.busy_launches > 0) {
+        S.busy_launches--;
+        sms--;
+    }
+    for (uint32_t i = 0; i < sms; i++)
+        info[i] = 1;
+}
+
+static CUresult launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, void **params)
+{
+    S.launches++;
+    for (int i = 0; i < S.qmds_per_launch; i++)
+        upload(gx, gy, gz, bx);
+    if (f == (CUfunction)0x30)
+        census(params);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                            unsigned bz, unsigned shared, CUstream stream, void **params, void **extra)
+{
+    uint64_t words[11] = {
+        (uintptr_t)f, gx, gy, gz, bx, by, bz, shared, (uintptr_t)stream, (uintptr_t)params, (uintptr_t)extra};
+    memcpy(S.last_words, words, sizeof words);
+    return launch(f, gx, gy, gz, bx, params);
+}
+
+API CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                                 unsigned by, unsigned bz, unsigned shared, CUstream stream, void **params,
+                                 void **extra)
+{
+    (void)by, (void)bz, (void)shared, (void)stream, (void)extra;
+    return launch(f, gx, gy, gz, bx, params);
+}
+
+API CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params, void **extra)
+{
+    (void)extra;
+    return launch(f, config->gridDimX, config->gridDimY, config->gridDimZ, config->blockDimX, params);
+}
+
+API CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                                       unsigned by, unsigned bz, unsigned shared, CUstream stream,
+                                       void **params)
+{
+    (void)by, (void)bz, (void)shared, (void)stream;
+    return launch(f, gx, gy, gz, bx, params);
+}
+
+API CUresult cuLaunchCooperativeKernelMultiDevice(void *launches, unsigned count, unsigned flags)
+{
+    (void)launches, (void)flags;
+    for (unsigned i = 0; i < count; i++)
+        upload(1, 1, 1, 32);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
+{
+    (void)exec, (void)stream;
+    for (int i = 0; i < S.qmds_per_graph; i++)
+        upload(4, 1, 1, 32);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGreenCtxCreate(void *ret, void *desc, CUdevice device, unsigned flags)
+{
+    (void)ret, (void)desc, (void)device, (void)flags;
+    return S.green_result;
+}
+
+/* A kernel that reaches the card by no function that anybody hooks. */
+API void stub_escape(void);
+void stub_escape(void)
+{
+    upload(2, 1, 1, 32);
+}
+
+/* Ten integer arguments and a float: what a stub of the library must carry through at the first call. */
+API CUresult cuTexRefSetMipmapLevelBias(void *reference, float bias)
+{
+    S.last_float = bias;
+    return (CUresult)(uintptr_t)reference;
+}
+
+/* ---- cuGetProcAddress ---- */
+
+static CUresult hidden_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                              unsigned bz, unsigned shared, CUstream stream, void **params, void **extra)
+{
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra);
+}
+
+static void *own_symbol(const char *name)
+{
+    static void *self;
+    Dl_info info;
+    if (!self && dladdr(&stub_control, &info))
+        self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+    return dlsym(self, name);
+}
+
+/* The newest variant that an asker of that version knows: _v2 from 3020 on (12000 for cuGetProcAddress
+ * itself). */
+static void *variant(const char *symbol, int version, int per_thread)
+{
+    static const char *const suffixes[][3] = {{"_v2", "", NULL}, {"", "_v2", NULL}};
+    static const char *const threads[] = {"_ptsz", "_ptds", ""};
+    int v2_since = !strcmp(symbol, "cuGetProcAddress") ? 12000 : 3020;
+    const char *const *order = suffixes[version >= v2_since ? 0 : 1];
+    char name[128];
+    for (int s = 0; order[s]; s++)
+        for (int t = per_thread ? 0 : 2; t < 3; t++) {
+            snprintf(name, sizeof name, "%s%s%s", symbol, order[s], threads[t]);
+            void *p = own_symbol(name);
+            if (p)
+                return p;
+        }
+    return NULL;
+}
+
+static CUresult proc_address(const char *symbol, void **ret, int version, uint64_t flags, int *ret_status)
+{
+    int per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
+    *ret = variant(symbol, version, per_thread);
+    if (S.hidden_launch && !strcmp(symbol, "cuLaunchKernel"))
+        *ret = (void *)hidden_launch;
+    if (ret_status)
+        *ret_status = *ret ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    return *ret ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
+API CUresult cuGetProcAddress(const char *symbol, void **ret, int version, uint64_t flags)
+{
+    return proc_address(symbol, ret, version, flags, NULL);
+}
+
+API CUresult cuGetProcAddress_v2(const char *symbol, void **ret, int version, uint64_t flags, int *ret_status)
+{
+    return proc_address(symbol, ret, version, flags, ret_status);
+}
+
+API CUresult cuGetProcAddress_v2_ptsz(const char *symbol, void **ret, int version, uint64_t flags,
+                                      int *ret_status)
+{
+    if (!(flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM))
+        flags |= CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
+    return proc_address(symbol, ret, version, flags, ret_status);
+}

@@ -1,0 +1,48 @@
+/* A CUDA driver for tests: a shared library that exports every name, does nothing, and tells what it was
+ * asked. It builds a V04_00 QMD for each launch and hands it to whoever subscribed, as the real one does. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/tpcset.h"
+#include "hw/qmd.h"
+
+#define STUB_MAX_DEVICES 4
+/* A function that the stub does not define otherwise returns this plus its index in exports.def. */
+#define STUB_RESULT_BASE 10000
+
+struct stub_control {
+    /* set by the test before the calls that it wants answered so */
+    int device_count;
+    int cc_major, cc_minor;
+    int no_table;          /* cuGetExportTable fails */
+    int short_table;       /* its size word says that entry 6 is not there */
+    int refuse_subscribe;  /* subscribe returns an error */
+    uint32_t params_bytes; /* size word of the callback's params */
+    uint32_t cluster[3];   /* of the next launches */
+    uint32_t grid_x;       /* 0: as the launch says; else in the QMD */
+    int empty_grid;        /* the next QMD's grid is empty */
+    int qmds_per_graph;    /* kernel nodes of every graph */
+    int qmds_per_launch;   /* 1; more are the driver's own */
+    int unknown_version;   /* QMDs of a version nobody knows */
+    int green_result;      /* cuGreenCtxCreate */
+    int hidden_launch;     /* cuGetProcAddress gives a launch function that is not exported */
+    int busy_launches;     /* the next censuses miss an SM, as beside a neighbour */
+    int init_delay_us;
+    struct lithos_tpcset valid; /* TPCs of the card, for the census kernel */
+
+    /* written by the stub */
+    int init_calls;
+    int launches;
+    int callbacks;
+    int subscriptions;
+    uint8_t last_qmd[LITHOS_QMD_BYTES]; /* after the callback */
+    int last_masked;
+    struct lithos_tpcset last_tpcs;
+    uint64_t last_words[11]; /* arguments of the last cuLaunchKernel */
+    float last_float;
+    uint64_t last_batch[9];
+};
+
+/* Names of what the library exports besides the driver's. */
+#define STUB_CONTROL "stub_control"
