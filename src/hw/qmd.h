@@ -1,7 +1,7 @@
 /* Queue descriptors (QMDs): what the driver hands the GPU for each kernel, as data.
  *
- * One row a field and version (qmd_fields.def), from NVIDIA's published class headers. A layout is known by its exact
- * version; an unknown one is refused, never guessed. Only layouts proved on a card are used unless
+ * One row a field and version (qmd_v*.def), from NVIDIA's published class headers. A layout is known by its
+ * exact version; an unknown one is refused, never guessed. Only layouts proved on a card are used unless
  * LITHOS_UNTESTED_GPU=1 (docs/hardware.md). */
 #pragma once
 
@@ -41,45 +41,49 @@ enum lithos_qmd_version lithos_qmd_layout_version(const struct lithos_qmd_layout
 bool lithos_qmd_layout_proved(const struct lithos_qmd_layout *layout);
 bool lithos_qmd_has(const struct lithos_qmd_layout *layout, enum lithos_qmd_field field);
 
-/* The layout of a QMD that a device of compute capability major.minor was handed: the version stands in the QMD at a
- * place that depends on the generation. 0; -ENOTSUP for a version or capability that no row names (nothing of the QMD
- * may then be touched); -EPERM for a row not proved on a card while allow_unproved is false. */
+/* The layout of a QMD that a device of compute capability major.minor was handed: the version stands in the
+ * QMD at a place that depends on the generation. 0; -ENOTSUP for a version or capability that no row names
+ * (nothing of the QMD may then be touched); -EPERM for a row not proved on a card while allow_unproved is
+ * false. */
 int lithos_qmd_identify(int cc_major, int cc_minor, const void *qmd, bool allow_unproved,
                         const struct lithos_qmd_layout **ret_layout);
-/* Whether any row can match that capability at all, and whether a proved one can; same errors. For use before the
- * first launch: `lithos run` and `lithos doctor`. */
+/* Whether any row can match that capability at all, and whether a proved one can; same errors. For use before
+ * the first launch: `lithos run` and `lithos doctor`. */
 int lithos_qmd_capability(int cc_major, int cc_minor, bool allow_unproved);
 
-/* One field of up to 32 bits; index for repeated fields (0 otherwise). A field the layout has not reads as 0 and may
- * not be written (lithos_qmd_set returns -ENOENT); a value too wide for it is -ERANGE. The QMD is then untouched. */
+/* One field of up to 32 bits; index for repeated fields (0 otherwise). A field the layout has not reads as 0
+ * and may not be written (lithos_qmd_set returns -ENOENT); a value too wide for it is -ERANGE. The QMD is
+ * then untouched. */
 uint32_t lithos_qmd_get(const struct lithos_qmd_layout *layout, const void *qmd, enum lithos_qmd_field field,
                         unsigned index);
-int lithos_qmd_set(const struct lithos_qmd_layout *layout, void *qmd, enum lithos_qmd_field field, unsigned index,
-                   uint32_t value);
+int lithos_qmd_set(const struct lithos_qmd_layout *layout, void *qmd, enum lithos_qmd_field field,
+                   unsigned index, uint32_t value);
 
 /* What LithOS reads and writes of a QMD, version apart. */
 struct lithos_qmd_view {
-    uint32_t type;           /* LITHOS_QMD_TYPE_*; layouts without the field: GRID */
-    uint32_t grid[3];        /* blocks; for type CLUSTERS clusters, as the hardware counts */
-    uint32_t block[3];       /* threads */
-    uint32_t cluster[3];     /* blocks a cluster, 1x1x1 for type GRID */
-    uint32_t registers;      /* a thread */
-    uint32_t shared_bytes;   /* static and dynamic, a block */
-    uint64_t entry;          /* program address, bytes */
-    bool masked;             /* the TPC mask is in force */
+    uint32_t type;             /* LITHOS_QMD_TYPE_*; layouts without the field: GRID */
+    uint32_t grid[3];          /* blocks; for type CLUSTERS clusters, as the hardware counts */
+    uint32_t block[3];         /* threads */
+    uint32_t cluster[3];       /* blocks a cluster, 1x1x1 for type GRID */
+    uint32_t registers;        /* a thread */
+    uint32_t shared_bytes;     /* static and dynamic, a block */
+    uint64_t entry;            /* program address, bytes */
+    bool masked;               /* the TPC mask is in force */
     struct lithos_tpcset tpcs; /* TPCs allowed when masked; all bits set otherwise */
 };
 
-/* Version fields, then the view, into a QMD of LITHOS_QMD_BYTES bytes (zeroed first). 0; -ERANGE when a value does not
- * fit its field; -ENOTSUP when the layout lacks something the view asks for (clusters, a mask). */
+/* Version fields, then the view, into a QMD of LITHOS_QMD_BYTES bytes (zeroed first). 0; -ERANGE when a value
+ * does not fit its field; -ENOTSUP when the layout lacks something the view asks for (clusters, a mask). */
 int lithos_qmd_encode(const struct lithos_qmd_layout *layout, const struct lithos_qmd_view *view, void *qmd);
-void lithos_qmd_decode(const struct lithos_qmd_layout *layout, const void *qmd, struct lithos_qmd_view *ret_view);
+void lithos_qmd_decode(const struct lithos_qmd_layout *layout, const void *qmd,
+                       struct lithos_qmd_view *ret_view);
 
 /* Blocks a cluster (1 for plain grids): all the launch path needs to choose a mask. */
 uint32_t lithos_qmd_cluster_blocks(const struct lithos_qmd_layout *layout, const void *qmd);
 /* A graph uploads a QMD with an empty grid: true for those; leave them alone. */
 bool lithos_qmd_grid_empty(const struct lithos_qmd_layout *layout, const void *qmd);
-/* Allow exactly these TPCs. No check that the set is sane: that is the last gate's (driver/gate.h). -ENOTSUP when the
- * layout has no mask; -ERANGE when the set has a bit of 64 or more and the layout's mask has 64 bits (before V04_00).
- * The QMD is then untouched. No allocation, lock or call out: it runs inside the driver's launch. */
+/* Allow exactly these TPCs. No check that the set is sane: that is the last gate's (driver/gate.h). -ENOTSUP
+ * when the layout has no mask; -ERANGE when the set has a bit of 64 or more and the layout's mask has 64 bits
+ * (before V04_00). The QMD is then untouched. No allocation, lock or call out: it runs inside the driver's
+ * launch. */
 int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const struct lithos_tpcset *tpcs);

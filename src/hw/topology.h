@@ -22,7 +22,8 @@ struct lithos_topology {
     uint32_t reserved;          /* 0 */
 };
 
-/* 0; -EINVAL when it names no TPC, has a stride or count that does not fit 128 bits, or sms_per_tpc is 0 or over 8. */
+/* 0; -EINVAL when it names no TPC, has a stride or count that does not fit 128 bits, or sms_per_tpc is 0 or
+ * over 8. */
 int lithos_topology_validate(const struct lithos_topology *t);
 
 /* GPC of a bit, or LITHOS_GPC_NONE. */
@@ -30,15 +31,17 @@ uint32_t lithos_topology_gpc_of(const struct lithos_topology *t, unsigned bit);
 /* All valid bits of a GPC. */
 struct lithos_tpcset lithos_topology_gpc(const struct lithos_topology *t, uint32_t gpc);
 
-/* TPCs of one GPC that a cluster of this many blocks needs: blocks over SMs a TPC, rounded up; 1 for 0 or 1 block. */
+/* TPCs of one GPC that a cluster of this many blocks needs: blocks over SMs a TPC, rounded up; 1 for 0 or 1
+ * block. */
 unsigned lithos_cluster_tpcs(const struct lithos_topology *t, unsigned cluster_blocks);
 /* Largest cluster (blocks) that has room in the set: 0 for a set that names no TPC of the card. */
 unsigned lithos_topology_largest_cluster(const struct lithos_topology *t, struct lithos_tpcset set);
 /* True when a kernel of such clusters can run there: the set names a TPC, and some GPC has enough of them
  * (single TPCs take clusters of one TPC). A launch with a set for which this is false hangs for ever. */
-bool lithos_topology_has_room(const struct lithos_topology *t, struct lithos_tpcset set, unsigned cluster_blocks);
-/* The smallest set that holds `own` (its valid bits) and has room for the cluster: own itself where it has, else own
- * plus the fewest TPCs, all of the GPC that needs the fewest more (lowest GPC and lowest bits on a tie).
- * 0; -ENOSPC when no GPC of the card is large enough. */
-int lithos_topology_make_room(const struct lithos_topology *t, struct lithos_tpcset own, unsigned cluster_blocks,
-                              struct lithos_tpcset *ret_set);
+bool lithos_topology_has_room(const struct lithos_topology *t, struct lithos_tpcset set,
+                              unsigned cluster_blocks);
+/* The smallest set that holds `own` (its valid bits) and has room for the cluster: own itself where it has,
+ * else own plus the fewest TPCs, all of the GPC that needs the fewest more (lowest GPC and lowest bits on a
+ * tie). 0; -ENOSPC when no GPC of the card is large enough. */
+int lithos_topology_make_room(const struct lithos_topology *t, struct lithos_tpcset own,
+                              unsigned cluster_blocks, struct lithos_tpcset *ret_set);

@@ -22,15 +22,28 @@ static inline uint64_t next_random(uint64_t *state)
     return *state * 0x2545f4914f6cdd1dull;
 }
 
+/* Three bits of four set, and one of four. */
+static inline uint64_t random_dense(uint64_t *state)
+{
+    const uint64_t a = next_random(state), b = next_random(state);
+    return a | b;
+}
+
+static inline uint64_t random_sparse(uint64_t *state)
+{
+    const uint64_t a = next_random(state), b = next_random(state);
+    return a & b;
+}
+
 /* A made-up card: any stride and count that fit, any TPCs missing. Always valid. */
 static inline struct lithos_topology card_random(uint64_t *state)
 {
     struct lithos_topology t = {.sms_per_tpc = 1 + (uint32_t)(next_random(state) % 3)};
     t.gpc_count = (uint32_t)(next_random(state) % (LITHOS_GPC_MAX + 1));
     t.gpc_stride = 1 + (uint32_t)(next_random(state) % (t.gpc_count ? LITHOS_TPC_BITS / t.gpc_count : 9));
-    const uint64_t sparse = next_random(state) % 4 ? UINT64_MAX : next_random(state) & next_random(state);
+    const uint64_t sparse = next_random(state) % 4 ? UINT64_MAX : random_sparse(state);
     for (unsigned i = 0; i < 2; i++)
-        t.valid.w[i] = (next_random(state) | next_random(state)) & sparse;
+        t.valid.w[i] = random_dense(state) & sparse;
     if (lithos_tpcset_empty(&t.valid))
         lithos_tpcset_add(&t.valid, (unsigned)(next_random(state) % LITHOS_TPC_BITS));
     return t;

@@ -243,7 +243,7 @@ static void one_step(struct lithos_alloc *a, uint64_t *seed)
         assert_int_equal(lithos_alloc_free_count(a), room + had);
         break;
     case 3:
-        want = (struct lithos_tpcset){{next_random(seed) & next_random(seed), next_random(seed) & 0xff}};
+        want = (struct lithos_tpcset){{random_sparse(seed), next_random(seed) & 0xff}};
         want = lithos_tpcset_and(want, next_random(seed) % 4 ? a->free : a->topology.valid);
         set = lithos_tpcset_minus(want, a->free);
         if (lithos_tpcset_empty(&want))
@@ -318,12 +318,12 @@ static void no_other_choice_is_better(void **state)
         /* 12 TPCs at most, in GPCs of 3 or 4, and singles: all subsets can be tried. */
         struct lithos_topology t = {
             .sms_per_tpc = 8, .gpc_stride = 3 + (uint32_t)(round % 2), .gpc_count = 3};
-        t.valid.w[0] = (next_random(&seed) | next_random(&seed)) & 0xfff;
+        t.valid.w[0] = random_dense(&seed) & 0xfff;
         if (t.valid.w[0] == 0)
             continue;
         struct lithos_alloc a;
         assert_int_equal(lithos_alloc_init(&a, &t), 0);
-        struct lithos_tpcset other = {{t.valid.w[0] & next_random(&seed) & next_random(&seed), 0}}, set;
+        struct lithos_tpcset other = {{t.valid.w[0] & random_sparse(&seed), 0}}, set;
         if (!lithos_tpcset_empty(&other))
             assert_int_equal(lithos_alloc_adopt(&a, 1, &other), 0);
         if (lithos_alloc_free_count(&a) == 0)

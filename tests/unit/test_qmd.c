@@ -27,11 +27,35 @@ static const char *const field_names[LITHOS_QMD_FIELD_MAX] = {
 static const char *const source_class[LITHOS_QMD_VERSION_MAX] = {"clc6c0", "clc6c0", "clcbc0", "clcdc0"};
 
 struct csv_row {
-    char class[8], version[8], name[80];
+    char class[16], version[16], name[96];
     unsigned low, high, stride;
 };
 static struct csv_row rows[2500];
 static size_t row_count;
+
+/* class,version,name,low,high,width,byte,stride. True for a line of that form; the headline is none. */
+static bool parse_line(char *line, struct csv_row *ret_row)
+{
+    char *rest, *word = strtok_r(line, ",", &rest);
+    unsigned long number[5];
+    char *const text[3] = {ret_row->class, ret_row->version, ret_row->name};
+    static const size_t size[3] = {sizeof ret_row->class, sizeof ret_row->version, sizeof ret_row->name};
+
+    for (unsigned i = 0; i < 3; i++, word = strtok_r(NULL, ",", &rest)) {
+        if (!word || strlen(word) >= size[i])
+            return false;
+        memcpy(text[i], word, strlen(word) + 1);
+    }
+    for (unsigned i = 0; i < 5; i++, word = strtok_r(NULL, ",", &rest)) {
+        char *end = NULL;
+        if (!word || (number[i] = strtoul(word, &end, 10)) > QMD_BITS || *end)
+            return false;
+    }
+    ret_row->low = (unsigned)number[0];
+    ret_row->high = (unsigned)number[1];
+    ret_row->stride = (unsigned)number[4];
+    return !word;
+}
 
 static int read_csv(const char *path)
 {
@@ -41,13 +65,9 @@ static int read_csv(const char *path)
     if (r < 0)
         return r;
     row_count = 0;
-    for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        struct csv_row *row = &rows[row_count];
-        if (sscanf(line, "%7[^,],%7[^,],%79[^,],%u,%u,%*u,%*u,%u", row->class, row->version, row->name,
-                   &row->low, &row->high, &row->stride) == 6 &&
-            row_count < sizeof rows / sizeof *rows - 1)
+    for (line = strtok_r(text, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest))
+        if (row_count < sizeof rows / sizeof *rows && parse_line(line, &rows[row_count]))
             row_count++;
-    }
     free(text);
     return 0;
 }
@@ -161,7 +181,7 @@ static void classes_of_one_version_agree_on_what_is_used(void **state)
             const struct csv_row *a = csv_find(same[i].class, same[i].version, used[j]);
             const struct csv_row *b = csv_find(same[i].other, same[i].version, used[j]);
             assert_int_equal(!a, !b);
-            if (a)
+            if (a && b)
                 assert_true(a->low == b->low && a->high == b->high && a->stride == b->stride);
         }
     }
