@@ -37,6 +37,9 @@ struct bench {
     struct series series[WHAT_MAX];
 };
 
+/* Pages are used as they fill. */
+static double samples[WHAT_MAX][SAMPLES_MAX];
+
 static const char help[] = "usage: lithos-launchcost [--device N] [--cpu N] [--once]\n"
                            "Obeys lines on standard input: async N, sync N, report (see bench/overhead.py).\n"
                            "  --device N  GPU by CUDA's number (default 0)\n"
@@ -183,16 +186,9 @@ int main(int argc, char **argv)
     }
     if (cpu >= 0)
         pin(cpu);
-    for (int w = 0; w < WHAT_MAX; w++) {
-        b.series[w].us = malloc(SAMPLES_MAX * sizeof(double));
-        if (!b.series[w].us) {
-            fputs("lithos-launchcost: no memory for the samples\n", stderr);
-            return 1;
-        }
-    }
-    r = obey(&b);
     for (int w = 0; w < WHAT_MAX; w++)
-        free(b.series[w].us);
+        b.series[w].us = samples[w];
+    r = obey(&b);
     CU(cuDevicePrimaryCtxRelease, b.ctx.device);
     return r;
 }
