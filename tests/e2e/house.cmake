@@ -1,0 +1,3 @@
+# The benchmark harness itself, on the virtual GPU.
+lithos_e2e_test(bench_isolation bench.py isolation TIMEOUT 200 LABELS nosan)
+lithos_e2e_test(bench_overhead bench.py overhead TIMEOUT 200 LABELS nosan)
