@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/tpcset.h"
 #include "proto/socket.h"
 
 const char *lithos_json_string(const json_t *object, const char *key)
@@ -28,26 +27,6 @@ bool lithos_json_true(const json_t *object, const char *key)
     return json_is_true(json_object_get(object, key));
 }
 
-/* How many TPCs of GPU `index` tenants hold. */
-static unsigned held(const json_t *document, int64_t index)
-{
-    const json_t *tenants = json_object_get(document, "tenants"), *tenant, *gpu;
-    unsigned sum = 0;
-    size_t i, j;
-
-    json_array_foreach((json_t *)tenants, i, tenant)
-    {
-        json_array_foreach(json_object_get(tenant, "gpus"), j, gpu)
-        {
-            struct lithos_tpcset set;
-            if (lithos_json_integer(gpu, "index") == index &&
-                lithos_tpcset_parse(lithos_json_string(gpu, "bits"), &set) == 0)
-                sum += lithos_tpcset_count(&set);
-        }
-    }
-    return sum;
-}
-
 unsigned lithos_document_gpus(const json_t *document, struct lithos_gpu_info gpus[LITHOS_MAX_GPUS])
 {
     const json_t *list = json_object_get(document, "gpus"), *gpu;
@@ -62,8 +41,8 @@ unsigned lithos_document_gpus(const json_t *document, struct lithos_gpu_info gpu
         snprintf(g.uuid_text, sizeof(g.uuid_text), "%s", lithos_json_string(gpu, "uuid"));
         snprintf(g.name, sizeof(g.name), "%s", lithos_json_string(gpu, "name"));
         g.tpcs = (unsigned)lithos_json_integer(gpu, "tpcs");
-        unsigned used = held(document, g.index);
-        g.free = used < g.tpcs ? g.tpcs - used : 0;
+        g.free = (unsigned)lithos_json_integer(gpu, "free");
+        snprintf(g.error, sizeof(g.error), "%s", lithos_json_string(gpu, "error"));
         gpus[n++] = g;
     }
     return n;

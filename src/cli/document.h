@@ -14,6 +14,7 @@ struct lithos_gpu_info {
     char uuid_text[LITHOS_NAME_MAX];
     char name[LITHOS_NAME_MAX];
     unsigned tpcs, free; /* of the card, and held by nobody */
+    char error[256];     /* why it cannot be used; "" when it can */
 };
 
 /* GPUs of the document, at most LITHOS_MAX_GPUS, in its order. Returns how many. */

@@ -26,25 +26,44 @@ static int print_gpus(const json_t *document, FILE *out)
     }
     int r = lithos_table_print(t, out);
     lithos_table_free(t);
+    for (unsigned i = 0; i < n; i++)
+        if (gpus[i].error[0])
+            fprintf(out, "GPU %u cannot be used: %s\n", gpus[i].index, gpus[i].error);
     return r;
+}
+
+/* What people should know of the daemon beside its tenants: one line each, none when all is as it should be. */
+static void print_remarks(const json_t *document, FILE *out)
+{
+    const json_t *mps = json_object_get(document, "mps");
+    const char *error = lithos_json_string(document, "error"), *why = lithos_json_string(mps, "why");
+
+    if (*error)
+        fprintf(out, "no GPU can be used: %s\n", error);
+    if (mps)
+        fprintf(out, "MPS: %s%s%s\n", lithos_json_string(mps, "state"), *why ? ": " : "", why);
+    if (json_is_false(json_object_get(document, "state_written")))
+        fprintf(out, "%s cannot be written: tenants would be forgotten by a restart\n",
+                lithos_json_string(document, "state_file"));
 }
 
 /* The first few pids: a data loader's workers would fill the screen. */
 static void add_pids(struct lithos_table *t, const json_t *tenant)
 {
     const json_t *pids = json_object_get(tenant, "pids"), *pid;
-    char text[64] = "";
-    size_t i, n = 0;
+    char text[128] = "";
+    size_t i, n = 0, shown = 0;
 
     json_array_foreach((json_t *)pids, i, pid)
     {
-        if (i == 3) {
-            n += (size_t)snprintf(text + n, sizeof(text) - n, ",+%zu", json_array_size(pids) - i);
-            break;
-        }
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%lld", i ? "," : "",
-                              (long long)lithos_json_integer(pid, "pid"));
+        if (json_is_false(json_object_get(pid, "alive")))
+            continue; /* the root process, which its children have outlived */
+        if (shown++ < 3)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%lld", n ? "," : "",
+                                  (long long)lithos_json_integer(pid, "pid"));
     }
+    if (shown > 3)
+        snprintf(text + n, sizeof(text) - n, ",+%zu", shown - 3);
     lithos_table_cell(t, "%s", text);
 }
 
@@ -104,6 +123,7 @@ int lithos_status_print(const json_t *document, FILE *out)
 
     if (r < 0)
         return r;
+    print_remarks(document, out);
     fputc('\n', out);
     return print_tenants(document, out);
 }

@@ -15,6 +15,7 @@
 
 #include "base/util.h"
 #include "cli/child.h"
+#include "cli/demo_report.h"
 #include "cli/document.h"
 #include "cli/elf_needed.h"
 #include "cli/environment.h"
@@ -188,9 +189,10 @@ static void table(void **state)
 
 static const char document_text[] =
     "{\"gpus\": [{\"index\": 0, \"uuid\": \"GPU-00112233-4455-6677-8899-aabbccddeeff\", \"name\": \"H\", "
-    "\"tpcs\": 66},"
+    "\"tpcs\": 66, \"free\": 53},"
     "  {\"index\": 1, \"uuid\": \"broken\", \"tpcs\": 5}, 3],"
-    " \"tenants\": [{\"name\": \"one\", \"pids\": [{\"pid\": 11}, {\"pid\": 12}, {\"pid\": 13}, {\"pid\": "
+    " \"tenants\": [{\"name\": \"one\", \"pids\": [{\"pid\": 10, \"alive\": false}, {\"pid\": 11, \"alive\": "
+    "true}, {\"pid\": 12}, {\"pid\": 13}, {\"pid\": "
     "14}],"
     "   \"quota\": \"20%\", \"mode\": \"mask\", \"gpus\": [{\"index\": 0, \"bits\": \"0-3,9-17\"}, "
     "{\"index\": 1, \"bits\": \"4\"}],"
@@ -208,7 +210,7 @@ static void status(void **state)
     assert_non_null(document);
     assert_int_equal(lithos_document_gpus(document, gpus), 1);
     assert_int_equal(gpus[0].tpcs, 66);
-    assert_int_equal(gpus[0].free, 66 - 13);
+    assert_int_equal(gpus[0].free, 53);
     FILE *f = open_memstream(&text, &len);
     assert_int_equal(lithos_status_print(document, f), 0);
     assert_int_equal(lithos_status_print(empty, f), 0);
@@ -273,6 +275,94 @@ static void elf(void **state)
     assert_int_equal(lithos_elf_needed("/proc/self/exe", names, 5), -ENAMETOOLONG);
 }
 
+static struct lithos_demo_report good_report(void)
+{
+    struct lithos_demo_report r = {
+        .count = 3,
+        .rows = {{.name = "hp", .hp = true, .hp_p50_us = 98, .hp_p99_us = 100, .hp_served = 400},
+                 {.name = "be", .be = true, .be_rate = 66},
+                 {.name = "both",
+                  .hp = true,
+                  .be = true,
+                  .hp_p50_us = 98,
+                  .hp_p99_us = 119,
+                  .hp_served = 400,
+                  .be_rate = 33,
+                  .mode = "mask",
+                  .checked = true}},
+    };
+
+    lithos_tpcset_add(&r.rows[2].hp_tpcs, 3);
+    lithos_tpcset_add(&r.rows[2].be_tpcs, 100);
+    return r;
+}
+
+static bool passes(const struct lithos_demo_report *r)
+{
+    FILE *null = fopen("/dev/null", "w");
+    bool passed = lithos_demo_verdict(r, null);
+
+    fclose(null);
+    return passed;
+}
+
+static void verdict(void **state)
+{
+    struct lithos_demo_report r = good_report();
+    struct lithos_demo_result *last = &r.rows[2];
+    (void)state;
+
+    assert_true(passes(&r));
+    last->hp_p99_us = 121;
+    assert_false(passes(&r));
+    r = good_report();
+    lithos_tpcset_add(&last->be_tpcs, 3);
+    assert_false(passes(&r));
+    r = good_report();
+    last->be_tpcs = (struct lithos_tpcset){{0, 0}};
+    assert_false(passes(&r));
+    r = good_report();
+    last->escaped = 1;
+    assert_false(passes(&r));
+    r = good_report();
+    last->breaches = 1;
+    assert_false(passes(&r));
+    r = good_report();
+    last->checked = false;
+    assert_false(passes(&r));
+    r = good_report();
+    last->hp_unserved = 1;
+    assert_false(passes(&r));
+    r = good_report();
+    r.rows[0].hp_p99_us = 0; /* nothing to compare with */
+    assert_false(passes(&r));
+}
+
+static void demo_table_and_json(void **state)
+{
+    struct lithos_demo_report r = good_report();
+    static struct lithos_demo d;
+    char *text = NULL;
+    size_t len;
+    (void)state;
+
+    r.rows[2].hp_unserved = 7;
+    FILE *f = open_memstream(&text, &len);
+    assert_int_equal(lithos_demo_print(&r, f), 0);
+    fclose(f);
+    assert_non_null(
+        strstr(text, "be                  -       -           -           -              66.0  100%\n"));
+    assert_non_null(
+        strstr(text, "both            >98.0  >119.0       >1.19  400 of 407              33.0   50%\n"));
+    free(text);
+    json_t *document = lithos_demo_json(&d, &r, true),
+           *last = json_array_get(json_object_get(document, "cases"), 2);
+    assert_string_equal(lithos_json_string(last, "be_tpcs"), "100");
+    assert_true(lithos_json_number(last, "be_kept") == 0.5);
+    assert_true(lithos_json_true(document, "passed"));
+    json_decref(document);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +374,8 @@ int main(void)
         cmocka_unit_test(status),
         cmocka_unit_test(children),
         cmocka_unit_test(elf),
+        cmocka_unit_test(verdict),
+        cmocka_unit_test(demo_table_and_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
