@@ -34,5 +34,11 @@ def start(p):
 
 
 def command_line():
-    """The command as one would type it again."""
-    return " ".join(["bench/" + pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as one would type it again: without the folders of this machine."""
+    words, skip = ["bench/" + pathlib.Path(sys.argv[0]).name], False
+    for word in sys.argv[1:]:
+        if skip or word in ("--prefix", "--out", "--python"):
+            skip = not skip
+        elif not word.startswith(("--prefix=", "--out=", "--python=")):
+            words.append(word)
+    return " ".join(words)

@@ -20,7 +20,7 @@ class Result:
         card = gpu.get("name") or "unknown"
         self.doc = {
             "name": name,
-            "card": f"virtual {card}" if gpus.get("virtual") and not card.startswith("virtual") else card,
+            "card": f"virtual {card}" if gpus.get("virtual") and "virtual" not in card.lower() else card,
             "driver": str(gpus.get("driver") or "unknown"),
             "commit": place.commit(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -31,8 +31,11 @@ class Result:
             "notes": "",
         }
         self.notes = []
+        self.root = str(place.root)
 
     def case(self, case, rep, **figures):
+        if "error" in figures:
+            figures["error"] = figures["error"].replace(self.root, "PREFIX")
         self.doc["cases"].append({"case": case, "rep": rep, **figures})
 
     def note(self, text):

@@ -14,6 +14,7 @@ blurred = cupy.empty_like(a)
 for _ in range(10):
     kernel(((a.size + 255) // 256,), (256,), (a, blurred, a.size))
     a, blurred = blurred, a
+cupy.cuda.Device().synchronize()
 with cupy.cuda.Stream(non_blocking=True) as s:
     product = a @ a.T
     s.synchronize()
