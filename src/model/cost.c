@@ -25,7 +25,6 @@ struct rule {
     double share, spread;
     uint32_t share_threads; /* threads a block that `share` is for; 0: of any block */
     uint32_t group;
-    bool interpret;
 };
 
 struct lithos_costs {
@@ -54,7 +53,6 @@ int lithos_costs_create(struct lithos_costs **ret_costs)
         .share = 0.25,
         .share_threads = 128,
         .group = 4,
-        .interpret = true,
     };
     *ret_costs = costs;
     return 0;
@@ -117,8 +115,8 @@ static int read_points(const json_t *o, struct rule *rule, char *error)
 
 static int read_rule(const json_t *o, struct rule *rule, char *error)
 {
-    static const char *const known[] = {"base_ns",       "param",  "ns_per_param", "points",    "share",
-                                        "share_threads", "spread", "group",        "interpret", "comment"};
+    static const char *const known[] = {"base_ns",       "param",  "ns_per_param", "points", "share",
+                                        "share_threads", "spread", "group",        "comment"};
     if (!json_is_object(o))
         return fail(error, "not an object");
     const char *key;
@@ -148,11 +146,6 @@ static int read_rule(const json_t *o, struct rule *rule, char *error)
         r = read_count(o, "group", 1, 32, &rule->group, error);
     if (r < 0)
         return r;
-    const json_t *interpret = json_object_get(o, "interpret");
-    if (interpret && !json_is_boolean(interpret))
-        return fail(error, "\"interpret\" is not true or false");
-    if (interpret)
-        rule->interpret = json_is_true(interpret);
     if ((rule->points || rule->ns_per_param > 0) && rule->param == NO_PARAM)
         return fail(error, "\"points\" or \"ns_per_param\" without \"param\"");
     return 0;
@@ -258,8 +251,7 @@ static double interpolate(const struct rule *rule, double x)
 }
 
 void lithos_costs_find(const struct lithos_costs *costs, const char *kernel, const uint64_t *params,
-                       size_t param_count, uint32_t threads, struct lithos_block_cost *ret_cost,
-                       bool *ret_interpret)
+                       size_t param_count, uint32_t threads, struct lithos_block_cost *ret_cost)
 {
     const struct rule *rule = find(costs, kernel);
     if (!rule)
@@ -278,5 +270,4 @@ void lithos_costs_find(const struct lithos_costs *costs, const char *kernel, con
         .spread_ppm = (uint32_t)(rule->spread * 1e6 + 0.5),
         .group = rule->group,
     };
-    *ret_interpret = rule->interpret;
 }

@@ -21,5 +21,4 @@ int lithos_costs_merge_file(struct lithos_costs *costs, const char *path,
 /* Cost of a block of `threads` threads of that kernel with these parameters. A kernel no rule names costs the
  * default. ret_interpret: whether its effects on memory are to be carried out. Never fails. */
 void lithos_costs_find(const struct lithos_costs *costs, const char *kernel, const uint64_t *params,
-                       size_t param_count, uint32_t threads, struct lithos_block_cost *ret_cost,
-                       bool *ret_interpret);
+                       size_t param_count, uint32_t threads, struct lithos_block_cost *ret_cost);

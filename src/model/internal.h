@@ -63,6 +63,7 @@ struct launch {
     struct smset sms;                                      /* where it may run */
     uint32_t block_threads, block_registers, block_shared; /* what a block takes of an SM */
     uint64_t placed, ended;
+    uint64_t bound_ns; /* domain time before which it cannot end; looked at again when it has passed */
     uint32_t twice;
     bool started;
     uint64_t *seen; /* bit a block; NULL for an untracked grid */
@@ -215,8 +216,9 @@ bool place_fits_empty_sm(const struct lithos_card *card, const struct launch *l)
 void place_list(struct domain *d, struct launch *l);
 void place_unlist(struct domain *d, struct launch *l);
 void place_all(struct lithos_model *m, struct domain *d);
-uint64_t place_next_ns(const struct domain *d);            /* domain time */
-void place_step(struct lithos_model *m, struct domain *d); /* the next end of a group */
+uint64_t place_next_ns(const struct domain *d);                          /* domain time */
+uint64_t place_bound_ns(const struct lithos_model *m, struct launch *l); /* domain time */
+void place_step(struct lithos_model *m, struct domain *d);               /* the next end of a group */
 void place_drop_context(const struct lithos_model *m, struct domain *d, const struct lithos_model_context *c);
 void place_domain_init(const struct lithos_model *m, struct domain *d);
 

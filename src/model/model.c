@@ -134,7 +134,7 @@ void lithos_model_destroy(struct lithos_model *m)
     if (!m)
         return;
     while (m->contexts)
-        lithos_model_context_destroy(m, m->now_ns, m->contexts);
+        lithos_model_context_destroy(m, m->now_ns, m->contexts, NULL);
     for (size_t i = 0; i < m->out_count; i++)
         free(m->out[(m->out_first + i) % m->out_room].placement);
     free(m->out);
@@ -206,9 +206,12 @@ int lithos_model_context_create(struct lithos_model *m, const struct lithos_mode
     return 0;
 }
 
-void lithos_model_context_destroy(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c)
+void lithos_model_context_destroy(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c,
+                                  struct lithos_model_stats *ret_stats)
 {
     model_run(m, now_ns);
+    if (ret_stats)
+        *ret_stats = c->stats;
     stream_drop_context(m, c);
     struct lithos_model_context **at = &m->contexts;
     while (*at != c)
@@ -252,6 +255,27 @@ static uint64_t inner_next_ns(const struct lithos_model *m)
 uint64_t lithos_model_next_ns(const struct lithos_model *m)
 {
     return m->out_count ? m->now_ns : inner_next_ns(m);
+}
+
+uint64_t lithos_model_quiet_until_ns(struct lithos_model *m)
+{
+    if (m->out_count)
+        return m->now_ns;
+    uint64_t next = LITHOS_MIN(timer_next_ns(m), m->phase_end_ns);
+    if (!m->current || !m->current->running)
+        return next;
+    for (struct lithos_model_context *c = m->contexts; c; c = c->next) {
+        if (c->domain != m->current)
+            continue;
+        for (struct lithos_model_stream *s = c->streams; s; s = s->next) {
+            if (s->head && s->head->kind == OP_LAUNCH && s->head->state == OP_RUNNING) {
+                uint64_t end_ns =
+                    place_bound_ns(m, s->head->launch) + m->current->offset_ns + m->card.complete_ns;
+                next = LITHOS_MIN(next, end_ns);
+            }
+        }
+    }
+    return next;
 }
 
 void model_run(struct lithos_model *m, uint64_t now_ns)

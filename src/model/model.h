@@ -96,8 +96,10 @@ const struct lithos_card *lithos_model_card(const struct lithos_model *m);
 /* 0; -EINVAL (percentage over 100); -ENOMEM. */
 int lithos_model_context_create(struct lithos_model *m, const struct lithos_model_context_desc *desc,
                                 struct lithos_model_context **ret_context);
-/* Its streams, ops and blocks go at once, without an event; what waits for its marks goes on. */
-void lithos_model_context_destroy(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c);
+/* Its streams, ops and blocks go at once, without an event; what waits for its marks goes on. ret_stats (may be NULL):
+ * what it did, up to the end. */
+void lithos_model_context_destroy(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c,
+                                  struct lithos_model_stats *ret_stats);
 void lithos_model_context_stats(const struct lithos_model_context *c, struct lithos_model_stats *ret_stats);
 
 /* A priority outside the card's range is clamped, as the driver does. 0 or -ENOMEM. */
@@ -126,6 +128,10 @@ void lithos_model_gate_open(struct lithos_model *m, uint64_t now_ns, uint64_t ow
 /* When something happens next: at or before the last now_ns when events wait, LITHOS_MODEL_NEVER when nothing
  * will. */
 uint64_t lithos_model_next_ns(const struct lithos_model *m);
+/* No event is told before that time unless something is sent meanwhile. Later than lithos_model_next_ns, which counts
+ * each block's end: for a caller in real time, who would otherwise wake for nothing thousands of times a millisecond.
+ * Call it after lithos_model_advance. */
+uint64_t lithos_model_quiet_until_ns(struct lithos_model *m);
 /* Run up to now_ns; at most `max` events of what happened. Fewer than max: all told. */
 size_t lithos_model_advance(struct lithos_model *m, uint64_t now_ns, struct lithos_model_event *events,
                             size_t max);

@@ -247,6 +247,40 @@ static void remove_group(struct sm *s, uint32_t i)
     s->groups[i] = s->groups[--s->group_count];
 }
 
+static uint64_t blocks_left_ns(const struct launch *l)
+{
+    const struct lithos_block_cost *c = &l->k.cost;
+    uint64_t least_ns = c->alone_ns - mul_div(c->alone_ns, c->spread_ppm, FULL_PPM), sms = 0;
+    for (unsigned w = 0; w < SM_WORDS; w++)
+        sms += (uint64_t)__builtin_popcountll(l->sms.w[w]);
+    unsigned __int128 work = (unsigned __int128)(l->k.blocks - l->placed) * least_ns * c->share_ppm;
+    uint64_t all_ns = (uint64_t)LITHOS_MIN(work / (sms * FULL_PPM), (unsigned __int128)1 << 60);
+    return LITHOS_MAX(least_ns, all_ns);
+}
+
+/* With blocks to place: those at full speed on all SMs. With all placed: the one with most left, at full speed. */
+uint64_t place_bound_ns(const struct lithos_model *m, struct launch *l)
+{
+    const struct domain *d = l->context->domain;
+    uint64_t now_ns = domain_time(m, d), bound_ns = now_ns;
+    if (l->bound_ns > now_ns)
+        return l->bound_ns;
+    if (l->listed) {
+        bound_ns = now_ns + blocks_left_ns(l);
+    } else {
+        for (uint32_t i = 0; i < m->sm_count; i++) {
+            const struct sm *s = &d->sms[i];
+            for (uint32_t g = 0; g < s->group_count; g++) {
+                if (s->groups[g].launch == l && s->groups[g].end_work > s->work)
+                    bound_ns =
+                        LITHOS_MAX(bound_ns, s->at_ns + ((s->groups[g].end_work - s->work) >> WORK_SHIFT));
+            }
+        }
+    }
+    l->bound_ns = bound_ns;
+    return bound_ns;
+}
+
 /* --- handing out blocks --- */
 
 /* Even load: each round goes to the SMs that hold the fewest threads. Blocks of l for each SM into give. */

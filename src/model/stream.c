@@ -188,6 +188,12 @@ static void launch_arrive(struct lithos_model *m, struct op *op)
         launch_blocks_ended(m, l);
         return;
     }
+    /* only now: a queue may hold many launches */
+    if (l->k.blocks <= LITHOS_MODEL_TRACKED_BLOCKS) {
+        l->seen = model_alloc((l->k.blocks + 63) / 64 * sizeof *l->seen);
+        if (l->k.want_placement)
+            l->placement = model_alloc(l->k.blocks * sizeof *l->placement);
+    }
     place_list(d, l);
     slice_active(m, d, 1);
     place_all(m, d);
@@ -342,11 +348,6 @@ int lithos_model_launch(struct lithos_model *m, uint64_t now_ns, struct lithos_m
     if (!place_fits_empty_sm(card, l)) {
         free(l);
         return -E2BIG;
-    }
-    if (k->blocks && k->blocks <= LITHOS_MODEL_TRACKED_BLOCKS) {
-        l->seen = model_alloc((k->blocks + 63) / 64 * sizeof *l->seen);
-        if (k->want_placement)
-            l->placement = model_alloc(k->blocks * sizeof *l->placement);
     }
     struct op *op = op_new(OP_LAUNCH, cookie);
     op->launch = l;
