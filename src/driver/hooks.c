@@ -11,6 +11,7 @@
 #include "driver/client.h"
 #include "driver/loader.h"
 #include "driver/qmd_hook.h"
+#include "driver/qmd_table.h"
 
 /* Called from exports.S alone, under the names that hooks.def gives. */
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
@@ -137,12 +138,10 @@ int lithos_hook_injected(void)
 
 /* ---- the rest of PLAIN; cuGetProcAddress is in procaddr.c ---- */
 
-typedef CUresult (*export_table_fn)(const void **, const CUuuid *);
-
 HIDDEN CUresult lithos_hook_cuGetExportTable(const void **ret_table, const CUuuid *uuid)
 {
     static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
-    CUresult result = LITHOS_REAL(export_table_fn, cuGetExportTable)(ret_table, uuid);
+    CUresult result = LITHOS_REAL(lithos_export_table_fn, cuGetExportTable)(ret_table, uuid);
     LITHOS_HOOK_CALLED(cuGetExportTable);
     if (result == CUDA_SUCCESS && uuid && !memcmp(uuid, &qmd_table, sizeof qmd_table))
         atomic_store(&start.app_asked, true);

@@ -1,7 +1,6 @@
 #include "driver/qmd_hook.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +9,7 @@
 #include "cuda/cuda_abi.h"
 #include "driver/exports.h"
 #include "driver/gate.h"
+#include "driver/qmd_table.h"
 #include "hw/qmd.h"
 
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
@@ -173,44 +173,12 @@ void lithos_hook_callback(void *user, int domain, int id, const void *params)
 
 /* ---- putting it in place ---- */
 
-static int subscribe_to(void *const *table)
-{
-    /* The first word is the table's size in bytes, its own included. */
-    uintptr_t bytes = table ? (uintptr_t)table[0] : 0;
-    if (bytes < (LITHOS_QMD_TABLE_ENABLE + 1) * sizeof(void *) || bytes > 64 * 1024 ||
-        !table[LITHOS_QMD_TABLE_SUBSCRIBE] || !table[LITHOS_QMD_TABLE_ENABLE]) {
-        snprintf(hook.why, sizeof hook.why, "the driver's QMD table does not look as it should (%zu bytes)",
-                 (size_t)bytes);
-        return -ENOTSUP;
-    }
-    lithos_qmd_subscribe_fn subscribe = (lithos_qmd_subscribe_fn)table[LITHOS_QMD_TABLE_SUBSCRIBE];
-    lithos_qmd_enable_fn enable = (lithos_qmd_enable_fn)table[LITHOS_QMD_TABLE_ENABLE];
-    uint32_t handle = 0;
-    int r = subscribe(&handle, lithos_hook_callback, NULL);
-    if (!r)
-        r = enable(1, handle, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID);
-    if (r) {
-        snprintf(hook.why, sizeof hook.why,
-                 "the driver refused the QMD subscription (error %d): has a profiler taken it?", r);
-        return -EBUSY;
-    }
-    return 0;
-}
-
-typedef CUresult (*export_table_fn)(const void **, const CUuuid *);
-
 int lithos_hook_subscribe(void)
 {
-    static const CUuuid uuid = LITHOS_QMD_TABLE_UUID;
     const char *env = getenv("LITHOS_UNTESTED_GPU");
     hook.allow_unproved = env && !strcmp(env, "1");
-    const void *table = NULL;
-    CUresult result = LITHOS_REAL(export_table_fn, cuGetExportTable)(&table, &uuid);
-    int r = -ENOTSUP;
-    if (result != CUDA_SUCCESS || !table)
-        snprintf(hook.why, sizeof hook.why, "the driver has no QMD table (cuGetExportTable: %d)", result);
-    else
-        r = subscribe_to(table);
+    int r = lithos_qmd_table_subscribe(LITHOS_REAL(lithos_export_table_fn, cuGetExportTable),
+                                       lithos_hook_callback, NULL, hook.why, sizeof hook.why);
     atomic_store(&hook.state, r < 0 ? LITHOS_HOOK_FAILED : LITHOS_HOOK_SUBSCRIBED);
     return r;
 }

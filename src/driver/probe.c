@@ -1,0 +1,444 @@
+#include "driver/probe.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "driver/census.h"
+#include "driver/loader.h"
+#include "driver/qmd_table.h"
+#include "hw/qmd.h"
+
+/* The driver's functions that a probe needs, by name: X(member, exported name, parameters). */
+#define FUNCTIONS(X)                                                                                        \
+    X(init, cuInit, (unsigned))                                                                             \
+    X(version, cuDriverGetVersion, (int *))                                                                 \
+    X(device_count, cuDeviceGetCount, (int *))                                                              \
+    X(device_get, cuDeviceGet, (CUdevice *, int))                                                           \
+    X(device_name, cuDeviceGetName, (char *, int, CUdevice))                                                \
+    X(device_uuid, cuDeviceGetUuid_v2, (CUuuid *, CUdevice))                                                \
+    X(device_attribute, cuDeviceGetAttribute, (int *, int, CUdevice))                                       \
+    X(ctx_retain, cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice))                                        \
+    X(ctx_release, cuDevicePrimaryCtxRelease_v2, (CUdevice))                                                \
+    X(ctx_set, cuCtxSetCurrent, (CUcontext))                                                                \
+    X(ctx_sync, cuCtxSynchronize, (void))                                                                   \
+    X(module_load, cuModuleLoadData, (CUmodule *, const void *))                                            \
+    X(module_unload, cuModuleUnload, (CUmodule))                                                            \
+    X(module_function, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))                         \
+    X(function_set, cuFuncSetAttribute, (CUfunction, int, int))                                             \
+    X(mem_alloc, cuMemAlloc_v2, (CUdeviceptr *, size_t))                                                    \
+    X(mem_free, cuMemFree_v2, (CUdeviceptr))                                                                \
+    X(mem_set, cuMemsetD32_v2, (CUdeviceptr, unsigned, size_t))                                             \
+    X(mem_read, cuMemcpyDtoH_v2, (void *, CUdeviceptr, size_t))                                             \
+    X(launch, cuLaunchKernel,                                                                               \
+      (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, \
+       void **))                                                                                            \
+    X(error_name, cuGetErrorName, (CUresult, const char **))                                                \
+    X(export_table, cuGetExportTable, (const void **, const CUuuid *))
+
+static struct {
+#define X(member, name, parameters) CUresult(*member) parameters;
+    FUNCTIONS(X)
+#undef X
+} cu;
+
+/* Where the masks' bits lie, by generation: they cannot be probed without the risk of a hang (a cluster without room),
+ * so only what was measured, or what cannot matter, stands here. */
+static const struct {
+    int cc_major;
+    uint32_t sms_per_tpc, gpc_stride, gpc_count;
+} generations[] = {
+    {7, 2, 7,
+     6}, /* no clusters before Hopper, so the grouping has no effect but on which TPCs are neighbours: */
+    {8, 2, 8, 8}, /* GV100 has 6 GPCs of 7 TPCs, GA100 8 of 8 (white papers); not proved on a card */
+    {9, 2, 9, 8}, /* measured on an H200 (docs/hardware.md, "TPC masks") */
+};
+
+static int fail(char *text, int error, const char *fmt, ...) LITHOS_PRINTF(3, 4);
+
+static int fail(char *text, int error, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, LITHOS_PROBE_TEXT, fmt, ap);
+    va_end(ap);
+    return error;
+}
+
+static const char *result_name(CUresult result)
+{
+    static char number[32];
+    const char *name = NULL;
+    if (cu.error_name && cu.error_name(result, &name) == CUDA_SUCCESS && name)
+        return name;
+    snprintf(number, sizeof number, "error %d", result);
+    return number;
+}
+
+/* ---- the callback: one for the whole probe ---- */
+
+static struct {
+    bool in_census; /* between the launch call and its return */
+    bool masked;    /* write the mask */
+    bool allow_unproved;
+    struct lithos_tpcset mask;
+    int cc_major, cc_minor;
+    int seen;   /* QMDs in this census */
+    int result; /* of the last */
+    uint32_t params_bytes;
+    char layout[16];
+} seen;
+
+static void on_qmd(void *user, int domain, int id, const void *params)
+{
+    (void)user;
+    if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !seen.in_census)
+        return;
+    const struct lithos_qmd_layout *layout;
+    uint64_t words[LITHOS_QMD_PARAMS_WORD + 1];
+    memcpy(&seen.params_bytes, params, sizeof seen.params_bytes);
+    seen.seen++;
+    seen.result = -EPROTO;
+    if (seen.params_bytes != LITHOS_QMD_PARAMS_BYTES)
+        return;
+    memcpy(words, params, sizeof words);
+    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_WORD]; /* NOLINT(performance-no-int-to-ptr) */
+    seen.result = lithos_qmd_identify(seen.cc_major, seen.cc_minor, qmd, seen.allow_unproved, &layout);
+    if (seen.result < 0)
+        return;
+    snprintf(seen.layout, sizeof seen.layout, "%s", lithos_qmd_layout_name(layout));
+    if (seen.masked)
+        seen.result = lithos_qmd_set_tpcs(layout, qmd, &seen.mask);
+}
+
+/* ---- opening ---- */
+
+static int find_functions(struct lithos_probe *p)
+{
+#define X(member, name, parameters)                                                         \
+    cu.member = (CUresult(*) parameters)lithos_driver_symbol(#name);                        \
+    if (!cu.member)                                                                         \
+        return fail(p->error, -ENOTSUP, "the driver at %s has no " #name ": it is too old", \
+                    lithos_driver_path());
+    FUNCTIONS(X)
+#undef X
+    return 0;
+}
+
+static void format_uuid(const uint8_t uuid[16], char text[41])
+{
+    char *at = text + sprintf(text, "GPU-");
+    for (int i = 0; i < 16; i++)
+        at += sprintf(at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+}
+
+static int list_gpu(struct lithos_probe_gpu *gpu, int index)
+{
+    CUuuid uuid;
+    gpu->index = index;
+    CUresult r = cu.device_get(&gpu->device, index);
+    if (r == CUDA_SUCCESS)
+        r = cu.device_name(gpu->name, sizeof gpu->name, gpu->device);
+    if (r == CUDA_SUCCESS)
+        r = cu.device_uuid(&uuid, gpu->device);
+    if (r == CUDA_SUCCESS)
+        r = cu.device_attribute(&gpu->cc_major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, gpu->device);
+    if (r == CUDA_SUCCESS)
+        r = cu.device_attribute(&gpu->cc_minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, gpu->device);
+    if (r == CUDA_SUCCESS)
+        r = cu.device_attribute(&gpu->sm_count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, gpu->device);
+    if (r != CUDA_SUCCESS)
+        return fail(gpu->error, -EIO, "the driver does not describe GPU %d: %s", index, result_name(r));
+    memcpy(gpu->uuid, uuid.bytes, sizeof gpu->uuid);
+    format_uuid(gpu->uuid, gpu->uuid_text);
+    return 0;
+}
+
+/* Whether launches on a GPU can be masked, as far as it shows without one. */
+static void judge_hook(const struct lithos_probe *p, struct lithos_probe_gpu *gpu)
+{
+    int r = lithos_qmd_capability(gpu->cc_major, gpu->cc_minor, seen.allow_unproved);
+    gpu->hook = false;
+    if (!p->table_ok)
+        fail(gpu->why, 0, "%s", p->table_why);
+    else if (r == -EPERM)
+        fail(gpu->why, 0,
+             "the queue descriptors of compute capability %d.%d are known but not proved on a card: "
+             "LITHOS_UNTESTED_GPU=1 "
+             "tries them, `lithos run --coarse` does without",
+             gpu->cc_major, gpu->cc_minor);
+    else if (r < 0)
+        fail(gpu->why, 0,
+             "the queue descriptors of compute capability %d.%d are not known: use `lithos run --coarse`",
+             gpu->cc_major, gpu->cc_minor);
+    else
+        gpu->hook = true;
+}
+
+int lithos_probe_open(struct lithos_probe *p)
+{
+    memset(p, 0, sizeof *p);
+    if (!lithos_driver_handle())
+        return fail(p->error, -ENODEV, "no CUDA driver: %s", lithos_driver_why());
+    snprintf(p->driver, sizeof p->driver, "%s", lithos_driver_version());
+    p->is_virtual = lithos_driver_symbol("lithos_vgpu_version") != NULL;
+    int r = find_functions(p);
+    if (r < 0)
+        return r;
+    CUresult result = cu.init(0);
+    if (result != CUDA_SUCCESS)
+        return fail(p->error, -ENODEV, "cuInit fails with %s", result_name(result));
+    int version = 0, count = 0;
+    if (p->is_virtual && cu.version(&version) == CUDA_SUCCESS)
+        snprintf(p->driver, sizeof p->driver, "virtual-%d", version);
+    result = cu.device_count(&count);
+    if (result != CUDA_SUCCESS || count < 1)
+        return fail(p->error, -ENODEV, "the driver shows no GPU (%s)", result_name(result));
+    const char *env = getenv("LITHOS_UNTESTED_GPU");
+    seen.allow_unproved = env && !strcmp(env, "1");
+    p->table_ok =
+        lithos_qmd_table_subscribe(cu.export_table, on_qmd, NULL, p->table_why, sizeof p->table_why) == 0;
+    for (int i = 0; i < count && p->gpu_count < LITHOS_PROBE_MAX_GPUS; i++) {
+        struct lithos_probe_gpu *gpu = &p->gpus[p->gpu_count++];
+        if (list_gpu(gpu, i) == 0)
+            judge_hook(p, gpu);
+    }
+    return 0;
+}
+
+/* ---- the census ---- */
+
+struct bench {
+    struct lithos_probe_gpu *gpu;
+    CUcontext ctx;
+    CUmodule module;
+    CUfunction kernel;
+    CUdeviceptr info;
+    int shared_bytes; /* most that a block may ask for: then one block an SM */
+};
+
+static void bench_finish(struct bench *b)
+{
+    if (b->info)
+        cu.mem_free(b->info);
+    if (b->module)
+        cu.module_unload(b->module);
+    if (b->ctx) {
+        cu.ctx_set(NULL);
+        cu.ctx_release(b->gpu->device);
+    }
+}
+
+static int bench_init(struct bench *b, struct lithos_probe_gpu *gpu)
+{
+    *b = (struct bench){.gpu = gpu};
+    const char *step = "cuDevicePrimaryCtxRetain";
+    CUresult r = cu.ctx_retain(&b->ctx, gpu->device);
+    if (r == CUDA_SUCCESS) {
+        step = "cuCtxSetCurrent";
+        r = cu.ctx_set(b->ctx);
+    } else {
+        b->ctx = NULL;
+    }
+    if (r == CUDA_SUCCESS) {
+        step = "cuModuleLoadData";
+        r = cu.module_load(&b->module, LITHOS_CENSUS_PTX);
+    }
+    if (r == CUDA_SUCCESS) {
+        step = "cuModuleGetFunction";
+        r = cu.module_function(&b->kernel, b->module, LITHOS_CENSUS_KERNEL);
+    }
+    if (r == CUDA_SUCCESS) {
+        step = "cuMemAlloc";
+        r = cu.mem_alloc(&b->info, LITHOS_CENSUS_SLOTS * sizeof(uint32_t));
+    }
+    if (r == CUDA_SUCCESS)
+        return 0;
+    fail(gpu->error, 0, "%s fails on %s with %s", step, gpu->uuid_text, result_name(r));
+    bench_finish(b);
+    return -EIO;
+}
+
+/* How one census is taken. The first way asks for all the shared memory, so that an SM holds one block at a time; a
+ * neighbour that holds some of it keeps us off its SM, so later tries ask for none and send more blocks instead. */
+struct manner {
+    bool all_shared;
+    unsigned blocks_per_sm;
+    uint32_t spin_ns;
+};
+
+static const struct manner manners[] = {
+    {true, 2, 20000}, {true, 2, 20000}, {false, 64, 50000}, {false, 64, 200000}};
+
+/* How many SMs a launch reaches, with all bits of the mask on but one (LITHOS_TPC_BITS: no mask at all). >= 0, or
+ * negative errno with the GPU's error set. */
+static int census(struct bench *b, unsigned without, const struct manner *how)
+{
+    static uint32_t info[LITHOS_CENSUS_SLOTS];
+    uint32_t spin_ns = how->spin_ns;
+    void *params[] = {&b->info, &spin_ns};
+    memset(&seen.mask, 0xff, sizeof seen.mask);
+    lithos_tpcset_remove(&seen.mask, without);
+    seen.masked = without < LITHOS_TPC_BITS;
+    seen.seen = 0;
+    seen.cc_major = b->gpu->cc_major;
+    seen.cc_minor = b->gpu->cc_minor;
+    CUresult r = cu.mem_set(b->info, 0, LITHOS_CENSUS_SLOTS);
+    seen.in_census = true;
+    if (r == CUDA_SUCCESS)
+        r = cu.launch(b->kernel, (unsigned)b->gpu->sm_count * how->blocks_per_sm, 1, 1, 32, 1, 1,
+                      how->all_shared ? (unsigned)b->shared_bytes : 0, NULL, params, NULL);
+    seen.in_census = false;
+    if (r == CUDA_SUCCESS)
+        r = cu.ctx_sync();
+    if (r == CUDA_SUCCESS)
+        r = cu.mem_read(info, b->info, sizeof info);
+    if (r != CUDA_SUCCESS)
+        return fail(b->gpu->error, -EIO, "the census kernel fails on %s with %s", b->gpu->uuid_text,
+                    result_name(r));
+    int sms = 0;
+    for (unsigned i = 0; i < LITHOS_CENSUS_SLOTS; i++)
+        sms += info[i] != 0;
+    return sms;
+}
+
+/* A first launch without a mask: is the callback called, and is the layout one that we know? */
+static int look_at_qmd(struct bench *b)
+{
+    struct lithos_probe_gpu *gpu = b->gpu;
+    seen.layout[0] = 0;
+    int sms = census(b, LITHOS_TPC_BITS, &manners[0]);
+    if (sms < 0)
+        return sms;
+    gpu->hook = false;
+    if (!seen.seen)
+        return fail(gpu->why, -ENOTSUP,
+                    "the driver took the QMD subscription but does not call it: has a profiler taken it? Use "
+                    "`lithos run "
+                    "--coarse`");
+    if (seen.params_bytes != LITHOS_QMD_PARAMS_BYTES)
+        return fail(gpu->why, -ENOTSUP,
+                    "the QMD callback passes %u bytes instead of %u: use `lithos run --coarse`",
+                    seen.params_bytes, LITHOS_QMD_PARAMS_BYTES);
+    if (seen.result < 0)
+        return fail(gpu->why, -ENOTSUP,
+                    "the queue descriptors of this GPU are of a layout that is %s: use `lithos run --coarse`",
+                    seen.result == -EPERM ? "not proved on a card (LITHOS_UNTESTED_GPU=1 tries it)"
+                                          : "not known");
+    snprintf(gpu->qmd, sizeof gpu->qmd, "%s", seen.layout);
+    gpu->hook = true;
+    return 0;
+}
+
+/* Does the bit name a TPC? 1 or 0; -EBUSY when no two censuses make sense. */
+static int probe_bit(struct bench *b, unsigned bit, uint32_t sms_per_tpc)
+{
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(manners); i++) {
+        int sms = census(b, bit, &manners[i]);
+        if (sms < 0)
+            return sms;
+        if (seen.result < 0)
+            return fail(b->gpu->error, -EIO, "the mask cannot be written into the queue descriptors of %s",
+                        b->gpu->uuid_text);
+        if (sms == b->gpu->sm_count)
+            return 0;
+        if (sms == b->gpu->sm_count - (int)sms_per_tpc)
+            return 1;
+    }
+    return -EBUSY;
+}
+
+static int probe_bits(struct bench *b, struct lithos_topology *t)
+{
+    t->valid = (struct lithos_tpcset){{0, 0}};
+    for (unsigned bit = 0; bit < LITHOS_TPC_BITS; bit++) {
+        int r = probe_bit(b, bit, t->sms_per_tpc);
+        if (r < 0)
+            return r;
+        if (r)
+            lithos_tpcset_add(&t->valid, bit);
+    }
+    return lithos_tpcset_count(&t->valid) * t->sms_per_tpc == (unsigned)b->gpu->sm_count ? 0 : -EBUSY;
+}
+
+static int generation_of(struct lithos_probe_gpu *gpu, struct lithos_topology *ret_topology)
+{
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(generations); i++)
+        if (generations[i].cc_major == gpu->cc_major) {
+            *ret_topology = (struct lithos_topology){.sms_per_tpc = generations[i].sms_per_tpc,
+                                                     .gpc_stride = generations[i].gpc_stride,
+                                                     .gpc_count = generations[i].gpc_count};
+            return 0;
+        }
+    gpu->hook = false;
+    return fail(gpu->why, -ENOTSUP,
+                "how the mask bits of compute capability %d.%d are grouped is not known: use `lithos "
+                "run --coarse`",
+                gpu->cc_major, gpu->cc_minor);
+}
+
+static int probe_on(struct bench *b)
+{
+    struct lithos_probe_gpu *gpu = b->gpu;
+    struct lithos_topology topology = {.reserved = 0};
+    if (cu.device_attribute(&b->shared_bytes, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                            gpu->device) == CUDA_SUCCESS)
+        cu.function_set(b->kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, b->shared_bytes);
+    else
+        b->shared_bytes = 0;
+    int r = look_at_qmd(b);
+    if (r == 0)
+        r = generation_of(gpu, &topology);
+    if (r < 0)
+        return r == -ENOTSUP ? 0 : r; /* not to be masked is an answer, not a failure */
+    for (int round = 0; round < 3; round++) {
+        r = probe_bits(b, &topology);
+        if (r != -EBUSY)
+            break;
+    }
+    if (r == -EBUSY)
+        return fail(
+            gpu->error, r,
+            "%s is too busy to be probed: other programs kept SMs from the census. Try again when it is idle",
+            gpu->uuid_text);
+    if (r < 0)
+        return r;
+    gpu->topology = topology;
+    gpu->have_topology = true;
+    return 0;
+}
+
+int lithos_probe_topology(struct lithos_probe *p, struct lithos_probe_gpu *gpu)
+{
+    struct bench b;
+    judge_hook(p, gpu);
+    if (!gpu->hook)
+        return 0;
+    if (gpu->sm_count < 1 || gpu->sm_count > (int)LITHOS_CENSUS_SLOTS)
+        return fail(gpu->error, -ERANGE, "%s has %d SMs, which makes no sense", gpu->uuid_text,
+                    gpu->sm_count);
+    int r = bench_init(&b, gpu);
+    if (r < 0)
+        return r;
+    r = probe_on(&b);
+    bench_finish(&b);
+    return r;
+}
+
+int lithos_probe_canary(struct lithos_probe_gpu *gpu)
+{
+    struct bench b;
+    int r = bench_init(&b, gpu);
+    if (r < 0)
+        return r;
+    static const struct manner small = {false, 1, 0};
+    int sms = census(&b, LITHOS_TPC_BITS, &small);
+    bench_finish(&b);
+    if (sms == 0)
+        return fail(gpu->error, -EIO, "a kernel on %s ended and left nothing behind", gpu->uuid_text);
+    return sms < 0 ? sms : 0;
+}

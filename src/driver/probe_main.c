@@ -1,0 +1,238 @@
+/* lithos-probe: says in JSON what GPUs there are and whether launches on them can be masked. A process of its own, so
+ * that a driver or card that hangs takes nothing along; it ends itself when that happens. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "driver/loader.h"
+#include "driver/probe.h"
+
+#define EXIT_USAGE 2
+#define EXIT_HUNG 3
+/* Of the whole run: contexts on eight GPUs take seconds, the census 30 ms each. */
+#define PROBE_LIMIT_S 60
+#define CANARY_LIMIT_S 10
+
+struct options {
+    bool json, no_cache, canary;
+    const char *cache_dir, *gpu;
+};
+
+/* ---- the watchdog: what it prints is ready before it may be needed ---- */
+
+static char last_words[512];
+
+static void on_alarm(int signal)
+{
+    (void)signal;
+    ssize_t n = write(STDOUT_FILENO, last_words, strlen(last_words));
+    (void)n;
+    _exit(EXIT_HUNG);
+}
+
+static void set_watchdog(const struct options *o)
+{
+    unsigned seconds = o->canary ? CANARY_LIMIT_S : PROBE_LIMIT_S;
+    snprintf(last_words, sizeof last_words,
+             o->json && !o->canary ? "{\"driver\": null, \"virtual\": false, \"error\": \"the driver or a "
+                                     "GPU did not answer within %u s: is "
+                                     "another program hanging it? Look at nvidia-smi\", \"gpus\": []}\n"
+                                   : "lithos-probe: the driver or a GPU did not answer within %u s\n",
+             seconds);
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, NULL);
+    alarm(seconds);
+}
+
+/* ---- probing ---- */
+
+static void probe_gpu(const struct options *o, const char *dir, struct lithos_probe *p,
+                      struct lithos_probe_gpu *gpu)
+{
+    if (gpu->error[0] || !gpu->hook)
+        return;
+    if (dir && lithos_probe_cache_load(dir, p, gpu) == 0)
+        return;
+    if (lithos_probe_topology(p, gpu) < 0 || !gpu->have_topology || o->no_cache || !dir)
+        return;
+    int r = lithos_probe_cache_store(dir, p, gpu);
+    if (r < 0)
+        lithos_warning(
+            "cannot keep what was probed of %s in %s (%s): the answer holds, the next start probes again",
+            gpu->uuid_text, dir, strerror(-r));
+}
+
+static bool is_named(const struct options *o, const struct lithos_probe_gpu *gpu)
+{
+    return !o->gpu || !strcasecmp(o->gpu, gpu->uuid_text) ||
+           !strcasecmp(o->gpu, gpu->uuid_text + strlen("GPU-"));
+}
+
+/* ---- output ---- */
+
+static json_t *text_or_null(const char *text)
+{
+    json_t *s = text[0] ? json_string(text) : NULL;
+    return s ? s : json_null(); /* also for a name that is not UTF-8 */
+}
+
+static json_t *describe(const struct lithos_probe_gpu *gpu)
+{
+    char valid[LITHOS_TPCSET_TEXT_MAX];
+    const struct lithos_topology *t = &gpu->topology;
+    json_t *topology =
+        gpu->have_topology
+            ? json_pack("{ss si si si}", "valid", lithos_tpcset_format(&t->valid, valid), "sms_per_tpc",
+                        (int)t->sms_per_tpc, "gpc_stride", (int)t->gpc_stride, "gpc_count", (int)t->gpc_count)
+            : json_null();
+    return json_pack("{si ss so s[ii] si so sb ss so sb so}", "index", gpu->index, "uuid", gpu->uuid_text,
+                     "name", text_or_null(gpu->name), "cc", gpu->cc_major, gpu->cc_minor, "sm_count",
+                     gpu->sm_count, "qmd", text_or_null(gpu->qmd), "hook", gpu->hook, "hook_why", gpu->why,
+                     "topology", topology, "cached", gpu->cached, "error", text_or_null(gpu->error));
+}
+
+static int print_json(const struct options *o, const struct lithos_probe *p)
+{
+    json_t *gpus = json_array();
+    for (int i = 0; i < p->gpu_count; i++)
+        if (is_named(o, &p->gpus[i]))
+            json_array_append_new(gpus, describe(&p->gpus[i]));
+    json_t *all = json_pack("{so so sb so so}", "driver", text_or_null(p->driver), "path",
+                            text_or_null(lithos_driver_path()), "virtual", p->is_virtual, "error",
+                            text_or_null(p->error), "gpus", gpus);
+    int r = all ? json_dumpf(all, stdout, 0) : -1;
+    json_decref(all);
+    putchar('\n');
+    return r == 0 && fflush(stdout) == 0 && !p->error[0] ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int print_text(const struct options *o, const struct lithos_probe *p)
+{
+    if (p->error[0]) {
+        lithos_error("%s", p->error);
+        return EXIT_FAILURE;
+    }
+    printf("driver %s%s\n", p->driver, p->is_virtual ? " (virtual GPU)" : "");
+    for (int i = 0; i < p->gpu_count; i++) {
+        const struct lithos_probe_gpu *gpu = &p->gpus[i];
+        char valid[LITHOS_TPCSET_TEXT_MAX];
+        if (!is_named(o, gpu))
+            continue;
+        printf("GPU %d %s %s, compute capability %d.%d, %d SMs\n", gpu->index, gpu->uuid_text, gpu->name,
+               gpu->cc_major, gpu->cc_minor, gpu->sm_count);
+        if (gpu->error[0])
+            printf("  error: %s\n", gpu->error);
+        if (!gpu->hook)
+            printf("  launches cannot be masked: %s\n", gpu->why);
+        if (gpu->have_topology)
+            printf("  queue descriptors %s, TPCs %s%s\n", gpu->qmd,
+                   lithos_tpcset_format(&gpu->topology.valid, valid), gpu->cached ? " (from the cache)" : "");
+    }
+    return EXIT_SUCCESS;
+}
+
+static int run_canary(const struct options *o, struct lithos_probe *p)
+{
+    int bad = 0, tried = 0;
+    if (p->error[0]) {
+        lithos_error("%s", p->error);
+        return EXIT_FAILURE;
+    }
+    for (int i = 0; i < p->gpu_count; i++) {
+        struct lithos_probe_gpu *gpu = &p->gpus[i];
+        if (!is_named(o, gpu))
+            continue;
+        tried++;
+        if (gpu->error[0] || lithos_probe_canary(gpu) < 0) {
+            lithos_error("%s", gpu->error);
+            bad++;
+        }
+    }
+    if (!tried)
+        lithos_error("no GPU %s here", o->gpu);
+    return bad || !tried ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* ---- options ---- */
+
+static void usage(FILE *to)
+{
+    fputs("usage: lithos-probe [--json] [--no-cache] [--cache-dir DIR] [--gpu UUID]\n"
+          "       lithos-probe --canary [--gpu UUID]\n"
+          "Lists the GPUs, whether launches on them can be masked, and which mask bits name a TPC.\n"
+          "  --json           one JSON object on standard output\n"
+          "  --no-cache       probe, and keep nothing\n"
+          "  --cache-dir DIR  where probed topologies are kept\n"
+          "  --gpu UUID       this GPU only\n"
+          "  --canary         run one small kernel a GPU; success when all ended\n",
+          to);
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option long_options[] = {
+        {"json", no_argument, NULL, 'j'},
+        {"no-cache", no_argument, NULL, 'n'},
+        {"cache-dir", required_argument, NULL, 'c'},
+        {"canary", no_argument, NULL, 'k'},
+        {"gpu", required_argument, NULL, 'g'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    for (int c; (c = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
+        switch (c) {
+        case 'j':
+            o->json = true;
+            break;
+        case 'n':
+            o->no_cache = true;
+            break;
+        case 'c':
+            o->cache_dir = optarg;
+            break;
+        case 'k':
+            o->canary = true;
+            break;
+        case 'g':
+            o->gpu = optarg;
+            break;
+        case 'h':
+            usage(stdout);
+            exit(EXIT_SUCCESS);
+        default:
+            return -EINVAL;
+        }
+    }
+    return optind == argc ? 0 : -EINVAL;
+}
+
+int main(int argc, char **argv)
+{
+    static struct lithos_probe p; /* large */
+    struct options o = {0};
+    char dir[PATH_MAX];
+    lithos_log_set_name("lithos-probe");
+    if (parse(argc, argv, &o) < 0) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    set_watchdog(&o);
+    lithos_probe_open(&p); /* what went wrong stands in p.error */
+    if (o.canary)
+        return run_canary(&o, &p);
+    if (!o.cache_dir && lithos_probe_cache_dir(dir, sizeof dir) == 0)
+        o.cache_dir = dir;
+    for (int i = 0; i < p.gpu_count; i++)
+        if (is_named(&o, &p.gpus[i]))
+            probe_gpu(&o, o.no_cache ? NULL : o.cache_dir, &p, &p.gpus[i]);
+    return o.json ? print_json(&o, &p) : print_text(&o, &p);
+}
