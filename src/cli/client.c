@@ -1,6 +1,7 @@
 #include "cli/client.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +13,45 @@
 
 #define DOCUMENT_BYTES_MAX (64u << 20)
 
+/* A tenant may go to another folder and the daemon does: only an absolute path stays the same. */
+static int make_absolute(char path[LITHOS_PATH_BYTES])
+{
+    char whole[PATH_MAX + LITHOS_PATH_BYTES];
+
+    if (path[0] == '/')
+        return 0;
+    if (!getcwd(whole, PATH_MAX))
+        return -errno;
+    size_t len = strlen(whole);
+    if (len + 1 + strlen(path) >= LITHOS_PATH_BYTES)
+        return -ENAMETOOLONG;
+    snprintf(whole + len, sizeof(whole) - len, "/%s", path);
+    strcpy(path, whole);
+    return 0;
+}
+
 int lithos_client_path(const char *option, char path[LITHOS_PATH_BYTES])
 {
-    if (!option) {
-        int r = lithos_socket_path(path, LITHOS_PATH_BYTES);
-        if (r < 0)
-            lithos_error(
-                "the socket's path in the environment is too long: set LITHOS_SOCKET to a shorter one");
+    char buf[LITHOS_PATH_BYTES];
+    int r = 0;
+
+    if (!option)
+        r = lithos_socket_path(buf, sizeof(buf));
+    else if (!*option)
+        r = -EINVAL;
+    else if (strlen(option) >= sizeof(buf))
+        r = -ENAMETOOLONG;
+    else
+        strcpy(buf, option);
+    if (r == 0)
+        r = make_absolute(buf);
+    if (r < 0) {
+        lithos_error("%s %s cannot be a socket's path: %s",
+                     option ? "--socket" : "the socket of the environment",
+                     option ? option : "(LITHOS_SOCKET, XDG_RUNTIME_DIR)", strerror(-r));
         return r;
     }
-    if (strlen(option) >= LITHOS_PATH_BYTES) {
-        lithos_error("--socket %s: a path this long cannot be a socket's", option);
-        return -ENAMETOOLONG;
-    }
-    strcpy(path, option);
+    strcpy(path, buf);
     return 0;
 }
 

@@ -11,7 +11,7 @@
  */
 #define LITHOS_CLIENT_PATIENCE_NS (70ull * 1000000000ull)
 
-/* The socket's path: `option` where it is not NULL, else lithos_socket_path's. */
+/* The socket's path, absolute: `option` where it is not NULL, else lithos_socket_path's. */
 int lithos_client_path(const char *option, char path[LITHOS_PATH_BYTES]);
 
 /* Connect to a daemon that should be running. quiet: say nothing when none runs (-ENOENT, -ECONNREFUSED). */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -153,40 +154,81 @@ static bool ends_within(int pidfd, int timeout_ms)
     return poll(&p, pidfd >= 0, timeout_ms) > 0;
 }
 
-int lithos_client_start_daemon(const char *path, const char *mps, int *ret_sock)
+/* Several `lithos run' at once: one starts the daemon, the others wait for that. Returns the lock's descriptor, which
+ * closing releases, or negative errno. */
+static int lock_start(const struct start *s)
 {
-    struct start s;
-    pid_t pid = -1;
-    int r = prepare(path, mps, &s);
-    off_t logged = r < 0 ? 0 : log_size(s.log);
+    uint64_t deadline_ns = lithos_now_ns() + LITHOS_CLIENT_PATIENCE_NS;
+    char path[LITHOS_PATH_BYTES + 16];
 
-    if (r == 0)
-        r = spawn(&s, &pid);
-    if (r < 0)
+    snprintf(path, sizeof(path), "%s.start", s->socket);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        int r = -errno;
+        lithos_error("cannot write %s: %s", path, strerror(-r));
         return r;
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    uint64_t begin_ns = lithos_now_ns();
+    }
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || lithos_now_ns() > deadline_ns) {
+            int r = errno == EWOULDBLOCK ? -ETIMEDOUT : -errno;
+            lithos_error("another command that starts lithosd does not get done (lock %s): %s", path,
+                         strerror(-r));
+            close(fd);
+            return r;
+        }
+        usleep(5000);
+    }
+    return fd;
+}
+
+/* Until it answers, has ended, or patience has. */
+static int wait_for_answer(const struct start *s, pid_t pid, bool *ret_ended, int *ret_sock)
+{
+    int r, pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     bool ended = pidfd < 0 && errno == ESRCH, said = false;
+    uint64_t begin_ns = lithos_now_ns();
+
     for (;;) {
-        r = lithos_socket_connect(path, LITHOS_NSEC_PER_SEC, ret_sock);
+        r = lithos_socket_connect(s->socket, LITHOS_NSEC_PER_SEC, ret_sock);
         uint64_t waited_ns = lithos_now_ns() - begin_ns;
         if (r == 0 || ended || waited_ns > LITHOS_CLIENT_PATIENCE_NS)
             break;
         if (!said && waited_ns > LITHOS_NSEC_PER_SEC) {
-            lithos_log(LITHOS_LOG_ERROR,
-                       "starting lithosd (it measures the GPUs the first time; its log is %s)", s.log);
+            lithos_error("starting lithosd (it measures the GPUs the first time; its log is %s)", s->log);
             said = true;
         }
-        /* A daemon that finds another one at the socket ends: then the other one answers at the next try. */
+        /* One that finds another at the socket ends: then the other answers at the next try. */
         ended = ends_within(pidfd, 10);
     }
     if (pidfd >= 0)
         close(pidfd);
+    *ret_ended = ended;
+    return r;
+}
+
+int lithos_client_start_daemon(const char *path, const char *mps, int *ret_sock)
+{
+    struct start s;
+    bool ended = false;
+    pid_t pid = -1;
+    int r = prepare(path, mps, &s), lock = r < 0 ? r : lock_start(&s);
+
+    if (lock < 0)
+        return lock;
+    r = lithos_socket_connect(path, LITHOS_NSEC_PER_SEC, ret_sock); /* somebody else may have started it */
+    if (r == 0)
+        goto out;
+    off_t logged = log_size(s.log);
+    r = spawn(&s, &pid);
+    if (r < 0)
+        goto out;
+    r = wait_for_answer(&s, pid, &ended, ret_sock);
     if (r < 0) {
         lithos_error(ended ? "lithosd ended at once; it said:" : "lithosd does not answer at %s; it said:",
                      path);
         show_log(s.log, logged);
-        return ended ? -ECHILD : -ETIMEDOUT;
     }
-    return 0;
+out:
+    close(lock);
+    return r;
 }

@@ -1,0 +1,3 @@
+lithos_e2e_test(cli cli.py TIMEOUT 200)
+# The figures of a sanitizer build are not worth comparing: the demo's bars are for plain ones.
+lithos_e2e_test(demo demo.py TIMEOUT 240 SERIAL LABELS nosan)
