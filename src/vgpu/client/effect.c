@@ -1,0 +1,91 @@
+/* What a kernel does to memory, once the server has said where and when its blocks ran. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vgpu/client/client.h"
+
+#define BUDGET 200000000ull /* instructions a launch may take to interpret */
+#define NEVER UINT16_MAX
+#define MAX_SMS 1024u
+
+/* Under MPS a kernel sees the SMs that its mask allows numbered from 0 (docs/hardware.md, "TPC masks"). The wire does
+ * not tell which SM belongs to which mask bit, so the SMs that the launch was placed on stand for the allowed ones:
+ * their number is exact whenever the launch has blocks for all of them. */
+static void renumber(struct vgpu_op *op, uint32_t *ret_nsmid)
+{
+    static uint16_t rank[MAX_SMS]; /* the reader thread's alone */
+    bool seen[MAX_SMS] = {0};
+    uint16_t *sm = op->launch.placement;
+    for (uint64_t i = 0; i < op->launch.placement_blocks; i++)
+        if (sm[i] < MAX_SMS)
+            seen[sm[i]] = true;
+    uint16_t n = 0;
+    for (unsigned i = 0; i < MAX_SMS; i++)
+        if (seen[i])
+            rank[i] = n++;
+    for (uint64_t i = 0; i < op->launch.placement_blocks; i++)
+        if (sm[i] < MAX_SMS)
+            sm[i] = rank[sm[i]];
+    *ret_nsmid = n;
+}
+
+static CUresult result_of(int r)
+{
+    switch (r) {
+    case -EFAULT:
+        return CUDA_ERROR_ILLEGAL_ADDRESS;
+    case -EILSEQ:
+        return VGPU_CUDA_ERROR_MISALIGNED_ADDRESS;
+    case -EOVERFLOW:
+        return CUDA_ERROR_LAUNCH_TIMEOUT;
+    case -ENOMEM:
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    default:
+        return CUDA_ERROR_LAUNCH_FAILED;
+    }
+}
+
+static int run_blocks(struct vgpu_op *op, struct ptx_launch *launch)
+{
+    const uint32_t *g = op->launch.qmd_grid;
+    for (uint64_t i = 0; i < op->launch.placement_blocks; i++) {
+        if (op->launch.placement[i] == NEVER)
+            continue;
+        uint32_t ctaid[3] = {(uint32_t)(i % g[0]), (uint32_t)(i / g[0] % g[1]),
+                             (uint32_t)(i / ((uint64_t)g[0] * g[1]))};
+        int r = ptx_run_block(op->launch.entry, launch, ctaid, op->launch.placement[i]);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
+{
+    if (done->blocks_twice)
+        lithos_warning("virtual GPU: kernel %s: %u blocks ran more than once", op->launch.entry->name,
+                       done->blocks_twice);
+    if (!op->launch.placement)
+        return;
+    struct CUctx_st *ctx = op->stream->ctx;
+    struct ptx_launch launch = {
+        .shared_dynamic = op->launch.shared_dynamic,
+        .params = op->launch.params,
+        .globals = op->launch.globals,
+        .memory = vgpu_memory_snapshot(),
+        .nsmid = (uint32_t)vgpu.devices[ctx->device].card.sm_count,
+        .start_ns = done->start_ns,
+        .budget = BUDGET,
+    };
+    memcpy(launch.grid, op->launch.grid, sizeof launch.grid);
+    memcpy(launch.block, op->launch.block, sizeof launch.block);
+    memcpy(launch.cluster, op->launch.cluster, sizeof launch.cluster);
+    if (vgpu.mps && op->launch.masked)
+        renumber(op, &launch.nsmid);
+    int r = launch.memory ? run_blocks(op, &launch) : -ENOMEM;
+    free((void *)launch.memory);
+    if (r)
+        vgpu_context_fault(ctx, result_of(r), "kernel %s: %s", op->launch.entry->name,
+                           r == -ENOMEM ? "no memory to interpret it" : launch.message);
+}
