@@ -109,7 +109,7 @@ void lithos_tenant_reapply(void)
     pthread_mutex_unlock(&tenant.apply_lock);
 }
 
-/* No daemon: what `lithos run` was granted. */
+/* No grant from the daemon: what `lithos run` was granted. */
 static void apply_fallback(void)
 {
     const char *text = getenv("LITHOS_GRANT");
@@ -119,8 +119,8 @@ static void apply_fallback(void)
         return;
     }
     if (!text || !*text) {
-        lithos_log_once(LITHOS_LOG_WARNING,
-                        "no daemon and no LITHOS_GRANT: launches are not confined until lithosd is back");
+        lithos_log_once(LITHOS_LOG_WARNING, "neither a daemon nor LITHOS_GRANT gives a quota: launches are "
+                                            "not confined until lithosd is back");
     } else if (lithos_grant_parse(text, &tenant.grant) < 0) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "LITHOS_GRANT cannot be read: launches are not confined until lithosd is back");
@@ -242,6 +242,7 @@ int lithos_tenant_attach(void)
     /* A new arena may carry the same number for another grant: no number that it can have counts as seen. */
     atomic_store_explicit(&lithos_hook_seen, UINT32_MAX, memory_order_relaxed);
     lithos_tenant_refresh();
+    apply_fallback(); /* unless that gave a grant: the daemon may have died while it wrote one */
     return 0;
 }
 

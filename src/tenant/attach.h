@@ -11,6 +11,13 @@
  * test. */
 extern struct lithos_arena lithos_tenant_home;
 
+/* What the library exports beside the driver's names, as lithos_library_marker: tells it from a driver
+ * (driver/loader.c), and lets a debugger or a test in the process look at its counters. */
+struct lithos_library {
+    uint32_t version; /* LITHOS_ARENA_VERSION */
+    const struct lithos_arena *arena;
+};
+
 /* Was this process started by `lithos run`, or by a child of such (LITHOS_TENANT)? Reads the environment
  * once; a value that is not one is said once and taken for none. */
 bool lithos_tenant_wanted(void);

@@ -11,8 +11,9 @@
 #include "tenant/attach.h"
 
 /* Loading does nothing; everything starts at the first cuInit. */
-LITHOS_EXPORT extern const int lithos_library_marker;
-const int lithos_library_marker = 1; /* tells liblithos from a driver (driver/loader.c) */
+LITHOS_EXPORT extern const struct lithos_library lithos_library_marker;
+const struct lithos_library lithos_library_marker = {.version = LITHOS_ARENA_VERSION,
+                                                     .arena = &lithos_tenant_home};
 
 LITHOS_EXPORT int InitializeInjection(void);
 

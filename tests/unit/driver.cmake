@@ -6,10 +6,29 @@ target_link_options(lithos_stub_driver PRIVATE -Wl,-soname,libcuda.so.1 -Wl,-Bsy
 set_target_properties(lithos_stub_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.580.0.1
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
 
-foreach(t test_driver_exports)
-  lithos_unit_test(${t} LINK lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
+foreach(t test_driver_exports test_driver_hooks)
+  lithos_unit_test(${t} LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
   add_dependencies(${t} liblithos lithos_stub_driver)
   target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
   target_compile_definitions(${t} PRIVATE LITHOS_SANITIZED=$<BOOL:${LITHOS_SANITIZE}>)
 endforeach()
 lithos_unit_test(test_driver_gate LINK lithos_driver)
+
+# cuda_abi.h against the real header, where there is one. Never needed to build.
+lithos_unit_test(test_cuda_abi LINK lithos_base lithos_cuda)
+target_include_directories(test_cuda_abi PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+find_file(LITHOS_CUDA_H cuda.h NO_DEFAULT_PATH
+  HINTS $ENV{CUDA_HOME}/include $ENV{CUDA_PATH}/include /usr/local/cuda/include
+        /usr/local/cuda-13.0/include /usr/local/cuda/targets/x86_64-linux/include)
+if(LITHOS_CUDA_H)
+  # The two X-macro lists of cuda_abi.h, without its types.
+  file(READ ${PROJECT_SOURCE_DIR}/src/cuda/cuda_abi.h abi)
+  string(REGEX MATCHALL "#define CUDA_[A-Z]+\\(X\\)[^\n]*\\\\\n([^\n]*\\\\\n)*[^\n]*\n" lists "${abi}")
+  string(REPLACE ";" "" lists "${lists}")
+  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/abi/cuda_abi_lists.h "#pragma once\n${lists}")
+  get_filename_component(cuda_include ${LITHOS_CUDA_H} DIRECTORY)
+  target_sources(test_cuda_abi PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit/stub/cuda_h_facts.c)
+  set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/unit/stub/cuda_h_facts.c PROPERTIES
+    COMPILE_OPTIONS "-isystem;${cuda_include};-I${CMAKE_CURRENT_BINARY_DIR}/abi")
+  target_compile_definitions(test_cuda_abi PRIVATE LITHOS_CUDA_H="${LITHOS_CUDA_H}")
+endif()

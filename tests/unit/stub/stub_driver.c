@@ -51,15 +51,21 @@ static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
         qmd[72] = 0x77;
     if (subscriber && enabled) {
         uint64_t params[11] = {S.params_bytes, 0, 0, 0, (uint64_t)(uintptr_t)qmd};
-        S.callbacks++;
+        __atomic_fetch_add(&S.callbacks, 1, __ATOMIC_RELAXED);
         subscriber(subscriber_user, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID, params);
     }
-    memcpy(S.last_qmd, qmd, sizeof qmd);
-    if (!S.unknown_version) {
-        lithos_qmd_decode(layout, qmd, &view);
-        S.last_masked = view.masked;
-        S.last_tpcs = view.tpcs;
+    if (S.unknown_version) {
+        memcpy(S.last_qmd, qmd, sizeof qmd);
+        return;
     }
+    lithos_qmd_decode(layout, qmd, &view);
+    if (S.on_mask) { /* several threads: nothing is kept */
+        S.on_mask(&view.tpcs, view.masked);
+        return;
+    }
+    memcpy(S.last_qmd, qmd, sizeof qmd);
+    S.last_masked = view.masked;
+    S.last_tpcs = view.tpcs;
 }
 
 static int subscribe(uint32_t *ret_handle, lithos_qmd_callback callback, void *user)
@@ -296,7 +302,7 @@ static void census(void **params)
 
 static CUresult launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, void **params)
 {
-    S.launches++;
+    __atomic_fetch_add(&S.launches, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < S.qmds_per_launch; i++)
         upload(gx, gy, gz, bx);
     if (f == (CUfunction)0x30)
@@ -309,7 +315,8 @@ API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
 {
     uint64_t words[11] = {
         (uintptr_t)f, gx, gy, gz, bx, by, bz, shared, (uintptr_t)stream, (uintptr_t)params, (uintptr_t)extra};
-    memcpy(S.last_words, words, sizeof words);
+    if (!S.on_mask)
+        memcpy(S.last_words, words, sizeof words);
     return launch(f, gx, gy, gz, bx, params);
 }
 

@@ -29,6 +29,7 @@ struct stub_control {
     int hidden_launch;     /* cuGetProcAddress gives a launch function that is not exported */
     int busy_launches;     /* the next censuses miss an SM, as beside a neighbour */
     int init_delay_us;
+    void (*on_mask)(const struct lithos_tpcset *set, int masked); /* called with each QMD, on its thread */
     struct lithos_tpcset valid; /* TPCs of the card, for the census kernel */
 
     /* written by the stub */

@@ -1,0 +1,470 @@
+/* liblithos.so beside a daemon that the test plays: attaching, live changes, a daemon that dies, lies or is slow, forks. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "cards.h"
+#include "cuda/cuda_abi.h"
+#include "proto/arena.h"
+#include "proto/grant_text.h"
+#include "proto/message.h"
+#include "proto/socket.h"
+#include "stub/in_child.h"
+#include "tenant/attach.h"
+
+#define TENANT 0x42u
+
+typedef CUresult (*init_fn)(unsigned);
+typedef CUresult (*launch_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                              unsigned, CUstream, void **, void **);
+
+/* ---- the daemon ---- */
+
+enum manner {
+    GOOD,
+    SILENT,       /* takes the connection and never answers */
+    REFUSING,     /* answers with an error */
+    DAMAGED,      /* answers with rubbish */
+    BAD_MAGIC,    /* an arena that is none */
+    OTHER_TENANT, /* somebody else's arena */
+    UNSEALED,     /* one that could shrink */
+    TORN,         /* dead in the middle of writing the grant */
+};
+
+static struct fake {
+    char path[64];
+    int listener, sock, stop;
+    enum manner manner;
+    struct lithos_arena *arena;
+    struct lithos_grant grant;
+    struct lithos_msg_attach asked;
+    _Atomic int attached;
+    pthread_t thread;
+} fake = {.listener = -1, .sock = -1};
+
+static struct lithos_grant grant_of(const char *own)
+{
+    struct lithos_grant grant = {.epoch = 1, .gpu_count = 1};
+    memset(grant.gpus[0].uuid, 0xa0, LITHOS_UUID_BYTES);
+    grant.gpus[0].topology = card_h200();
+    CHECK_EQ(lithos_tpcset_parse(own, &grant.gpus[0].own), 0);
+    return grant;
+}
+
+static int make_arena(void)
+{
+    int fd = memfd_create("arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)LITHOS_ARENA_BYTES) == 0);
+    if (fake.manner != UNSEALED)
+        CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+    fake.arena = mmap(NULL, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(fake.arena != MAP_FAILED);
+    fake.arena->magic = fake.manner == BAD_MAGIC ? 1 : LITHOS_ARENA_MAGIC;
+    fake.arena->version = LITHOS_ARENA_VERSION;
+    fake.arena->size = LITHOS_ARENA_BYTES;
+    fake.arena->tenant = fake.manner == OTHER_TENANT ? TENANT + 1 : TENANT;
+    lithos_arena_publish(fake.arena, &fake.grant);
+    if (fake.manner == TORN)
+        atomic_fetch_add(&fake.arena->grant_seq, 1);
+    return fd;
+}
+
+static void answer(int sock)
+{
+    union lithos_message m;
+    if (lithos_socket_receive(sock, &m, NULL, LITHOS_NSEC_PER_SEC) < 0 || m.h.type != LITHOS_MSG_ATTACH)
+        return;
+    fake.asked = m.attach;
+    if (fake.manner == SILENT)
+        return;
+    if (fake.manner == DAMAGED) {
+        send(sock, "rubbish", 7, MSG_NOSIGNAL);
+        return;
+    }
+    if (fake.manner == REFUSING) {
+        lithos_message_init(&m, LITHOS_MSG_ERROR);
+        m.error.error = -EPERM;
+        snprintf(m.error.text, sizeof m.error.text, "no such tenant here");
+        lithos_socket_send(sock, &m, -1, LITHOS_NSEC_PER_SEC);
+        return;
+    }
+    lithos_message_init(&m, LITHOS_MSG_ATTACHED);
+    m.attached.tenant = TENANT;
+    m.attached.arena_bytes = LITHOS_ARENA_BYTES;
+    int fd = make_arena();
+    CHECK_EQ(lithos_socket_send(sock, &m, fd, LITHOS_NSEC_PER_SEC), 0);
+    close(fd);
+    atomic_fetch_add(&fake.attached, 1);
+}
+
+static void *serve(void *unused)
+{
+    for (;;) {
+        int sock = accept4(fake.listener, NULL, NULL, SOCK_CLOEXEC);
+        if (sock < 0)
+            return unused;
+        answer(sock);
+        if (fake.sock >= 0)
+            close(fake.sock);
+        fake.sock = sock;
+    }
+}
+
+static void daemon_starts(enum manner manner, const char *own)
+{
+    fake.manner = manner;
+    fake.grant = grant_of(own);
+    fake.sock = -1;
+    atomic_store(&fake.attached, 0);
+    snprintf(fake.path, sizeof fake.path, "/tmp/lithos-test-%d.sock", getpid());
+    unlink(fake.path);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, fake.path);
+    fake.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    CHECK(fake.listener >= 0 && bind(fake.listener, (struct sockaddr *)&address, sizeof address) == 0 &&
+          listen(fake.listener, 16) == 0);
+    CHECK(!pthread_create(&fake.thread, NULL, serve, NULL));
+    setenv("LITHOS_SOCKET", fake.path, 1);
+}
+
+static void daemon_dies(void)
+{
+    shutdown(fake.listener, SHUT_RDWR);
+    pthread_join(fake.thread, NULL);
+    close(fake.listener);
+    unlink(fake.path);
+    if (fake.sock >= 0)
+        close(fake.sock);
+}
+
+/* ---- the tenant ---- */
+
+static const struct lithos_arena *home;
+
+static void tenant_starts(void)
+{
+    uint8_t token[LITHOS_TOKEN_BYTES];
+    char text[LITHOS_TENANT_TEXT_MAX];
+    memset(token, 7, sizeof token);
+    setenv("LITHOS_TENANT", lithos_tenant_format(TENANT, token, text), 1);
+    load_stub();
+    lithos_tpcset_parse(H200_VALID, &stub->valid);
+    home = ((const struct lithos_library *)OURS("lithos_library_marker"))->arena;
+    uint64_t start = lithos_now_ns();
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CHECK(lithos_now_ns() - start < 1500 * LITHOS_NSEC_PER_MSEC); /* bounded, whatever the daemon does */
+}
+
+static void launch(void)
+{
+    CHECK_EQ(((launch_fn)OURS("cuLaunchKernel"))((CUfunction)0x20, 8, 1, 1, 32, 1, 1, 0, NULL, NULL, NULL),
+             0);
+}
+
+static int masked_with(const char *text)
+{
+    struct lithos_tpcset set;
+    lithos_tpcset_parse(text, &set);
+    return stub->last_masked && lithos_tpcset_equal(&set, &stub->last_tpcs);
+}
+
+static void attaches(void)
+{
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    CHECK_EQ(fake.asked.tenant, TENANT);
+    CHECK_EQ(fake.asked.token[3], 7);
+    CHECK_EQ(fake.asked.hook_active, 1);
+    CHECK(strstr(fake.asked.process, "test_tenant"));
+    launch();
+    CHECK(masked_with("9-16"));
+    /* the daemon sees what is counted */
+    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_LAUNCHES], 1);
+    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_MASKED], 1);
+    /* `lithos set`: in force with the next launch */
+    struct lithos_grant grant = grant_of("0-3,75");
+    for (int i = 0; i < 1000; i++) {
+        grant.epoch++;
+        CHECK_EQ(lithos_tpcset_parse(i & 1 ? "0-3,75" : "9-16", &grant.gpus[0].own), 0);
+        lithos_arena_publish(fake.arena, &grant);
+        launch();
+        CHECK(masked_with(i & 1 ? "0-3,75" : "9-16"));
+    }
+    /* a grant that is not sane never comes into force */
+    struct lithos_grant bad = grant;
+    bad.gpus[0].own = (struct lithos_tpcset){{0, 0}};
+    lithos_arena_publish(fake.arena, &bad);
+    launch();
+    CHECK(masked_with("0-3,75"));
+    /* nor does half a one */
+    atomic_fetch_add(&fake.arena->grant_seq, 1);
+    launch();
+    CHECK(masked_with("0-3,75"));
+    daemon_dies();
+}
+
+static void test_attaches(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(attaches, NULL, 0), 0);
+}
+
+static void wait_for_attach(void)
+{
+    for (int i = 0; i < 400 && !atomic_load(&fake.attached); i++)
+        usleep(10000);
+    CHECK(atomic_load(&fake.attached));
+    usleep(20000); /* the library maps what it got */
+}
+
+static void daemon_comes_back(void)
+{
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    launch();
+    CHECK(masked_with("9-16"));
+    for (int i = 0; i < 3; i++) {
+        daemon_dies();
+        usleep(50000);
+        launch(); /* nobody there: the quota holds */
+        CHECK(stub->last_masked);
+        daemon_starts(GOOD, i & 1 ? "9-16" : "18-25"); /* the same sequence number for another grant */
+        wait_for_attach();
+        launch();
+        CHECK(masked_with(i & 1 ? "9-16" : "18-25"));
+    }
+    /* what was counted before went along */
+    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_LAUNCHES], 7);
+    daemon_dies();
+}
+
+static void test_daemon_comes_back(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(daemon_comes_back, NULL, 0), 0);
+}
+
+/* Whatever the daemon does, the app starts within a bound and holds the quota that `lithos run` was granted. */
+static void bad_daemon(void)
+{
+    char text[LITHOS_GRANT_TEXT_MAX];
+    struct lithos_grant grant = grant_of("54-62");
+    CHECK_EQ(lithos_grant_format(&grant, text, sizeof text), 0);
+    setenv("LITHOS_GRANT", text, 1);
+    daemon_starts((enum manner)atoi(getenv("MANNER")), "9-16");
+    tenant_starts();
+    launch();
+    CHECK(masked_with("54-62"));
+    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+}
+
+static void test_bad_daemons(void **state)
+{
+    (void)state;
+    for (int manner = SILENT; manner <= TORN; manner++) {
+        char number[8];
+        snprintf(number, sizeof number, "%d", manner);
+        setenv("MANNER", number, 1);
+        assert_int_equal(in_child(bad_daemon, NULL, 0), 0);
+    }
+}
+
+static void bad_grant_text(void)
+{
+    setenv("LITHOS_SOCKET", "/nonexistent/sock", 1);
+    setenv("LITHOS_GRANT", "GPU-a0a0;", 1);
+    tenant_starts();
+    launch();
+    CHECK(!stub->last_masked);
+    CHECK_EQ(home->counters[LITHOS_COUNTER_UNMASKED], 1);
+}
+
+static void bad_tenant_text(void)
+{
+    load_stub();
+    setenv("LITHOS_TENANT", "nonsense", 1);
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CHECK_EQ(stub->subscriptions, 0);
+}
+
+static void test_bad_environment(void **state)
+{
+    (void)state;
+    char said[4096];
+    assert_int_equal(in_child(bad_grant_text, said, sizeof said), 0);
+    assert_non_null(strstr(said, "LITHOS_GRANT cannot be read"));
+    unsetenv("LITHOS_GRANT");
+    assert_int_equal(in_child(bad_tenant_text, said, sizeof said), 0);
+    assert_non_null(strstr(said, "LITHOS_TENANT is not of the form"));
+}
+
+/* ---- forks and threads ---- */
+
+static void forks(void)
+{
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    launch();
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(10);
+        CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 0); /* memory of its own */
+        CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);            /* attaches by itself */
+        launch();
+        CHECK(masked_with("9-16"));
+        CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+        _exit(0);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    CHECK_EQ(status, 0);
+    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+    CHECK_EQ(atomic_load(&fake.attached), 2);
+    launch();
+    CHECK(masked_with("9-16"));
+    daemon_dies();
+}
+
+static void test_forks(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(forks, NULL, 0), 0);
+}
+
+static _Atomic int publishing;
+
+static void *publish_on_and_on(void *unused)
+{
+    struct lithos_grant grant = grant_of("9-16");
+    while (atomic_load(&publishing)) {
+        grant.epoch++;
+        lithos_tpcset_parse(grant.epoch & 1 ? "0-3" : "9-16", &grant.gpus[0].own);
+        lithos_arena_publish(fake.arena, &grant);
+    }
+    return unused;
+}
+
+static _Atomic int odd_masks, masks;
+
+static void mask_seen(const struct lithos_tpcset *set, int masked)
+{
+    char text[LITHOS_TPCSET_TEXT_MAX];
+    lithos_tpcset_format(set, text);
+    masks++;
+    if (!masked || (strcmp(text, "0-3") != 0 && strcmp(text, "9-16") != 0))
+        odd_masks++;
+}
+
+static void *launch_on_and_on(void *unused)
+{
+    for (int i = 0; i < 3000; i++)
+        launch();
+    return unused;
+}
+
+/* Live changes under many launching threads: each QMD gets one grant or the other, never a mixture. */
+static void races(void)
+{
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    stub->on_mask = mask_seen;
+    pthread_t publisher, threads[4];
+    atomic_store(&publishing, 1);
+    CHECK(!pthread_create(&publisher, NULL, publish_on_and_on, NULL));
+    for (int i = 0; i < 4; i++)
+        CHECK(!pthread_create(&threads[i], NULL, launch_on_and_on, NULL));
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    atomic_store(&publishing, 0);
+    pthread_join(publisher, NULL);
+    CHECK_EQ(masks, 12000);
+    CHECK_EQ(odd_masks, 0);
+    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 12000);
+    CHECK_EQ(home->counters[LITHOS_COUNTER_ESCAPED], 0);
+    daemon_dies();
+}
+
+static void test_races(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(races, NULL, 0), 0);
+}
+
+/* A program that never calls CUDA gets neither thread nor connection. */
+static void idle(void)
+{
+    daemon_starts(GOOD, "9-16");
+    setenv("LITHOS_TENANT", "42:07070707070707070707070707070707", 1);
+    load_with(STUB_PATH);
+    usleep(50000);
+    CHECK_EQ(atomic_load(&fake.attached), 0);
+    daemon_dies();
+}
+
+static void test_idle(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(idle, NULL, 0), 0);
+}
+
+/* ---- the grant as text ---- */
+
+static void test_grant_text(void **state)
+{
+    (void)state;
+    char text[LITHOS_GRANT_TEXT_MAX];
+    struct lithos_grant grant = grant_of("0-3,54-62"), back;
+    grant.gpu_count = LITHOS_MAX_GPUS;
+    for (unsigned i = 1; i < LITHOS_MAX_GPUS; i++) {
+        grant.gpus[i] = grant.gpus[0];
+        memset(grant.gpus[i].uuid, (int)i, LITHOS_UUID_BYTES);
+    }
+    grant.epoch = 0;
+    assert_int_equal(lithos_grant_format(&grant, text, sizeof text), 0);
+    assert_int_equal(lithos_grant_parse(text, &back), 0);
+    assert_memory_equal(&grant, &back, sizeof grant);
+    assert_int_equal(lithos_grant_format(&grant, text, 20), -ENOSPC);
+    static const char *const bad[] = {
+        "",
+        ";",
+        "GPU-00000000-0000-0000-0000-000000000001",
+        "GPU-00000000-0000-0000-0000-000000000001/0-3/0-3/2/9",
+        "GPU-00000000-0000-0000-0000-000000000001/0-3/0-3/2/9/8/1",
+        "GPU-00000000-0000-0000-0000-000000000001/-/0-3/2/9/8",
+        "GPU-00000000-0000-0000-0000-000000000001/5/0-3/2/9/8",
+        "GPU-00000000-0000-0000-0000-000000000001/0-3/0-3/-2/9/8",
+        "GPU-00000000-0000-0000-0000-000000000001/0-3/0-3/2/9/99999",
+        "GPU-00000000-0000-0000-0000-000000000001/0-3/0-3/2/9/8;",
+        "GPU-00000000-0000-0000-0000-00000000000/0-3/0-3/2/9/8",
+    };
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(bad); i++)
+        if (lithos_grant_parse(bad[i], &back) != -EINVAL)
+            fail_msg("taken: %s", bad[i]);
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    unsetenv("LITHOS_TENANT");
+    unsetenv("LITHOS_GRANT");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attaches),    cmocka_unit_test(test_daemon_comes_back),
+        cmocka_unit_test(test_bad_daemons), cmocka_unit_test(test_bad_environment),
+        cmocka_unit_test(test_forks),       cmocka_unit_test(test_races),
+        cmocka_unit_test(test_idle),        cmocka_unit_test(test_grant_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
