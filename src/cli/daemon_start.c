@@ -210,6 +210,7 @@ int lithos_client_start_daemon(const char *path, const char *mps, int *ret_sock)
 {
     struct start s;
     bool ended = false;
+    off_t logged = 0;
     pid_t pid = -1;
     int r = prepare(path, mps, &s), lock = r < 0 ? r : lock_start(&s);
 
@@ -218,7 +219,7 @@ int lithos_client_start_daemon(const char *path, const char *mps, int *ret_sock)
     r = lithos_socket_connect(path, LITHOS_NSEC_PER_SEC, ret_sock); /* somebody else may have started it */
     if (r == 0)
         goto out;
-    off_t logged = log_size(s.log);
+    logged = log_size(s.log);
     r = spawn(&s, &pid);
     if (r < 0)
         goto out;

@@ -1,6 +1,7 @@
 #include "cli/demo_report.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -38,8 +39,7 @@ static void add_row(struct lithos_table *t, const struct lithos_demo_report *rep
         lithos_table_cell(t, "%s%.1f", least, r->hp_p50_us);
         lithos_table_cell(t, "%s%.1f", least, r->hp_p99_us);
         lithos_table_cell(t, "%s%.2f", least, over(r->hp_p99_us, alone_p99_us(report)));
-        lithos_table_cell(t, "%llu of %llu", (unsigned long long)r->hp_served,
-                          (unsigned long long)(r->hp_served + r->hp_unserved));
+        lithos_table_cell(t, "%" PRIu64 " of %" PRIu64, r->hp_served, r->hp_served + r->hp_unserved);
     } else {
         for (int i = 0; i < 4; i++)
             lithos_table_cell(t, "%s", "-");

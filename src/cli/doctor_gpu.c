@@ -122,19 +122,16 @@ static void report_hook(struct lithos_doctor *d, const json_t *gpu, const char *
     const char *qmd = lithos_json_string(gpu, "qmd"), *why = lithos_json_string(gpu, "hook_why");
 
     if (lithos_json_true(gpu, "hook"))
-        lithos_doctor_report(d, LITHOS_FINDING_OK, what, NULL,
-                             "queue descriptors %s are seen and masked: tenants are held to "
-                             "TPCs of their own",
-                             *qmd ? qmd : "(version not told)");
+        lithos_doctor_report(
+            d, LITHOS_FINDING_OK, what, NULL,
+            "queue descriptors %s are seen and masked: tenants are held to TPCs of their own",
+            *qmd ? qmd : "(version not told)");
     else
         lithos_doctor_report(
             d, LITHOS_FINDING_WARN, what,
-            "quotas are held as numbers of SMs by MPS (coarse); LITHOS_UNTESTED_GPU=1 tries layouts not "
-            "proved on a card",
-            "the queue descriptor hook cannot be used%s%s%s%s", *qmd ? " (descriptors " : "", qmd,
-            *qmd ? ")" : "", *why ? "" : "");
-    if (*why && !lithos_json_true(gpu, "hook"))
-        lithos_doctor_report(d, LITHOS_FINDING_WARN, what, NULL, "because: %s", why);
+            "quotas are held as numbers of SMs by MPS (coarse); LITHOS_UNTESTED_GPU=1 tries layouts "
+            "not proved on a card",
+            "launches cannot be confined to TPCs: %s", *why ? why : "the probe does not say why");
 }
 
 static void report_topology(struct lithos_doctor *d, const json_t *gpu, const char *what)
