@@ -169,8 +169,9 @@ struct vgpu_op {
             const CUdeviceptr *globals;
             uint8_t *params; /* freed with the op */
             uint32_t grid[3], block[3], cluster[3], shared_dynamic;
-            uint32_t qmd_grid[3]; /* blocks that the QMD, after the hook, asks for */
-            uint16_t *placement;  /* SM of each block, UINT16_MAX = never placed */
+            /* What the QMD asks for after the hook: clusters (blocks when there are none), blocks a cluster. */
+            uint32_t qmd_grid[3], qmd_cluster[3];
+            uint16_t *placement; /* SM of each block, UINT16_MAX = never placed */
             uint64_t placement_blocks;
             struct lithos_tpcset mask;
             bool masked;

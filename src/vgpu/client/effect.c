@@ -46,14 +46,25 @@ static CUresult result_of(int r)
     }
 }
 
+/* Block i as the server counts: cluster by cluster, x fastest among clusters and within one. */
+static void block_index(const struct vgpu_op *op, uint64_t i, uint32_t ret_ctaid[3])
+{
+    const uint32_t *g = op->launch.qmd_grid, *c = op->launch.qmd_cluster;
+    uint64_t of_cluster = (uint64_t)c[0] * c[1] * c[2];
+    uint64_t cluster = i / of_cluster;
+    uint32_t within = (uint32_t)(i % of_cluster);
+    ret_ctaid[0] = (uint32_t)(cluster % g[0]) * c[0] + within % c[0];
+    ret_ctaid[1] = (uint32_t)(cluster / g[0] % g[1]) * c[1] + within / c[0] % c[1];
+    ret_ctaid[2] = (uint32_t)(cluster / ((uint64_t)g[0] * g[1])) * c[2] + within / (c[0] * c[1]);
+}
+
 static int run_blocks(struct vgpu_op *op, struct ptx_launch *launch)
 {
-    const uint32_t *g = op->launch.qmd_grid;
     for (uint64_t i = 0; i < op->launch.placement_blocks; i++) {
+        uint32_t ctaid[3];
         if (op->launch.placement[i] == NEVER)
             continue;
-        uint32_t ctaid[3] = {(uint32_t)(i % g[0]), (uint32_t)(i / g[0] % g[1]),
-                             (uint32_t)(i / ((uint64_t)g[0] * g[1]))};
+        block_index(op, i, ctaid);
         int r = ptx_run_block(op->launch.entry, launch, ctaid, op->launch.placement[i]);
         if (r)
             return r;

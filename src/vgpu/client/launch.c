@@ -10,7 +10,8 @@
 #define MEMSET_THREADS 256u
 #define PORTABLE_CLUSTER 8u
 #define MAX_CLUSTER 16u
-#define MAX_PLACED (64u << 20) /* blocks of an interpreted launch */
+#define MAX_PLACED \
+    (1u << 24) /* blocks of an interpreted launch: the server tells where no more of them ran */
 
 /* The generation's own layout, as its driver would build. */
 static const struct lithos_qmd_layout *layout_of(const struct vgpu_card *card)
@@ -228,7 +229,7 @@ CUresult vgpu_memset_prepare(struct CUstream_st *stream, CUdeviceptr dst, uint32
 
 static CUresult make_placement(struct vgpu_op *op)
 {
-    uint64_t blocks = product(op->launch.qmd_grid);
+    uint64_t blocks = product(op->launch.qmd_grid) * product(op->launch.qmd_cluster);
     if (blocks > MAX_PLACED) {
         lithos_warning("virtual GPU: kernel %s: %llu blocks are too many to interpret",
                        op->launch.entry->name, (unsigned long long)blocks);
@@ -258,9 +259,11 @@ static CUresult read_back(struct vgpu_op *op)
     }
     if (op->kind != VGPU_OP_LAUNCH || op->launch.entry->timing_only)
         return CUDA_SUCCESS;
-    for (int i = 0; i < 3; i++)
-        op->launch.qmd_grid[i] =
-            view.grid[i] * (view.type == LITHOS_QMD_TYPE_CLUSTERS ? LITHOS_MAX(view.cluster[i], 1u) : 1);
+    for (int i = 0; i < 3; i++) {
+        op->launch.qmd_grid[i] = view.grid[i];
+        op->launch.qmd_cluster[i] =
+            view.type == LITHOS_QMD_TYPE_CLUSTERS ? LITHOS_MAX(view.cluster[i], 1u) : 1;
+    }
     op->launch.masked = view.masked;
     op->launch.mask = view.tpcs;
     return make_placement(op);

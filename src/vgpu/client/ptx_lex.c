@@ -8,6 +8,14 @@
 
 static const char marker[] = "lithos-vgpu: timing-only";
 
+/* The comment says that and nothing before it: a text that only speaks of it does not mean it. */
+static bool is_marker(const char *p, const char *eol)
+{
+    while (p < eol && isspace((unsigned char)*p))
+        p++;
+    return (size_t)(eol - p) >= sizeof marker - 1 && !memcmp(p, marker, sizeof marker - 1);
+}
+
 static void skip_blank(struct ptx_lexer *lx)
 {
     while (lx->p < lx->end) {
@@ -19,7 +27,7 @@ static void skip_blank(struct ptx_lexer *lx)
         } else if (lx->end - lx->p >= 2 && lx->p[0] == '/' && lx->p[1] == '/') {
             const char *eol = memchr(lx->p, '\n', (size_t)(lx->end - lx->p));
             eol = eol ? eol : lx->end;
-            lx->timing_only |= memmem(lx->p, (size_t)(eol - lx->p), marker, sizeof marker - 1) != NULL;
+            lx->timing_only |= is_marker(lx->p + 2, eol);
             lx->p = eol;
         } else if (lx->end - lx->p >= 2 && lx->p[0] == '/' && lx->p[1] == '*') {
             const char *close = memmem(lx->p + 2, (size_t)(lx->end - lx->p - 2), "*/", 2);

@@ -441,6 +441,7 @@ static int parse_body(struct ptx_parser *ps)
             scopes[depth++] = ps->symbol_count;
             ptx_next(&ps->lx);
         } else if (ptx_is(ps, '}')) {
+            ps->lx.timing_only = false; /* said in a body, it says nothing of the next entry */
             ptx_next(&ps->lx);
             if (!depth)
                 return 0;
@@ -493,7 +494,6 @@ static int parse_entry(struct ptx_parser *ps)
     e->registers = ptx_estimate_registers(e, ps->reg_bytes);
     ps->symbol_count = outer;
     ps->entry = NULL;
-    ps->lx.timing_only = false; /* a comment in a body says nothing of the next entry */
     return 0;
 }
 
