@@ -28,7 +28,9 @@ struct lithos_block_cost {
     uint64_t alone_ns;   /* with no other block in the SM */
     uint32_t share_ppm;  /* of the SM's throughput, meanwhile */
     uint32_t spread_ppm; /* a block takes alone_ns * (1 +- spread), by a hash of launch and block */
-    uint32_t group;      /* blocks that start at once in an SM are timed together, this many at most; >= 1 */
+    uint32_t
+        stagger_ppm; /* groups that fill an SM together end this much before to after their mean, one by one */
+    uint32_t group;  /* blocks that start at once in an SM are timed together, this many at most; >= 1 */
 };
 
 struct lithos_model_kernel {

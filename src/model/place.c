@@ -153,6 +153,14 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
+/* nth of `of` groups that come to an SM at once. A card serves them oldest first, so that they end one after another
+ * and not all together, and go on so in the waves that follow: here the first ones have less to do, the last ones more. */
+static uint64_t staggered_ns(const struct lithos_block_cost *c, uint64_t alone_ns, uint32_t nth, uint32_t of)
+{
+    uint64_t width = mul_div(alone_ns, 2ull * c->stagger_ppm, FULL_PPM);
+    return alone_ns - width / 2 + width * (2 * nth + 1) / (2 * of);
+}
+
 static uint64_t block_alone_ns(const struct lithos_model *m, const struct launch *l)
 {
     const struct lithos_block_cost *c = &l->k.cost;
@@ -179,14 +187,15 @@ static bool tpc_held_by_others(const struct lithos_model *m, const struct domain
 }
 
 /* The SM's clock is at now. */
-static void add_group(struct lithos_model *m, struct domain *d, uint32_t sm, struct launch *l, uint32_t count)
+static void add_group(struct lithos_model *m, struct domain *d, uint32_t sm, struct launch *l, uint32_t count,
+                      uint32_t nth, uint32_t of)
 {
     struct sm *s = &d->sms[sm];
     struct lithos_model_stats *stats = &l->context->stats;
     if (d->owners_seen > 1 && tpc_held_by_others(m, d, sm, l->context->desc.owner))
         stats->blocks_beside_others += count;
     lithos_tpcset_add(&stats->tpcs, m->sm_tpc[sm]);
-    uint64_t alone_ns = block_alone_ns(m, l);
+    uint64_t alone_ns = staggered_ns(&l->k.cost, block_alone_ns(m, l), nth, of);
     lithos_assert(s->group_count < LITHOS_CARD_SM_BLOCKS_MAX);
     s->groups[s->group_count++] = (struct group){
         .launch = l,
@@ -215,9 +224,10 @@ static void add_group(struct lithos_model *m, struct domain *d, uint32_t sm, str
 static void sm_add(struct lithos_model *m, struct domain *d, uint32_t sm, struct launch *l, uint32_t count)
 {
     sm_catch_up(&d->sms[sm], domain_time(m, d));
-    while (count) {
+    uint32_t of = (count + l->k.cost.group - 1) / l->k.cost.group;
+    for (uint32_t nth = 0; nth < of; nth++) {
         uint32_t n = LITHOS_MIN(count, l->k.cost.group);
-        add_group(m, d, sm, l, n);
+        add_group(m, d, sm, l, n, nth, of);
         count -= n;
     }
     sm_retime(m, d, sm);
@@ -251,6 +261,7 @@ static uint64_t blocks_left_ns(const struct launch *l)
 {
     const struct lithos_block_cost *c = &l->k.cost;
     uint64_t least_ns = c->alone_ns - mul_div(c->alone_ns, c->spread_ppm, FULL_PPM), sms = 0;
+    least_ns -= mul_div(least_ns, c->stagger_ppm, FULL_PPM);
     for (unsigned w = 0; w < SM_WORDS; w++)
         sms += (uint64_t)__builtin_popcountll(l->sms.w[w]);
     unsigned __int128 work = (unsigned __int128)(l->k.blocks - l->placed) * least_ns * c->share_ppm;

@@ -319,7 +319,7 @@ static struct op *op_new(enum op_kind kind, uint64_t cookie)
 static int check_kernel(const struct lithos_card *card, const struct lithos_model_kernel *k)
 {
     if (!k->threads || !k->cluster_blocks || !k->cost.group || k->cost.spread_ppm > FULL_PPM ||
-        k->cost.share_ppm > FULL_PPM || k->cost.alone_ns > 1ull << 50)
+        k->cost.stagger_ppm > FULL_PPM || k->cost.share_ppm > FULL_PPM || k->cost.alone_ns > 1ull << 50)
         return -EINVAL;
     if (k->cluster_blocks > card->largest_cluster_blocks || k->blocks % k->cluster_blocks)
         return -EINVAL;
