@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -152,6 +153,16 @@ static int check_arena(int fd)
     return r;
 }
 
+/* Put other pages in the place of the home's: the memfd's, or with fd -1 zeroed ones. The kernel does it in one step, so a
+ * thread that reads or counts there meanwhile finds the old page or the new one, never none. By the system call, as a
+ * sanitizer's mmap would take it for a write to every word. */
+static int replace_home(int fd)
+{
+    int flags = MAP_FIXED | (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+    long r = syscall(SYS_mmap, &lithos_tenant_home, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, flags, fd, 0);
+    return r == -1 ? -errno : 0;
+}
+
 /* Put the daemon's pages in the place of those that are there; what was counted so far goes along. */
 static int map_arena(int fd)
 {
@@ -160,9 +171,9 @@ static int map_arena(int fd)
         return r;
     uint64_t counted[LITHOS_COUNTER_MAX];
     lithos_arena_read_counters(&lithos_tenant_home, counted);
-    if (mmap(&lithos_tenant_home, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-             0) == MAP_FAILED)
-        return -errno;
+    r = replace_home(fd);
+    if (r < 0)
+        return r;
     mprotect(&lithos_tenant_home, OWN_PART,
              PROT_READ); /* the daemon's part: a stray write of the app stops here */
     for (int i = 0; i < LITHOS_COUNTER_MAX; i++)
@@ -264,10 +275,7 @@ void lithos_tenant_forget(void)
     lithos_tenant_detach(); /* closes the child's copy: the parent's stays */
     memcpy(&tenant.apply_lock, &fresh, sizeof fresh);
     tenant.have_grant = false;
-    /* Not the parent's pages any more: zeroed ones of the child's own. */
-    void *home = mmap(&lithos_tenant_home, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    (void)home; /* fails only without memory; then the child counts into the parent's arena, which does no
-                   harm */
+    /* The parent's pages no longer; this fails only without memory, and then the child counts for its parent. */
+    replace_home(-1);
     atomic_store_explicit(&lithos_hook_seen, 0, memory_order_relaxed);
 }

@@ -6,11 +6,16 @@ target_link_options(lithos_stub_driver PRIVATE -Wl,-soname,libcuda.so.1 -Wl,-Bsy
 set_target_properties(lithos_stub_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.580.0.1
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
 
+if(LITHOS_SANITIZE)
+  set(sanitized 1)
+else()
+  set(sanitized 0)
+endif()
 foreach(t test_driver_exports test_driver_hooks)
   lithos_unit_test(${t} LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
   add_dependencies(${t} liblithos lithos_stub_driver)
   target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
-  target_compile_definitions(${t} PRIVATE LITHOS_SANITIZED=$<BOOL:${LITHOS_SANITIZE}>)
+  target_compile_definitions(${t} PRIVATE LITHOS_SANITIZED=${sanitized})
 endforeach()
 lithos_unit_test(test_driver_gate LINK lithos_driver)
 
@@ -32,3 +37,7 @@ if(LITHOS_CUDA_H)
     COMPILE_OPTIONS "-isystem;${cuda_include};-I${CMAKE_CURRENT_BINARY_DIR}/abi")
   target_compile_definitions(test_cuda_abi PRIVATE LITHOS_CUDA_H="${LITHOS_CUDA_H}")
 endif()
+
+lithos_unit_test(test_driver_probe LINK lithos_driver_probe)
+add_dependencies(test_driver_probe lithos_stub_driver)
+target_include_directories(test_driver_probe PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)

@@ -1,0 +1,3 @@
+lithos_fuzz_test(fuzz_ldcache LINK lithos_driver)
+lithos_fuzz_test(fuzz_grant_text LINK lithos_proto)
+lithos_fuzz_test(fuzz_probe_cache LINK lithos_driver_probe)
