@@ -1,0 +1,195 @@
+#include "daemon/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "proto/socket.h"
+
+#ifndef LITHOS_VERSION
+#define LITHOS_VERSION "0.1.0"
+#endif
+
+static const char usage[] =
+    "usage: lithosd [OPTION...]\n"
+    "Admits CUDA programs to the GPUs of this machine and gives each the TPCs of its quota.\n"
+    "\n"
+    "  --socket PATH         where clients reach it (default: $LITHOS_SOCKET, else /run/lithos/lithosd.sock "
+    "for root,\n"
+    "                        else $XDG_RUNTIME_DIR/lithos/lithosd.sock)\n"
+    "  --foreground          stay in the foreground (default)\n"
+    "  --background          go into the background once clients can connect; messages go to --log\n"
+    "  --mps=on|off          use, or start and mind, NVIDIA MPS, so that tenants share a GPU in space "
+    "(default: on)\n"
+    "  --state-dir DIR       where the file lies that a restarted daemon reads (default: the socket's "
+    "folder)\n"
+    "  --allow-uid UID|all   let another user's programs in (repeatable); root and this user always may\n"
+    "  --idle-exit SECONDS   end when there has been no tenant for so long\n"
+    "  --probe PATH          the program that measures the GPUs (default: lithos-probe of this "
+    "installation)\n"
+    "  --log FILE            append messages to FILE (level: LITHOS_LOG=error|warning|info|debug)\n"
+    "  --help, --version\n";
+
+enum {
+    SOCKET = 256,
+    FOREGROUND,
+    BACKGROUND,
+    MPS,
+    STATE_DIR,
+    ALLOW_UID,
+    IDLE_EXIT,
+    PROBE,
+    LOG,
+    HELP,
+    VERSION
+};
+
+static const struct option long_options[] = {
+    {"socket", required_argument, NULL, SOCKET},
+    {"foreground", no_argument, NULL, FOREGROUND},
+    {"background", no_argument, NULL, BACKGROUND},
+    {"mps", required_argument, NULL, MPS},
+    {"state-dir", required_argument, NULL, STATE_DIR},
+    {"allow-uid", required_argument, NULL, ALLOW_UID},
+    {"idle-exit", required_argument, NULL, IDLE_EXIT},
+    {"probe", required_argument, NULL, PROBE},
+    {"log", required_argument, NULL, LOG},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION},
+    {0},
+};
+
+static int copy_path(char *to, size_t size, const char *option, const char *path)
+{
+    if (!*path || strlen(path) >= size) {
+        lithos_error("--%s %s: %s", option, path, *path ? "the path is too long" : "the path is empty");
+        return -EINVAL;
+    }
+    memcpy(to, path, strlen(path) + 1);
+    return 0;
+}
+
+static int parse_number(const char *option, const char *text, unsigned long max, unsigned long *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || v > max) {
+        lithos_error("--%s %s: must be a whole number from 0 to %lu", option, text, max);
+        return -EINVAL;
+    }
+    *ret = v;
+    return 0;
+}
+
+static int allow_uid(struct lithosd_options *o, const char *text)
+{
+    unsigned long uid;
+    if (!strcmp(text, "all")) {
+        o->allow_all = true;
+        return 0;
+    }
+    if (o->uid_count == LITHOSD_UIDS_MAX) {
+        lithos_error("--allow-uid: at most %u users; `--allow-uid all` lets everyone in", LITHOSD_UIDS_MAX);
+        return -EINVAL;
+    }
+    int r = parse_number("allow-uid", text, UINT32_MAX - 1, &uid);
+    if (r == 0)
+        o->uids[o->uid_count++] = (uid_t)uid;
+    return r;
+}
+
+static int parse_mps(struct lithosd_options *o, const char *text)
+{
+    o->mps = !strcmp(text, "on");
+    if (o->mps || !strcmp(text, "off"))
+        return 0;
+    lithos_error("--mps=%s: must be on or off", text);
+    return -EINVAL;
+}
+
+static int parse_one(int c, struct lithosd_options *o)
+{
+    unsigned long seconds;
+    int r;
+    switch (c) {
+    case SOCKET:
+        return copy_path(o->socket, sizeof o->socket, "socket", optarg);
+    case FOREGROUND:
+    case BACKGROUND:
+        o->background = c == BACKGROUND;
+        return 0;
+    case MPS:
+        return parse_mps(o, optarg);
+    case STATE_DIR:
+        return copy_path(o->state_dir, sizeof o->state_dir, "state-dir", optarg);
+    case ALLOW_UID:
+        return allow_uid(o, optarg);
+    case IDLE_EXIT:
+        r = parse_number("idle-exit", optarg, 1000000, &seconds);
+        if (r == 0)
+            o->idle_exit_ns = LITHOS_MAX(seconds * LITHOS_NSEC_PER_SEC, 1ull);
+        return r;
+    case PROBE:
+        return copy_path(o->probe, sizeof o->probe, "probe", optarg);
+    case LOG:
+        o->log = optarg;
+        return 0;
+    case HELP:
+        fputs(usage, stdout);
+        return 1;
+    case VERSION:
+        puts("lithosd " LITHOS_VERSION);
+        return 1;
+    default:
+        lithos_error("see `lithosd --help`");
+        return -EINVAL;
+    }
+}
+
+static int fill_defaults(struct lithosd_options *o)
+{
+    char folder[PATH_MAX];
+    int r = 0;
+    if (!o->socket[0]) {
+        r = lithos_socket_path(o->socket, sizeof o->socket);
+        if (r < 0)
+            lithos_error(
+                "the socket's path is too long: LITHOS_SOCKET or --socket must have at most 107 characters");
+    }
+    if (r == 0 && !o->state_dir[0]) {
+        snprintf(folder, sizeof folder, "%s", o->socket);
+        snprintf(o->state_dir, sizeof o->state_dir, "%s", dirname(folder));
+    }
+    if (r == 0 && !o->probe[0]) {
+        r = lithos_program_dir(folder, sizeof folder);
+        if (r == 0 && strlen(folder) + 40 < sizeof o->probe)
+            snprintf(o->probe, sizeof o->probe, "%.4000s/../libexec/lithos/lithos-probe", folder);
+        else
+            lithos_error("cannot tell where this program lies: use --probe");
+    }
+    return r;
+}
+
+int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_options)
+{
+    struct lithosd_options o = {.mps = true};
+    int c, r = 0;
+    optind = 1;
+    while (r == 0 && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+        r = parse_one(c, &o);
+    if (r == 0 && optind < argc) {
+        lithos_error("%s: lithosd takes no arguments; see `lithosd --help`", argv[optind]);
+        r = -EINVAL;
+    }
+    if (r == 0)
+        r = fill_defaults(&o);
+    if (r == 0)
+        *ret_options = o;
+    return r;
+}
