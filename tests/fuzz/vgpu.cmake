@@ -1,0 +1,1 @@
+lithos_fuzz_test(fuzz_ptx LINK lithos_vgpu_ptx)
