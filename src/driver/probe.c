@@ -86,6 +86,7 @@ static struct {
     bool masked;    /* write the mask */
     bool allow_unproved;
     struct lithos_tpcset mask;
+    unsigned mask_bits; /* that the layout's mask has */
     int cc_major, cc_minor;
     int seen;   /* QMDs in this census */
     int result; /* of the last */
@@ -111,8 +112,14 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     if (seen.result < 0)
         return;
     snprintf(seen.layout, sizeof seen.layout, "%s", lithos_qmd_layout_name(layout));
-    if (seen.masked)
+    if (!seen.masked)
+        return;
+    seen.result = lithos_qmd_set_tpcs(layout, qmd, &seen.mask);
+    if (seen.result == -ERANGE) { /* a layout whose mask has 64 bits */
+        seen.mask_bits = 64;
+        seen.mask.w[1] = 0;
         seen.result = lithos_qmd_set_tpcs(layout, qmd, &seen.mask);
+    }
 }
 
 /* ---- opening ---- */
@@ -290,7 +297,7 @@ static int census(struct bench *b, unsigned without, const struct manner *how)
     CUresult r = cu.mem_set(b->info, 0, LITHOS_CENSUS_SLOTS);
     seen.in_census = true;
     if (r == CUDA_SUCCESS)
-        r = cu.launch(b->kernel, (unsigned)b->gpu->sm_count * how->blocks_per_sm, 1, 1, 32, 1, 1,
+        r = cu.launch(b->kernel, (unsigned)b->gpu->sm_count * how->blocks_per_sm, 1, 1, 1, 1, 1,
                       how->all_shared ? (unsigned)b->shared_bytes : 0, NULL, params, NULL);
     seen.in_census = false;
     if (r == CUDA_SUCCESS)
@@ -355,7 +362,8 @@ static int probe_bit(struct bench *b, unsigned bit, uint32_t sms_per_tpc)
 static int probe_bits(struct bench *b, struct lithos_topology *t)
 {
     t->valid = (struct lithos_tpcset){{0, 0}};
-    for (unsigned bit = 0; bit < LITHOS_TPC_BITS; bit++) {
+    seen.mask_bits = LITHOS_TPC_BITS;
+    for (unsigned bit = 0; bit < seen.mask_bits; bit++) {
         int r = probe_bit(b, bit, t->sms_per_tpc);
         if (r < 0)
             return r;

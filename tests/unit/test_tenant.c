@@ -29,7 +29,7 @@
 
 #ifdef __SANITIZE_THREAD__
 /* test_forks starts a thread in the child of a process that has some, as DataLoader workers do. */
-const char *__tsan_default_options(void);
+LITHOS_EXPORT const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "die_after_fork=0";
