@@ -298,7 +298,7 @@ uint64_t place_bound_ns(const struct lithos_model *m, struct launch *l)
 static void spread_blocks(const struct lithos_model *m, const struct domain *d, const struct launch *l,
                           const struct smset *allowed, uint32_t *give)
 {
-    uint32_t room[LITHOS_CARD_SMS_MAX], load[LITHOS_CARD_SMS_MAX];
+    uint32_t room[LITHOS_CARD_SMS_MAX] = {0}, load[LITHOS_CARD_SMS_MAX] = {0};
     uint64_t total = 0, pending = l->k.blocks - l->placed;
     for (uint32_t i = 0; i < m->sm_count; i++) {
         give[i] = 0;

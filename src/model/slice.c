@@ -34,13 +34,13 @@ static struct domain *next_active(const struct lithos_model *m, struct domain *f
 {
     if (!m->domains)
         return NULL;
-    struct domain *start = from ? from : m->domains, *d = start->next;
-    for (;; d = d->next) {
+    struct domain *last = from ? from : m->domains, *d = last;
+    do {
+        d = d->next;
         if (d != from && d->active)
             return d;
-        if (d == start)
-            return NULL;
-    }
+    } while (d != last);
+    return NULL;
 }
 
 static void freeze(struct lithos_model *m, struct domain *d)

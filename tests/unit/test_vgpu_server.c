@@ -226,15 +226,65 @@ static void test_end_of_a_process_frees_the_card(void **state)
     start(f, (const char *const[]){"--card", "h200", NULL});
     int fd = client(f, 5), other = client(f, 5);
     union reply r;
-    launch(fd, 1, "lithos_fma", 84480, 2000000, NULL); /* 1.5 s */
+    launch(fd, 1, "lithos_fma", 84480, 20000000, NULL); /* 15 s */
     usleep(50000);
     launch(other, 2, "lithos_null", 1, 0, NULL);
     assert_true(silent(other, 200)); /* behind the other's blocks */
     close(fd);
     uint64_t before = lithos_now_ns();
     expect_done(other, 2, &r);
-    assert_true(lithos_now_ns() - before < 100 * LITHOS_NSEC_PER_MSEC);
+    assert_true(lithos_now_ns() - before < LITHOS_NSEC_PER_SEC);
     close(other);
+    json_decref(stop(f));
+}
+
+static void test_report_while_running(void **state)
+{
+    struct fixture *f = *state;
+    start(f, (const char *const[]){"--card", "a100", "--card", "h200", "--scale", "2", NULL});
+    int fd = client(f, 0);
+    struct vgpu_copy copy = {.op = 1, .stream = 1, .bytes = 4096};
+    send_msg(fd, &copy, VGPU_COPY, sizeof copy);
+    union reply r;
+    expect_done(fd, 1, &r);
+    assert_int_equal(access(f->stats, F_OK), -1);
+    kill(f->server, SIGUSR1);
+    json_t *report = NULL;
+    for (unsigned i = 0; i < 200 && !report; i++) {
+        usleep(10000);
+        report = json_load_file(f->stats, 0, NULL); /* replaced in one step: whole or not there */
+    }
+    assert_non_null(report);
+    const json_t *c = json_array_get(json_object_get(report, "clients"), 0);
+    assert_true(json_is_true(json_object_get(c, "alive")));
+    assert_int_equal(number(c, "pid"), getpid());
+    assert_int_equal(number(usage_of(report, 0, 0), "copy_bytes"), 4096);
+    assert_int_equal(number(usage_of(report, 0, 1), "copies"), 0);
+    json_decref(report);
+    close(fd);
+    json_decref(stop(f));
+}
+
+/* More ops than the server takes at once: the sender waits, nothing is lost, the order holds. */
+static void test_flood(void **state)
+{
+    struct fixture *f = *state;
+    start(f, (const char *const[]){"--card", "h200", NULL});
+    int fd = client(f, 0);
+    const uint64_t ops = 20000;
+    pid_t sender = fork();
+    assert_true(sender >= 0);
+    if (!sender) {
+        for (uint64_t op = 1; op <= ops; op++)
+            launch(fd, op, "lithos_null", 1, 0, NULL);
+        _exit(0);
+    }
+    union reply r;
+    usleep(200000); /* nobody reads: the server keeps what it has to say */
+    for (uint64_t op = 1; op <= ops; op++)
+        expect_done(fd, op, &r);
+    assert_int_equal(waitpid(sender, NULL, 0), sender);
+    close(fd);
     json_decref(stop(f));
 }
 
@@ -346,6 +396,8 @@ int main(void)
         TEST(test_hangs_as_a_card_does),
         TEST(test_end_of_a_process_frees_the_card),
         TEST(test_marks_across_cards),
+        TEST(test_report_while_running),
+        TEST(test_flood),
         TEST(test_bad_clients_are_cut_off),
         TEST(test_command),
     };

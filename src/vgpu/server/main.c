@@ -133,7 +133,8 @@ static void make_uuid(uint8_t uuid[16], const char *name, unsigned index)
     uint64_t h = 0xcbf29ce484222325ull;
     for (const char *p = name; *p; p++)
         h = (h ^ (uint8_t)*p) * 0x100000001b3ull;
-    memcpy(uuid, "LithVGPU", 8);
+    static const uint8_t tag[8] = {'L', 'i', 't', 'h', 'V', 'G', 'P', 'U'};
+    memcpy(uuid, tag, sizeof tag);
     for (unsigned i = 0; i < 7; i++)
         uuid[8 + i] = (uint8_t)(h >> (8 * i));
     uuid[15] = (uint8_t)index;
