@@ -226,6 +226,7 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
                 LITHOS_MAX(due_ns, now_ns); /* what piled up before the measurement is not its business */
             if (now_ns >= warm_ns && sample_gate_open(&s->o)) {
                 g->begin_ns = due_ns;
+                random = s->seed; /* the same arrivals whatever the warm-up took */
                 if (s->o.seconds > 0)
                     g->end_ns = due_ns + (uint64_t)(s->o.seconds * s->o.time_scale * 1e9);
             }
@@ -245,9 +246,10 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
         due_ns += next_gap_ns(s, &random);
     }
     uint64_t now_ns = lithos_now_ns();
-    g->end_ns = LITHOS_MIN(g->end_ns, now_ns);
+    if (sample_stop)
+        g->end_ns = LITHOS_MIN(g->end_ns, now_ns);
     for (; g->begin_ns && due_ns < g->end_ns; due_ns += next_gap_ns(s, &random), g->unserved++)
-        add_sample(g, (double)(now_ns - due_ns) / 1e3);
+        add_sample(g, now_ns > due_ns ? (double)(now_ns - due_ns) / 1e3 : 0);
     CU(cuMemFree, out);
 }
 
