@@ -1,0 +1,4 @@
+# The whole stack on the virtual GPU.
+lithos_e2e_test(tenancy tenancy.py TIMEOUT 240)
+lithos_e2e_test(badinput badinput.py TIMEOUT 240)
+lithos_e2e_test(chaos chaos.py --events 200 --seed 1 TIMEOUT 400)
