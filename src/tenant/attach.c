@@ -245,7 +245,7 @@ int lithos_tenant_attach(void)
     int r = connect_and_map(lithos_now_ns() + ATTACH_BUDGET_NS);
     if (r < 0) {
         lithos_log_once(LITHOS_LOG_WARNING,
-                        "cannot attach to lithosd (%s): going on with the quota of `lithos run`",
+                        "cannot attach to lithosd (%s): going on with the quota it gave before",
                         strerror(-r));
         apply_fallback();
         return r;

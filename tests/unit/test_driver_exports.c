@@ -88,7 +88,10 @@ static struct image map_library(void)
         if (s[n].sh_type == SHT_DYNAMIC)
             i.dynamic = &s[n];
     }
-    assert_true(i.dynsym && i.dynamic);
+    if (!i.dynsym || !i.dynstr || !i.dynamic) {
+        fprintf(stderr, "%s: no dynamic symbols\n", LIBLITHOS_PATH);
+        exit(1);
+    }
     return i;
 }
 

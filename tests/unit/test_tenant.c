@@ -273,7 +273,9 @@ static void bad_daemon(void)
     struct lithos_grant grant = grant_of("54-62");
     CHECK_EQ(lithos_grant_format(&grant, text, sizeof text), 0);
     setenv("LITHOS_GRANT", text, 1);
-    daemon_starts((enum manner)atoi(getenv("MANNER")), "9-16");
+    const char *manner = getenv("MANNER");
+    CHECK(manner);
+    daemon_starts((enum manner)atoi(manner), "9-16");
     tenant_starts();
     launch();
     CHECK(masked_with("54-62"));
