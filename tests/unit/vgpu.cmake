@@ -1,1 +1,4 @@
 lithos_unit_test(test_ptx LINK lithos_vgpu_ptx)
+# The library is loaded as a program does it, from the build tree.
+lithos_unit_test(test_vgpu_client unit/stub/vgpu_server.c LINK lithos_hw)
+add_dependencies(test_vgpu_client lithos_vgpu_cuda)
