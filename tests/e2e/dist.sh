@@ -28,7 +28,8 @@ while read -r file; do
     relative=${file#"$root/"}
     needs=$(readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
     case $relative in
-    lib/*) allowed='libc.so.6 ld-linux-x86-64.so.2' ;;
+    lib/lithos/vgpu/*) allowed='libc.so.6 libm.so.6 ld-linux-x86-64.so.2' ;;
+    lib/*) allowed='libc.so.6 ld-linux-x86-64.so.2' ;; # in everybody's process: nothing but libc
     *) allowed='libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 ld-linux-x86-64.so.2' ;;
     esac
     for library in $needs; do

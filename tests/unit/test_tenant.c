@@ -286,7 +286,7 @@ static void test_bad_daemons(void **state)
 {
     (void)state;
     for (int manner = SILENT; manner <= TORN; manner++) {
-        char number[8];
+        char number[16];
         snprintf(number, sizeof number, "%d", manner);
         setenv("MANNER", number, 1);
         assert_int_equal(in_child(bad_daemon, NULL, 0), 0);
