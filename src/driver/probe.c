@@ -26,6 +26,9 @@
     X(ctx_release, cuDevicePrimaryCtxRelease_v2, (CUdevice))                                                \
     X(ctx_set, cuCtxSetCurrent, (CUcontext))                                                                \
     X(ctx_sync, cuCtxSynchronize, (void))                                                                   \
+    X(priority_range, cuCtxGetStreamPriorityRange, (int *, int *))                                          \
+    X(stream_create, cuStreamCreateWithPriority, (CUstream *, unsigned, int))                               \
+    X(stream_destroy, cuStreamDestroy_v2, (CUstream))                                                       \
     X(module_load, cuModuleLoadData, (CUmodule *, const void *))                                            \
     X(module_unload, cuModuleUnload, (CUmodule))                                                            \
     X(module_function, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))                         \
@@ -225,11 +228,14 @@ struct bench {
     CUmodule module;
     CUfunction kernel;
     CUdeviceptr info;
+    CUstream stream;  /* of the highest priority: what neighbours have waiting does not go first */
     int shared_bytes; /* most that a block may ask for: then one block an SM */
 };
 
 static void bench_finish(struct bench *b)
 {
+    if (b->stream)
+        cu.stream_destroy(b->stream);
     if (b->info)
         cu.mem_free(b->info);
     if (b->module)
@@ -263,6 +269,10 @@ static int bench_init(struct bench *b, struct lithos_probe_gpu *gpu)
         step = "cuMemAlloc";
         r = cu.mem_alloc(&b->info, LITHOS_CENSUS_SLOTS * sizeof(uint32_t));
     }
+    int least, greatest;
+    if (r == CUDA_SUCCESS && (cu.priority_range(&least, &greatest) != CUDA_SUCCESS ||
+                              cu.stream_create(&b->stream, CU_STREAM_NON_BLOCKING, greatest) != CUDA_SUCCESS))
+        b->stream = NULL; /* does without */
     if (r == CUDA_SUCCESS)
         return 0;
     fail(gpu->error, 0, "%s fails on %s with %s", step, gpu->uuid_text, result_name(r));
@@ -295,10 +305,12 @@ static int census(struct bench *b, unsigned without, const struct manner *how)
     seen.cc_major = b->gpu->cc_major;
     seen.cc_minor = b->gpu->cc_minor;
     CUresult r = cu.mem_set(b->info, 0, LITHOS_CENSUS_SLOTS);
+    if (r == CUDA_SUCCESS)
+        r = cu.ctx_sync(); /* the launch's stream does not wait for the memset's */
     seen.in_census = true;
     if (r == CUDA_SUCCESS)
         r = cu.launch(b->kernel, (unsigned)b->gpu->sm_count * how->blocks_per_sm, 1, 1, 1, 1, 1,
-                      how->all_shared ? (unsigned)b->shared_bytes : 0, NULL, params, NULL);
+                      how->all_shared ? (unsigned)b->shared_bytes : 0, b->stream, params, NULL);
     seen.in_census = false;
     if (r == CUDA_SUCCESS)
         r = cu.ctx_sync();
