@@ -362,6 +362,39 @@ static void test_command(void **state)
     assert_int_equal(WEXITSTATUS(status), 127);
 }
 
+/* A signal goes to the command, whose end is the server's; a socket that another server holds is not taken. */
+static void test_command_is_told(void **state)
+{
+    struct fixture *f = *state;
+    int out[2], status;
+    assert_int_equal(pipe(out), 0);
+    f->server = fork();
+    assert_true(f->server >= 0);
+    if (!f->server) {
+        dup2(out[1], 1);
+        close(out[0]);
+        close(out[1]);
+        execl(LITHOS_BINARY_DIR "/libexec/lithos/lithos-vgpud", "lithos-vgpud", "--socket", f->socket, "--",
+              "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done", NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    char up[8] = "";
+    assert_true(read(out[0], up, sizeof up) == 3);
+    close(out[0]);
+    char second[256];
+    snprintf(second, sizeof second,
+             LITHOS_BINARY_DIR "/libexec/lithos/lithos-vgpud --socket %s -- true 2>/dev/null", f->socket);
+    status = system(second);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_int_equal(access(f->socket, F_OK), 0);
+    kill(f->server, SIGTERM);
+    assert_int_equal(waitpid(f->server, &status, 0), f->server);
+    f->server = 0;
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 9);
+}
+
 static int setup(void **state)
 {
     static struct fixture f;
@@ -400,6 +433,7 @@ int main(void)
         TEST(test_flood),
         TEST(test_bad_clients_are_cut_off),
         TEST(test_command),
+        TEST(test_command_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
