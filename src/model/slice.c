@@ -37,6 +37,7 @@ static struct domain *next_active(const struct lithos_model *m, struct domain *f
     struct domain *last = from ? from : m->domains, *d = last;
     do {
         d = d->next;
+        lithos_assert(d); /* it is a ring */
         if (d != from && d->active)
             return d;
     } while (d != last);
