@@ -26,6 +26,7 @@
 #define MAX_PENDING 64u
 #define PID_FILE "nvidia-cuda-mps-control.pid"
 #define LOCK_FILE "control_lock"
+#define CHECK_NS (5 * LITHOS_NSEC_PER_SEC)
 
 struct server {
     pid_t pid;
@@ -361,12 +362,19 @@ static bool read_signal(void)
     return info.ssi_signo != SIGCHLD;
 }
 
+/* Now and then: is the folder still there? Who removes it can reach us no more, and would leave us behind for ever. */
+static bool abandoned(void)
+{
+    struct stat st;
+    return fstatat(control.dir, VGPU_MPS_CONTROL, &st, 0) < 0 && errno == ENOENT;
+}
+
 static int timeout_ms(void)
 {
-    if (!control.deadline_ns)
-        return -1;
-    uint64_t now = lithos_now_ns();
-    return now >= control.deadline_ns ? 0 : (int)((control.deadline_ns - now) / LITHOS_NSEC_PER_MSEC) + 1;
+    uint64_t now = lithos_now_ns(), until = control.deadline_ns;
+    if (!until || until > now + CHECK_NS)
+        until = now + CHECK_NS;
+    return now >= until ? 0 : (int)((until - now) / LITHOS_NSEC_PER_MSEC) + 1;
 }
 
 static void serve(void)
@@ -379,7 +387,8 @@ static void serve(void)
         unsigned count = control.pending_count;
         for (unsigned i = 0; i < count; i++)
             fds[2 + i] = (struct pollfd){.fd = control.pending[i], .events = POLLIN};
-        if (poll(fds, 2 + count, timeout_ms()) < 0 && errno != EINTR)
+        int n = poll(fds, 2 + count, timeout_ms());
+        if ((n < 0 && errno != EINTR) || (n == 0 && abandoned()))
             return;
         if (control.deadline_ns && lithos_now_ns() >= control.deadline_ns)
             return;
