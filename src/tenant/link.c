@@ -79,6 +79,7 @@ static void *link_main(void *wait_for_driver)
             backoff_ns = BACKOFF_MIN_NS;
         }
         sleep_ns(backoff_ns);
+        check_hearing();
         backoff_ns = LITHOS_MIN(backoff_ns * 2, BACKOFF_MAX_NS);
         if (lithos_tenant_attach() == 0)
             lithos_info("attached to lithosd");

@@ -414,6 +414,43 @@ static void test_races(void **state)
     assert_int_equal(in_child(races, NULL, 0), 0);
 }
 
+static void other_callback(void *user, int domain, int id, const void *params)
+{
+    (void)user, (void)domain, (void)id, (void)params;
+}
+
+/* A profiler that holds the one QMD subscription: launches go on, the user is told that the quota is not held. */
+static void deaf(void)
+{
+    static const CUuuid uuid = LITHOS_QMD_TABLE_UUID;
+    const void *table = NULL;
+    uint32_t handle;
+    daemon_starts(GOOD, "9-16");
+    load_stub();
+    CUresult (*get_table)(const void **, const CUuuid *) =
+        (CUresult(*)(const void **, const CUuuid *))OURS("cuGetExportTable");
+    CHECK_EQ(get_table(&table, &uuid), 0);
+    void *const *entries = table;
+    CHECK_EQ(((lithos_qmd_subscribe_fn)entries[LITHOS_QMD_TABLE_SUBSCRIBE])(&handle, other_callback, NULL),
+             0);
+    tenant_starts();
+    for (int i = 0; i < 1500; i++)
+        launch();
+    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1500);
+    CHECK_EQ(home->counters[LITHOS_COUNTER_QMDS], 0);
+    usleep(1300000); /* the link thread looks once a second */
+    daemon_dies();
+}
+
+static void test_deaf(void **state)
+{
+    (void)state;
+    char said[4096];
+    assert_int_equal(in_child(deaf, said, sizeof said), 0);
+    assert_non_null(strstr(said, "does not call the QMD hook"));
+    assert_non_null(strstr(said, "as profilers do"));
+}
+
 /* A program that never calls CUDA gets neither thread nor connection. */
 static void idle(void)
 {
@@ -475,7 +512,8 @@ int main(void)
         cmocka_unit_test(test_attaches),    cmocka_unit_test(test_daemon_comes_back),
         cmocka_unit_test(test_bad_daemons), cmocka_unit_test(test_bad_environment),
         cmocka_unit_test(test_forks),       cmocka_unit_test(test_races),
-        cmocka_unit_test(test_idle),        cmocka_unit_test(test_grant_text),
+        cmocka_unit_test(test_idle),        cmocka_unit_test(test_deaf),
+        cmocka_unit_test(test_grant_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
