@@ -94,6 +94,11 @@
     X(cuStreamWaitEvent, CUstream, CUevent, unsigned)                                                    \
     X(cuStreamBeginCapture_v2, CUstream, int)                                                            \
     X(cuStreamEndCapture, CUstream, CUgraph *)                                                           \
+    X(cuStreamSynchronize_ptsz, CUstream)                                                                \
+    X(cuStreamGetId, CUstream, unsigned long long *)                                                     \
+    X(cuStreamGetId_ptsz, CUstream, unsigned long long *)                                                \
+    X(cuMemsetD32_v2_ptds, CUdeviceptr, unsigned, size_t)                                                \
+    X(cuMemcpyDtoH_v2_ptds, void *, CUdeviceptr, size_t)                                                 \
     X(cuStreamIsCapturing, CUstream, int *)                                                              \
     X(cuGraphInstantiateWithFlags, CUgraphExec *, CUgraph, unsigned long long)                           \
     X(cuGraphLaunch, CUgraphExec, CUstream)                                                              \
@@ -691,6 +696,50 @@ static void proc_address_body(void)
     }
 }
 
+/* A default stream a thread: what one does, another does not wait for. */
+static void *other_thread(void *arg)
+{
+    unsigned long long *id = arg;
+    CUcontext ctx;
+    OK(cuDevicePrimaryCtxRetain(&ctx, 0));
+    OK(cuCtxSetCurrent(ctx));
+    OK(cuStreamGetId_ptsz(NULL, id));
+    OK(cuStreamSynchronize_ptsz(NULL)); /* while the first thread's host function still runs */
+    CHECK(order_count == 0);
+    return NULL;
+}
+
+static void per_thread_body(void)
+{
+    start();
+    CUdeviceptr d;
+    unsigned long long mine, again, theirs, legacy;
+    unsigned x = 0;
+    pthread_t t;
+    OK(cuMemAlloc_v2(&d, 8));
+    OK(cuStreamGetId_ptsz(NULL, &mine));
+    OK(cuStreamGetId(CU_STREAM_PER_THREAD, &again));
+    OK(cuStreamGetId_ptsz(CU_STREAM_LEGACY, &legacy));
+    CHECK(mine == again && mine != legacy);
+    OK(cuLaunchHostFunc(CU_STREAM_PER_THREAD, note, (void *)1));
+    CHECK(pthread_create(&t, NULL, other_thread, &theirs) == 0);
+    pthread_join(t, NULL);
+    CHECK(theirs != mine);
+    OK(cuMemsetD32_v2_ptds(d, 6, 2));
+    OK(cuMemcpyDtoH_v2_ptds(&x, d, 4));
+    CHECK(x == 6 && order_count == 1);
+}
+
+static void injection_body(void)
+{
+    setenv("CUDA_INJECTION64_PATH", LITHOS_BINARY_DIR "/tests/vgpu_injection.so", 1);
+    fake_server_start(&server);
+    load();
+    OK(cuInit(0));
+    OK(cuInit(0));
+    CHECK(!strcmp(getenv("VGPU_INJECTED"), "once"));
+}
+
 static void fork_body(void)
 {
     CUcontext ctx = start();
@@ -784,6 +833,8 @@ static void deep_queue_body(void)
     X(hook)            \
     X(graph)           \
     X(proc_address)    \
+    X(per_thread)      \
+    X(injection)       \
     X(fork)            \
     X(threads)         \
     X(deep_queue)

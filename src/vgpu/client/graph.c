@@ -40,7 +40,7 @@ CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op)
     struct CUgraph_st *g = stream->capture;
     if (g->count == g->room && g->count < MAX_NODES) {
         uint32_t room = g->room ? g->room * 2 : 16;
-        struct vgpu_op **more = realloc(g->nodes, room * sizeof *more);
+        struct vgpu_op **more = realloc(g->nodes, room * sizeof *more); // NOLINT(bugprone-sizeof-expression)
         if (more) {
             g->nodes = more;
             g->room = room;
@@ -194,7 +194,8 @@ CU_API(cuGraphInstantiateWithFlags, CUgraphExec *ret, CUgraph graph, unsigned lo
     if (!ret || !vgpu_handle_is(graph, VGPU_H_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     struct CUgraphExec_st *x = calloc(1, sizeof *x);
-    struct vgpu_op **nodes = calloc(LITHOS_MAX(graph->count, 1u), sizeof *nodes);
+    uint32_t room = LITHOS_MAX(graph->count, 1u);
+    struct vgpu_op **nodes = calloc(room, sizeof *nodes); // NOLINT(bugprone-sizeof-expression)
     bool ok = x && nodes;
     for (uint32_t i = 0; ok && i < graph->count; i++) {
         nodes[i] = vgpu_op_clone(graph->nodes[i], graph->nodes[i]->stream);

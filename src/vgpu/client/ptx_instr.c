@@ -507,7 +507,7 @@ int ptx_parse_instr(struct ptx_parser *ps)
             in.predicate_not = true;
             ptx_next(&ps->lx);
         }
-        struct ptx_operand p;
+        struct ptx_operand p = {0};
         if ((r = parse_register(ps, true, false, &p)))
             return r;
         in.predicate = (uint32_t)p.value;

@@ -14,7 +14,7 @@
 
 static int say(const char *text)
 {
-    char answer[MPS_TEXT_BYTES + 1];
+    char answer[MPS_TEXT_BYTES + 1] = "";
     int fd = vgpu_mps_pipe_connect();
     if (fd < 0) {
         fprintf(stderr, "Cannot find MPS control daemon process\n");
