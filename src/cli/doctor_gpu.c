@@ -127,11 +127,10 @@ static void report_hook(struct lithos_doctor *d, const json_t *gpu, const char *
             "queue descriptors %s are seen and masked: tenants are held to TPCs of their own",
             *qmd ? qmd : "(version not told)");
     else
-        lithos_doctor_report(
-            d, LITHOS_FINDING_WARN, what,
-            "quotas are held as numbers of SMs by MPS (coarse); LITHOS_UNTESTED_GPU=1 tries layouts "
-            "not proved on a card",
-            "launches cannot be confined to TPCs: %s", *why ? why : "the probe does not say why");
+        lithos_doctor_report(d, LITHOS_FINDING_WARN, what,
+                             "nothing need be done: quotas are held as numbers of SMs by MPS (coarse)",
+                             "launches cannot be confined to TPCs: %s",
+                             *why ? why : "the probe does not say why");
 }
 
 static void report_topology(struct lithos_doctor *d, const json_t *gpu, const char *what)
@@ -140,6 +139,8 @@ static void report_topology(struct lithos_doctor *d, const json_t *gpu, const ch
     const char *valid = lithos_json_string(topology, "valid");
     struct lithos_tpcset set;
 
+    if (!lithos_json_true(gpu, "hook"))
+        return; /* not measured, and of no use */
     if (!*valid || lithos_tpcset_parse(valid, &set) < 0) {
         lithos_doctor_report(d, LITHOS_FINDING_WARN, what,
                              "run `lithos-probe --no-cache' when the GPU is idle",

@@ -64,35 +64,42 @@ static int append_names(const struct image *f, const Elf64_Shdr *dynamic, const 
     return 0;
 }
 
-int lithos_elf_needed(const char *path, char *ret_names, size_t size)
+int lithos_elf_needed_in(const void *bytes, size_t len, char *ret_names, size_t size)
 {
-    struct image f;
+    struct image f = {bytes, len};
     Elf64_Ehdr e;
     Elf64_Shdr dynamic, strings;
-    char *text, names[4096];
-    int r = lithos_read_file(path, LIBRARY_BYTES_MAX, &text, &f.len);
+    char names[4096];
+
+    if (len < sizeof(e) || memcmp(bytes, ELFMAG, SELFMAG) || f.bytes[EI_CLASS] != ELFCLASS64)
+        return -ENOEXEC;
+    memcpy(&e, bytes, sizeof(e));
+    if (e.e_machine != EM_X86_64 || e.e_shentsize != sizeof(Elf64_Shdr) || e.e_shoff > len)
+        return -ENOEXEC;
+    for (unsigned i = 0; i < e.e_shnum; i++) {
+        if (section(&f, &e, i, &dynamic) < 0)
+            return -ENOEXEC;
+        if (dynamic.sh_type != SHT_DYNAMIC)
+            continue;
+        if (section(&f, &e, dynamic.sh_link, &strings) < 0)
+            return -ENOEXEC;
+        int r = append_names(&f, &dynamic, &strings, names, sizeof(names) < size ? sizeof(names) : size);
+        if (r == 0)
+            strcpy(ret_names, names);
+        return r;
+    }
+    return -ENOEXEC;
+}
+
+int lithos_elf_needed(const char *path, char *ret_names, size_t size)
+{
+    char *text;
+    size_t len;
+    int r = lithos_read_file(path, LIBRARY_BYTES_MAX, &text, &len);
 
     if (r < 0)
         return r;
-    f.bytes = text;
-    r = -ENOEXEC;
-    if (f.len < sizeof(e) || memcmp(text, ELFMAG, SELFMAG) || text[EI_CLASS] != ELFCLASS64)
-        goto out;
-    memcpy(&e, text, sizeof(e));
-    if (e.e_machine != EM_X86_64 || e.e_shentsize != sizeof(Elf64_Shdr) || e.e_shoff > f.len)
-        goto out;
-    for (unsigned i = 0; i < e.e_shnum; i++) {
-        if (section(&f, &e, i, &dynamic) < 0)
-            goto out;
-        if (dynamic.sh_type != SHT_DYNAMIC)
-            continue;
-        if (section(&f, &e, dynamic.sh_link, &strings) == 0)
-            r = append_names(&f, &dynamic, &strings, names, sizeof(names) < size ? sizeof(names) : size);
-        break;
-    }
-    if (r == 0)
-        strcpy(ret_names, names);
-out:
+    r = lithos_elf_needed_in(text, len, ret_names, size);
     free(text);
     return r;
 }
