@@ -27,15 +27,6 @@
 
 #define TENANT 0x42u
 
-#ifdef __SANITIZE_THREAD__
-/* test_forks starts a thread in the child of a process that has some, as DataLoader workers do. */
-LITHOS_EXPORT const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "die_after_fork=0";
-}
-#endif
-
 typedef CUresult (*init_fn)(unsigned);
 typedef CUresult (*launch_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                               unsigned, CUstream, void **, void **);

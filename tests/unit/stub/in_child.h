@@ -11,6 +11,15 @@
 
 #include "stub/stub_driver.h"
 
+#ifdef __SANITIZE_THREAD__
+/* Children start threads of their own, as DataLoader workers do, and there are many: no second's sleep at each exit. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0:atexit_sleep_ms=0";
+}
+#endif
+
 #define STUB_PATH LITHOS_BINARY_DIR "/tests/stub/libcuda.so.580.0.1"
 #define LIBLITHOS_PATH LITHOS_BINARY_DIR "/lib/lithos/liblithos.so"
 
