@@ -381,8 +381,8 @@ void lithosd_server_finish(struct lithosd *d)
         unlink(d->options.socket);
         close(fd);
     }
-    while (d->connections) {
-        struct lithosd_connection *c = d->connections;
+    for (struct lithosd_connection *c = d->connections, *next; c; c = next) {
+        next = c->next;
         if (c->process) {
             c->process->connection = NULL;
             c->process = NULL;
