@@ -25,6 +25,8 @@ struct lithos_demo_report {
 double lithos_demo_ratio(const struct lithos_demo_report *report);
 /* True when the last row holds all that LithOS promises but the p99. */
 bool lithos_demo_only_p99_missed(const struct lithos_demo_report *report);
+/* True when it misses anything beside the p99. */
+bool lithos_demo_other_bar_missed(const struct lithos_demo_report *report);
 int lithos_demo_print(const struct lithos_demo_report *report, FILE *out);
 /* Whether the last row holds what LithOS promises. Says on `out` what it looked at. */
 bool lithos_demo_verdict(const struct lithos_demo_report *report, FILE *out);
