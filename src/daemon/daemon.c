@@ -50,7 +50,10 @@ void lithosd_stop(struct lithosd *d, const char *why)
                        "it: `echo quit | "
                        "CUDA_MPS_PIPE_DIRECTORY=%s nvidia-cuda-mps-control`",
                        d->tenant_count, d->mps.pipe_dir);
-    lithosd_mps_stop(&d->mps, keep, mps_stopped);
+    if (d->mps.loop)
+        lithosd_mps_stop(&d->mps, keep, mps_stopped);
+    else /* the probe had not ended yet: there is no MPS to stop */
+        mps_stopped(d);
 }
 
 static void on_signal(void *ctx, uint32_t events)

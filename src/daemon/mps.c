@@ -527,13 +527,11 @@ void lithosd_mps_stop(struct lithosd_mps *m, bool keep, void (*stopped)(void *ct
 {
     m->stopping = true;
     m->stopped = stopped;
-    if (m->loop) {
-        lithosd_child_cancel(&m->command);
-        lithosd_child_cancel(&m->canary);
-        lithosd_timer_cancel(m->loop, &m->timer);
-        lithosd_timer_cancel(m->loop, &m->canary_timer);
-    }
-    if (keep || !m->loop || !m->ours || m->state == LITHOSD_MPS_OFF || m->state == LITHOSD_MPS_MISSING)
+    lithosd_child_cancel(&m->command);
+    lithosd_child_cancel(&m->canary);
+    lithosd_timer_cancel(m->loop, &m->timer);
+    lithosd_timer_cancel(m->loop, &m->canary_timer);
+    if (keep || !m->ours || m->state == LITHOSD_MPS_OFF || m->state == LITHOSD_MPS_MISSING)
         stopped(m->config.ctx);
     else
         control(m, NULL, "quit -t 1\n", ANSWER_NS, quit_for_stop);
