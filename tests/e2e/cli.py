@@ -84,7 +84,7 @@ def starts_a_daemon(stack):
     children = [stack.run(5, f"early{i}", "sh", "-c", "cat /proc/$$/task/$$/children; exit 7") for i in range(5)]
     for i, child in enumerate(children):
         check(child.wait(60) == 7, f"early{i}: {child.returncode}: {stack.log(f'early{i}')}")
-        told = [line for line in stack.log(f"early{i}").splitlines() if "starting lithosd" not in line]
+        told = [line for line in stack.log(f"early{i}").splitlines() if not line.startswith("lithos")]
         check(len(told) == 1 and told[0].strip().isdigit(), f"children beside cat: {told}")
     document = stack.status()
     check(document["pid"] not in [c.pid for c in children] and document["virtual"], document)
@@ -149,7 +149,7 @@ def quotas_and_gpus(stack):
 def row(stack, name):
     """A tenant's line of `lithos status', by column heading."""
     lines = stack.lithos("status").stdout.splitlines()
-    head = next(i for i, line in enumerate(lines) if line.startswith("TENANT"))
+    head = next((i for i, line in enumerate(lines) if line.startswith("TENANT")), len(lines))
     for line in lines[head + 1:]:
         if line.split() and line.split()[0] == name:
             return dict(zip(lines[head].split(), line.split()))
