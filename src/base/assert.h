@@ -5,10 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define lithos_assert(expr)                                                                                  \
-    do {                                                                                                     \
-        if (__builtin_expect(!(expr), 0)) {                                                                  \
-            fprintf(stderr, "lithos: %s:%d: %s: assertion failed: %s\n", __FILE__, __LINE__, __func__, #expr); \
-            abort();                                                                                         \
-        }                                                                                                    \
+#define lithos_assert(expr)                                                                            \
+    do {                                                                                               \
+        if (__builtin_expect(!(expr), 0)) {                                                            \
+            fprintf(stderr, "lithos: %s:%d: %s: assertion failed: %s\n", __FILE__, __LINE__, __func__, \
+                    #expr);                                                                            \
+            abort();                                                                                   \
+        }                                                                                              \
     } while (0)

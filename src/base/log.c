@@ -41,8 +41,9 @@ void lithos_log(enum lithos_log_level level, const char *fmt, ...)
         return;
     int saved = errno;
     char line[1024];
-    int n = snprintf(line, sizeof line, "%s: %s%s", atomic_load(&program),
-                     level == LITHOS_LOG_ERROR ? "" : level_names[level], level == LITHOS_LOG_ERROR ? "" : ": ");
+    int n =
+        snprintf(line, sizeof line, "%s: %s%s", atomic_load(&program),
+                 level == LITHOS_LOG_ERROR ? "" : level_names[level], level == LITHOS_LOG_ERROR ? "" : ": ");
     va_list ap;
     va_start(ap, fmt);
     int m = vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);

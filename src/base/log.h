@@ -27,9 +27,9 @@ void lithos_log(enum lithos_log_level level, const char *fmt, ...) LITHOS_PRINTF
 #define lithos_debug(...) lithos_log(LITHOS_LOG_DEBUG, __VA_ARGS__)
 
 /* At most once a place in the program: for a tenant's launch path, where a message per launch would drown the app. */
-#define lithos_log_once(level, ...)                                                                          \
-    do {                                                                                                     \
-        static atomic_flag said_ = ATOMIC_FLAG_INIT;                                                         \
-        if (!atomic_flag_test_and_set_explicit(&said_, memory_order_relaxed))                                \
-            lithos_log(level, __VA_ARGS__);                                                                  \
+#define lithos_log_once(level, ...)                                           \
+    do {                                                                      \
+        static atomic_flag said_ = ATOMIC_FLAG_INIT;                          \
+        if (!atomic_flag_test_and_set_explicit(&said_, memory_order_relaxed)) \
+            lithos_log(level, __VA_ARGS__);                                   \
     } while (0)

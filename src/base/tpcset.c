@@ -20,10 +20,12 @@ char *lithos_tpcset_format(const struct lithos_tpcset *s, char text[LITHOS_TPCSE
 {
     size_t len = 0;
     text[0] = '\0';
-    for (unsigned lo = lithos_tpcset_next(s, 0), hi; lo < LITHOS_TPC_BITS; lo = lithos_tpcset_next(s, hi + 1)) {
+    for (unsigned lo = lithos_tpcset_next(s, 0), hi; lo < LITHOS_TPC_BITS;
+         lo = lithos_tpcset_next(s, hi + 1)) {
         for (hi = lo; lithos_tpcset_has(s, hi + 1); hi++)
             ;
-        int n = snprintf(text + len, LITHOS_TPCSET_TEXT_MAX - len, hi > lo ? "%s%u-%u" : "%s%u", len ? "," : "", lo, hi);
+        int n = snprintf(text + len, LITHOS_TPCSET_TEXT_MAX - len, hi > lo ? "%s%u-%u" : "%s%u",
+                         len ? "," : "", lo, hi);
         len += (size_t)n;
     }
     if (!len)

@@ -25,38 +25,38 @@ typedef struct {
 } CUuuid;
 
 /* X(name, value): results that LithOS returns or tests for. */
-#define CUDA_RESULTS(X)                                                                                      \
-    X(CUDA_SUCCESS, 0)                                                                                       \
-    X(CUDA_ERROR_INVALID_VALUE, 1)                                                                           \
-    X(CUDA_ERROR_OUT_OF_MEMORY, 2)                                                                           \
-    X(CUDA_ERROR_NOT_INITIALIZED, 3)                                                                         \
-    X(CUDA_ERROR_DEINITIALIZED, 4)                                                                           \
-    X(CUDA_ERROR_STUB_LIBRARY, 34)                                                                           \
-    X(CUDA_ERROR_NO_DEVICE, 100)                                                                             \
-    X(CUDA_ERROR_INVALID_DEVICE, 101)                                                                        \
-    X(CUDA_ERROR_INVALID_IMAGE, 200)                                                                         \
-    X(CUDA_ERROR_INVALID_CONTEXT, 201)                                                                       \
-    X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                                                                     \
-    X(CUDA_ERROR_INVALID_PTX, 218)                                                                           \
-    X(CUDA_ERROR_INVALID_HANDLE, 400)                                                                        \
-    X(CUDA_ERROR_ILLEGAL_STATE, 401)                                                                         \
-    X(CUDA_ERROR_NOT_FOUND, 500)                                                                             \
-    X(CUDA_ERROR_NOT_READY, 600)                                                                             \
-    X(CUDA_ERROR_ILLEGAL_ADDRESS, 700)                                                                       \
-    X(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, 701)                                                               \
-    X(CUDA_ERROR_LAUNCH_TIMEOUT, 702)                                                                        \
-    X(CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE, 708)                                                                \
-    X(CUDA_ERROR_CONTEXT_IS_DESTROYED, 709)                                                                  \
-    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, 712)                                                        \
-    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, 713)                                                            \
-    X(CUDA_ERROR_LAUNCH_FAILED, 719)                                                                         \
-    X(CUDA_ERROR_NOT_PERMITTED, 800)                                                                         \
-    X(CUDA_ERROR_NOT_SUPPORTED, 801)                                                                         \
-    X(CUDA_ERROR_MPS_CONNECTION_FAILED, 805)                                                                 \
-    X(CUDA_ERROR_MPS_RPC_FAILURE, 806)                                                                       \
-    X(CUDA_ERROR_MPS_SERVER_NOT_READY, 807)                                                                  \
-    X(CUDA_ERROR_MPS_CLIENT_TERMINATED, 810)                                                                 \
-    X(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, 900)                                                            \
+#define CUDA_RESULTS(X)                               \
+    X(CUDA_SUCCESS, 0)                                \
+    X(CUDA_ERROR_INVALID_VALUE, 1)                    \
+    X(CUDA_ERROR_OUT_OF_MEMORY, 2)                    \
+    X(CUDA_ERROR_NOT_INITIALIZED, 3)                  \
+    X(CUDA_ERROR_DEINITIALIZED, 4)                    \
+    X(CUDA_ERROR_STUB_LIBRARY, 34)                    \
+    X(CUDA_ERROR_NO_DEVICE, 100)                      \
+    X(CUDA_ERROR_INVALID_DEVICE, 101)                 \
+    X(CUDA_ERROR_INVALID_IMAGE, 200)                  \
+    X(CUDA_ERROR_INVALID_CONTEXT, 201)                \
+    X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)              \
+    X(CUDA_ERROR_INVALID_PTX, 218)                    \
+    X(CUDA_ERROR_INVALID_HANDLE, 400)                 \
+    X(CUDA_ERROR_ILLEGAL_STATE, 401)                  \
+    X(CUDA_ERROR_NOT_FOUND, 500)                      \
+    X(CUDA_ERROR_NOT_READY, 600)                      \
+    X(CUDA_ERROR_ILLEGAL_ADDRESS, 700)                \
+    X(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, 701)        \
+    X(CUDA_ERROR_LAUNCH_TIMEOUT, 702)                 \
+    X(CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE, 708)         \
+    X(CUDA_ERROR_CONTEXT_IS_DESTROYED, 709)           \
+    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, 712) \
+    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, 713)     \
+    X(CUDA_ERROR_LAUNCH_FAILED, 719)                  \
+    X(CUDA_ERROR_NOT_PERMITTED, 800)                  \
+    X(CUDA_ERROR_NOT_SUPPORTED, 801)                  \
+    X(CUDA_ERROR_MPS_CONNECTION_FAILED, 805)          \
+    X(CUDA_ERROR_MPS_RPC_FAILURE, 806)                \
+    X(CUDA_ERROR_MPS_SERVER_NOT_READY, 807)           \
+    X(CUDA_ERROR_MPS_CLIENT_TERMINATED, 810)          \
+    X(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, 900)     \
     X(CUDA_ERROR_UNKNOWN, 999)
 
 enum {
@@ -66,38 +66,38 @@ enum {
 };
 
 /* X(name, value): other numbers. */
-#define CUDA_CONSTANTS(X)                                                                                    \
-    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1)                                                          \
-    X(CU_DEVICE_ATTRIBUTE_WARP_SIZE, 10)                                                                     \
-    X(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 13)                                                                    \
-    X(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)                                                          \
-    X(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, 20)                                                                  \
-    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 39)                                                \
-    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)                                                      \
-    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)                                                      \
-    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 81)                                          \
-    X(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, 82)                                              \
-    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97)                                             \
-    X(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 0)                                                            \
-    X(CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 1)                                                                \
-    X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                                                         \
-    X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)                                                    \
-    X(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 14)                                               \
-    X(CU_GET_PROC_ADDRESS_DEFAULT, 0)                                                                        \
-    X(CU_GET_PROC_ADDRESS_LEGACY_STREAM, 1)                                                                  \
-    X(CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM, 2)                                                      \
-    X(CU_GET_PROC_ADDRESS_SUCCESS, 0)                                                                        \
-    X(CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, 1)                                                               \
-    X(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, 2)                                                         \
-    X(CU_STREAM_DEFAULT, 0)                                                                                  \
-    X(CU_STREAM_NON_BLOCKING, 1)                                                                             \
-    X(CU_EVENT_DEFAULT, 0)                                                                                   \
-    X(CU_EVENT_DISABLE_TIMING, 2)                                                                            \
-    X(CU_MEMHOSTALLOC_PORTABLE, 1)                                                                           \
-    X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                                                          \
-    X(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, 2)                                                                    \
-    X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                                                              \
-    X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)                                              \
+#define CUDA_CONSTANTS(X)                                           \
+    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1)                 \
+    X(CU_DEVICE_ATTRIBUTE_WARP_SIZE, 10)                            \
+    X(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 13)                           \
+    X(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)                 \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, 20)                         \
+    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 39)       \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)             \
+    X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)             \
+    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 81) \
+    X(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, 82)     \
+    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97)    \
+    X(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 0)                   \
+    X(CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 1)                       \
+    X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                \
+    X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)           \
+    X(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 14)      \
+    X(CU_GET_PROC_ADDRESS_DEFAULT, 0)                               \
+    X(CU_GET_PROC_ADDRESS_LEGACY_STREAM, 1)                         \
+    X(CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM, 2)             \
+    X(CU_GET_PROC_ADDRESS_SUCCESS, 0)                               \
+    X(CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, 1)                      \
+    X(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, 2)                \
+    X(CU_STREAM_DEFAULT, 0)                                         \
+    X(CU_STREAM_NON_BLOCKING, 1)                                    \
+    X(CU_EVENT_DEFAULT, 0)                                          \
+    X(CU_EVENT_DISABLE_TIMING, 2)                                   \
+    X(CU_MEMHOSTALLOC_PORTABLE, 1)                                  \
+    X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                 \
+    X(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, 2)                           \
+    X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                     \
+    X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)     \
     X(CU_LAUNCH_ATTRIBUTE_PRIORITY, 8)
 
 enum {
@@ -136,9 +136,11 @@ typedef struct {
 } CUlaunchConfig;
 
 /* The export table that carries the QMD callback (docs/hardware.md, "Seeing every launch"). */
-#define LITHOS_QMD_TABLE_UUID                                                                                \
-    {                                                                                                        \
-        {0x2c, 0x8e, 0x0a, 0xd8, 0x07, 0x10, 0xab, 0x4e, 0x90, 0xdd, 0x54, 0x71, 0x9f, 0xe5, 0xf7, 0x4b}     \
+#define LITHOS_QMD_TABLE_UUID                                                                              \
+    {                                                                                                      \
+        {                                                                                                  \
+            0x2c, 0x8e, 0x0a, 0xd8, 0x07, 0x10, 0xab, 0x4e, 0x90, 0xdd, 0x54, 0x71, 0x9f, 0xe5, 0xf7, 0x4b \
+        }                                                                                                  \
     }
 #define LITHOS_QMD_TABLE_SUBSCRIBE 3 /* entry: int subscribe(uint32_t *handle, callback, void *user) */
 #define LITHOS_QMD_TABLE_ENABLE 6    /* entry: int enable(uint32_t on, uint32_t handle, int domain, int id) */

@@ -12,7 +12,7 @@
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
 #define LITHOS_MSG_VERSION 1u
-#define LITHOS_NAME_MAX 64u  /* tenant names, the end included */
+#define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u
 #define LITHOS_TOKEN_BYTES 16u
@@ -24,7 +24,7 @@ enum lithos_msg_type {
     LITHOS_MSG_ATTACHED,
     LITHOS_MSG_STATUS, /* header only -> document + a memfd with JSON (docs/status.md) */
     LITHOS_MSG_DOCUMENT,
-    LITHOS_MSG_SET, /* `lithos set`: struct lithos_msg_set -> ok | error */
+    LITHOS_MSG_SET,      /* `lithos set`: struct lithos_msg_set -> ok | error */
     LITHOS_MSG_SHUTDOWN, /* header only -> ok; the daemon then ends as on SIGTERM */
     LITHOS_MSG_OK,
     LITHOS_MSG_ERROR, /* struct lithos_msg_error */
@@ -35,7 +35,7 @@ struct lithos_msg_header {
     uint32_t magic;
     uint16_t version;
     uint16_t type;
-    uint32_t size; /* bytes of the whole message */
+    uint32_t size;     /* bytes of the whole message */
     uint32_t reserved; /* 0 */
 };
 
@@ -60,11 +60,11 @@ enum lithos_mode {
 
 struct lithos_msg_admit {
     struct lithos_msg_header h;
-    char name[LITHOS_NAME_MAX]; /* "" = the daemon makes one from `command` */
+    char name[LITHOS_NAME_MAX];    /* "" = the daemon makes one from `command` */
     char command[LITHOS_NAME_MAX]; /* for people: basename of argv[0] */
-    struct lithos_quota quota; /* on each GPU named */
-    uint32_t want_coarse;      /* 1: the app cannot run with the hook (green contexts) */
-    uint32_t gpu_count;        /* 0: the daemon picks the GPU with most room among `visible` */
+    struct lithos_quota quota;     /* on each GPU named */
+    uint32_t want_coarse;          /* 1: the app cannot run with the hook (green contexts) */
+    uint32_t gpu_count;            /* 0: the daemon picks the GPU with most room among `visible` */
     uint8_t gpus[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES];
     uint32_t visible_count; /* 0: CUDA_VISIBLE_DEVICES not set, all GPUs */
     uint32_t reserved;
@@ -81,7 +81,8 @@ struct lithos_msg_admitted {
     uint32_t reserved;
     char name[LITHOS_NAME_MAX];
     char mps_pipe_dir[LITHOS_PATH_BYTES];
-    char note[LITHOS_TEXT_MAX]; /* "" or what the user should know, for example that tenants will take turns */
+    char
+        note[LITHOS_TEXT_MAX]; /* "" or what the user should know, for example that tenants will take turns */
     struct lithos_grant grant;
 };
 

@@ -30,10 +30,10 @@ enum vgpu_msg_type {
     VGPU_LAUNCH, /* c->s struct vgpu_launch */
     VGPU_COPY,   /* c->s struct vgpu_copy */
     VGPU_MARK,   /* c->s struct vgpu_mark: done when all before it in the stream is */
-    VGPU_WAIT,   /* c->s struct vgpu_wait: the stream goes on when a mark (of any stream of the process) is done */
-    VGPU_DONE,   /* s->c struct vgpu_done */
+    VGPU_WAIT, /* c->s struct vgpu_wait: the stream goes on when a mark (of any stream of the process) is done */
+    VGPU_DONE,      /* s->c struct vgpu_done */
     VGPU_PLACEMENT, /* s->c struct vgpu_placement, before the DONE of a launch that asked for it */
-    VGPU_FAULT,  /* s->c struct vgpu_fault: the context is lost; no DONE follows for its ops */
+    VGPU_FAULT,     /* s->c struct vgpu_fault: the context is lost; no DONE follows for its ops */
     VGPU_MSG_TYPE_MAX,
 };
 
@@ -96,8 +96,9 @@ struct vgpu_launch {
     uint64_t stream;
     uint32_t flags;
     uint32_t param_count;
-    uint64_t params[VGPU_PARAMS]; /* the kernel's first parameters, zero-extended: the cost file may use them */
-    char kernel[VGPU_NAME_BYTES]; /* looked up in the cost file */
+    uint64_t
+        params[VGPU_PARAMS]; /* the kernel's first parameters, zero-extended: the cost file may use them */
+    char kernel[VGPU_NAME_BYTES];  /* looked up in the cost file */
     uint8_t qmd[LITHOS_QMD_BYTES]; /* as the driver would hand it to the card: decoded and obeyed */
 };
 
@@ -145,8 +146,8 @@ struct vgpu_placement {
 struct vgpu_fault {
     struct vgpu_msg_header h;
     uint64_t ctx;
-    uint64_t op;      /* the launch at fault, 0 when none */
-    int32_t result;   /* CUresult that the context reports from now on */
+    uint64_t op;    /* the launch at fault, 0 when none */
+    int32_t result; /* CUresult that the context reports from now on */
     uint32_t reserved;
-    char text[256];   /* what a real card would have done, and why */
+    char text[256]; /* what a real card would have done, and why */
 };

@@ -41,7 +41,8 @@ static void tpcset_longest_text_fits(void **state)
 static void tpcset_refuses_bad_text(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"", "a", "128", "1,", ",1", "3-1", "1-", "-1", "1 2", "0x1", "99999999999999999999"};
+    static const char *const texts[] = {
+        "", "a", "128", "1,", ",1", "3-1", "1-", "-1", "1 2", "0x1", "99999999999999999999"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct lithos_tpcset s = {{7, 7}};
         assert_int_equal(lithos_tpcset_parse(texts[i], &s), -EINVAL);
@@ -100,9 +101,9 @@ static void atomic_write_replaces_or_leaves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tpcset_text_round_trips),       cmocka_unit_test(tpcset_longest_text_fits),
-        cmocka_unit_test(tpcset_refuses_bad_text),       cmocka_unit_test(tpcset_next_visits_each_bit_once),
-        cmocka_unit_test(quantile_is_nearest_rank),      cmocka_unit_test(atomic_write_replaces_or_leaves),
+        cmocka_unit_test(tpcset_text_round_trips),  cmocka_unit_test(tpcset_longest_text_fits),
+        cmocka_unit_test(tpcset_refuses_bad_text),  cmocka_unit_test(tpcset_next_visits_each_bit_once),
+        cmocka_unit_test(quantile_is_nearest_rank), cmocka_unit_test(atomic_write_replaces_or_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
