@@ -136,10 +136,12 @@ class Stack:
 
     def card_stats(self):
         """What the card itself saw, by client (lithos-vgpud writes it on SIGUSR1)."""
-        before = self.stats_path.stat().st_mtime_ns if self.stats_path.exists() else 0
+        def inode():  # each report is a new file put in the old one's place; times are too coarse to tell
+            return self.stats_path.stat().st_ino if self.stats_path.exists() else 0
+
+        before = inode()
         self.vgpud.send_signal(signal.SIGUSR1)
-        wait_for("lithos-vgpud writes its figures",
-                 lambda: self.stats_path.exists() and self.stats_path.stat().st_mtime_ns != before, 10)
+        wait_for("lithos-vgpud writes its figures", lambda: inode() != before, 10)
         return json.loads(self.stats_path.read_text())
 
     def card_clients(self, card=0):
