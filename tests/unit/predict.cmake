@@ -1,0 +1,3 @@
+lithos_unit_test(test_predict_workloads LINK lithos_core)
+# One thread only: ThreadSanitizer would find nothing.
+set_property(TEST unit/test_predict_workloads APPEND PROPERTY LABELS notsan)
