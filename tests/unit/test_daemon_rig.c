@@ -64,11 +64,12 @@ void rig_init(struct rig *rig, const char *probe_json)
     write_script(rig, "probe", script);
 }
 
+static const char LITHOSD[] = LITHOS_BINARY_DIR "/bin/lithosd";
+
 static pid_t spawn(const struct rig *rig, const char *const *options)
 {
     char probe[128], path[512];
-    const char *argv[32] = {
-        LITHOS_BINARY_DIR "/bin/lithosd", "--socket", rig->socket, "--probe", probe, "--log", rig->log};
+    const char *argv[32] = {LITHOSD, "--socket", rig->socket, "--probe", probe, "--log", rig->log};
     size_t n = 7;
     snprintf(probe, sizeof probe, "%s/probe", rig->dir);
     for (; options && *options; options++)

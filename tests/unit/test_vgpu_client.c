@@ -737,7 +737,8 @@ static void injection_body(void)
     load();
     OK(cuInit(0));
     OK(cuInit(0));
-    CHECK(!strcmp(getenv("VGPU_INJECTED"), "once"));
+    const char *injected = getenv("VGPU_INJECTED");
+    CHECK(injected && !strcmp(injected, "once"));
 }
 
 static void fork_body(void)
