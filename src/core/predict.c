@@ -47,6 +47,16 @@ static const float kind_error_first[LITHOS_PREDICT_KIND_MAX] = {
     [LITHOS_PREDICT_KIND_LINEAR] = 0.3f,
     [LITHOS_PREDICT_KIND_WAVES] = 0.4f,
 };
+/* The methods, the one that knows most about a launch first. */
+static const uint8_t particular_first[LITHOS_PREDICT_METHOD_MAX] = {
+    LITHOS_PREDICT_BY_PATH,
+    LITHOS_PREDICT_BY_CONTEXT,
+    LITHOS_PREDICT_BY_ORDINAL,
+    LITHOS_PREDICT_BY_SHAPE,
+};
+
+/* Launches after which an operator has a say on how the methods fare with it. */
+#define JUDGE_LAUNCHES 2u
 /* Weight of a new error of a kind, and the largest that counts. */
 #define KIND_ERROR_WEIGHT 0.05f
 #define KIND_ERROR_MOST 2.0f
@@ -322,27 +332,55 @@ static bool usable(const struct lithos_predictor *p, const struct lithos_predict
            p->op[method][t->op[method]].shape == t->tag[LITHOS_PREDICT_BY_SHAPE];
 }
 
+/* Whose record tells how the methods fare with such a launch: the most particular operator that has one. Errors
+ * are compared on the same launches there. Over all launches of a shape its median may have been right for long,
+ * and yet be wrong each time that this launch comes. */
+static const struct lithos_predict_operator *judge(const struct lithos_predictor *p,
+                                                   const struct lithos_predict_ticket *t,
+                                                   const struct lithos_predict_estimate *e)
+{
+    for (unsigned i = 0; i < LITHOS_PREDICT_METHOD_MAX; i++) {
+        const unsigned m = particular_first[i];
+        if (m != LITHOS_PREDICT_BY_ORDINAL && e[m].kind != LITHOS_PREDICT_KIND_NONE &&
+            e[m].kind != LITHOS_PREDICT_KIND_WAVES && p->op[m][t->op[m]].observed >= JUDGE_LAUNCHES)
+            return &p->op[m][t->op[m]];
+    }
+    return NULL;
+}
+
+/* Error of a method as the judge has it or as its own operator has, whichever is larger: a few launches may have
+ * gone well by chance. 0: nothing measured. */
+static float measured_ns(const struct lithos_predictor *p, const struct lithos_predict_ticket *t,
+                         const struct lithos_predict_operator *by, unsigned method)
+{
+    float error_ns = by ? LITHOS_MAX(by->error_ns[method], 0.0f) : 0;
+    if (lithos_predict_table_holds(&p->table[method], t->op[method], t->tag[method]))
+        error_ns = LITHOS_MAX(error_ns, p->op[method][t->op[method]].error_ns[method]);
+    return error_ns;
+}
+
 /* The estimate with the least expected error; of equal ones the one that knows most about the launch. What is
  * guessed counts as a share of one duration for all, or the shortest estimate would win. */
 static void choose(const struct lithos_predictor *p, const struct lithos_predict_ticket *t,
                    const struct lithos_predict_estimate *e, struct lithos_prediction *ret_prediction)
 {
-    static const uint8_t order[LITHOS_PREDICT_METHOD_MAX] = {
-        LITHOS_PREDICT_BY_PATH, LITHOS_PREDICT_BY_CONTEXT, LITHOS_PREDICT_BY_ORDINAL,
-        LITHOS_PREDICT_BY_SHAPE};
+    const struct lithos_predict_operator *by = judge(p, t, e);
     const struct lithos_predict_estimate *best = NULL;
     unsigned method = LITHOS_PREDICT_BY_SHAPE;
-    float longest_ns = 0, least_ns = 0;
+    float longest_ns = 0, best_measured_ns = 0, least_ns = 0;
 
     for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
         if (usable(p, t, e, m))
             longest_ns = LITHOS_MAX(longest_ns, e[m].duration_ns);
     }
     for (unsigned i = 0; i < LITHOS_PREDICT_METHOD_MAX; i++) {
-        const unsigned m = order[i];
-        const float expected_ns = e[m].error_ns + e[m].guess * longest_ns;
-        if (usable(p, t, e, m) && (!best || expected_ns < least_ns)) {
+        const unsigned m = particular_first[i];
+        if (!usable(p, t, e, m))
+            continue;
+        const float error_ns = measured_ns(p, t, by, m), expected_ns = error_ns + e[m].guess * longest_ns;
+        if (!best || expected_ns < least_ns) {
             best = &e[m];
+            best_measured_ns = error_ns;
             least_ns = expected_ns;
             method = m;
         }
@@ -352,7 +390,7 @@ static void choose(const struct lithos_predictor *p, const struct lithos_predict
         return;
     const float n = (float)best->samples;
     const float whole_ns = best->duration_ns + NEGLIGIBLE_PART * (float)p->config.miss_ns + 1;
-    const float error_ns = best->error_ns + best->guess * best->duration_ns;
+    const float error_ns = best_measured_ns + best->guess * best->duration_ns;
     ret_prediction->duration_ns = (uint64_t)best->duration_ns;
     ret_prediction->confidence = n / (n + 1) / (1 + 2 * error_ns / whole_ns);
     ret_prediction->source = source_of(best->kind, method);
@@ -365,7 +403,7 @@ static void find_operator(struct lithos_predictor *p, unsigned method, uint64_t 
     bool new;
     const uint32_t at = lithos_predict_table_get(&p->table[method], hash, &new);
     if (new)
-        memset(&p->op[method][at], 0, sizeof(p->op[method][at]));
+        lithos_predict_operator_begin(&p->op[method][at]);
     t->op[method] = at;
     t->tag[method] = lithos_predict_tag(hash);
 }
@@ -473,21 +511,29 @@ static void mark_all(struct lithos_predictor *p, const struct lithos_predict_tic
         mark(&p->stats.method[m], t->estimate_ns[m], duration_ns, miss_ns);
 }
 
-static void score(struct lithos_predictor *p, struct lithos_predict_operator *op, unsigned kind,
-                  float estimate_ns, float duration_ns)
+/* How far off the methods were that knew the width, negative for others. Of those that did not, the most particular
+ * one tells how good its kind of estimate is: the others may have been wrong for another reason. */
+static void score(struct lithos_predictor *p, const struct lithos_predict_ticket *t, float duration_ns,
+                  float ret_error_ns[LITHOS_PREDICT_METHOD_MAX])
 {
-    const float error_ns = error_of(estimate_ns, duration_ns);
+    bool told[LITHOS_PREDICT_KIND_MAX] = {
+        [LITHOS_PREDICT_KIND_NONE] = true, [LITHOS_PREDICT_KIND_EXACT] = true};
 
-    if (kind == LITHOS_PREDICT_KIND_EXACT) {
-        lithos_predict_operator_score(op, error_ns);
-    } else if (kind > LITHOS_PREDICT_KIND_NONE && kind < LITHOS_PREDICT_KIND_MAX) {
-        const float share = LITHOS_MIN(error_ns / (duration_ns + 1), KIND_ERROR_MOST);
-        p->kind_error[kind] += KIND_ERROR_WEIGHT * (share - p->kind_error[kind]);
+    for (unsigned i = 0; i < LITHOS_PREDICT_METHOD_MAX; i++) {
+        const unsigned m = particular_first[i], kind = t->kind[m];
+        const float error_ns = error_of(t->estimate_ns[m], duration_ns);
+
+        ret_error_ns[m] = kind == LITHOS_PREDICT_KIND_EXACT ? error_ns : -1;
+        if (kind < LITHOS_PREDICT_KIND_MAX && !told[kind]) {
+            const float share = LITHOS_MIN(error_ns / (duration_ns + 1), KIND_ERROR_MOST);
+            p->kind_error[kind] += KIND_ERROR_WEIGHT * (share - p->kind_error[kind]);
+            told[kind] = true;
+        }
     }
 }
 
 static void learn(struct lithos_predictor *p, unsigned method, const struct lithos_predict_ticket *t,
-                  uint16_t width, float duration_ns)
+                  uint16_t width, float duration_ns, const float *error_ns)
 {
     struct lithos_predict_operator *op;
     float median_ns;
@@ -500,7 +546,7 @@ static void learn(struct lithos_predictor *p, unsigned method, const struct lith
     }
     op = &p->op[method][t->op[method]];
     if (width == t->width)
-        score(p, op, t->kind[method], t->estimate_ns[method], duration_ns);
+        lithos_predict_operator_score(op, error_ns);
     p->stats.changes += lithos_predict_operator_add(op, width, duration_ns, p->config.window, &median_ns);
     op->shape = t->tag[LITHOS_PREDICT_BY_SHAPE];
     if (method == LITHOS_PREDICT_BY_SHAPE && function_known(p, t))
@@ -513,17 +559,20 @@ int lithos_predictor_observe(struct lithos_predictor *p, const struct lithos_pre
                              uint64_t duration_ns, uint32_t tpcs)
 {
     const uint16_t width = width_of(p, ticket->useful_tpcs, tpcs);
+    float error_ns[LITHOS_PREDICT_METHOD_MAX];
 
     if (duration_ns > LITHOS_PREDICT_DURATION_MAX_NS) {
         p->stats.refused++;
         return -ERANGE;
     }
-    if (width == ticket->width)
+    if (width == ticket->width) {
         mark_all(p, ticket, (float)duration_ns);
-    else
+        score(p, ticket, (float)duration_ns, error_ns);
+    } else {
         p->stats.other_width++;
+    }
     for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++)
-        learn(p, m, ticket, width, (float)duration_ns);
+        learn(p, m, ticket, width, (float)duration_ns, error_ns);
     return 0;
 }
 

@@ -61,22 +61,24 @@ static inline bool lithos_predict_table_holds(const struct lithos_predict_table 
 
 struct lithos_predict_window {
     float value_ns[LITHOS_PREDICT_WINDOW_MAX]; /* a ring; what is not in use is infinite */
+    float spread_ns;                           /* between the quartiles */
     uint8_t next;                              /* where the next sample goes */
     int8_t side;                               /* of the band where the newest lies: -1, 0 within, 1 */
-    uint8_t spare[14];
+    uint8_t spare[10];
 };
 
 /* What a prediction reads is one cache line; the samples behind it are read when one is added. */
 struct lithos_predict_operator {
-    float error_ns;    /* running mean of |estimate - duration|, of estimates at a known width */
-    uint32_t observed; /* how many errors that is */
+    /* How far off each method has been at launches of this operator: a running mean, of estimates at a known width.
+     * Negative: none yet. */
+    float error_ns[LITHOS_PREDICT_METHOD_MAX];
+    uint32_t observed; /* launches that had such an estimate */
     uint32_t shape;    /* tag of the shape seen last */
     uint16_t width[LITHOS_PREDICT_WIDTHS];
     uint8_t count[LITHOS_PREDICT_WIDTHS]; /* samples in the window; 0: unused */
     uint8_t idle[LITHOS_PREDICT_WIDTHS];  /* samples at other widths since, at most 255 */
     float median_ns[LITHOS_PREDICT_WIDTHS];
-    float spread_ns[LITHOS_PREDICT_WIDTHS]; /* between the quartiles */
-    uint32_t spare;
+    uint32_t spare[2];
     struct lithos_predict_window window[LITHOS_PREDICT_WIDTHS];
 } __attribute__((aligned(64)));
 
@@ -92,8 +94,7 @@ enum lithos_predict_kind {
 struct lithos_predict_estimate {
     enum lithos_predict_kind kind;
     float duration_ns;
-    float error_ns; /* measured of this operator at a known width */
-    float guess;    /* to be added: a share of the duration, for what has not been measured */
+    float guess; /* how far off it may be for what is not known, as a share of the duration */
     uint32_t samples;
 };
 
@@ -121,8 +122,11 @@ void lithos_predict_operator_estimate(const struct lithos_predict_operator *op, 
  * window it is in now. */
 bool lithos_predict_operator_add(struct lithos_predict_operator *op, uint16_t width, float duration_ns,
                                  uint32_t window, float *ret_median_ns);
-/* Account for an estimate that this operator made at a known width. */
-void lithos_predict_operator_score(struct lithos_predict_operator *op, float error_ns);
+/* Begin one that has seen nothing. */
+void lithos_predict_operator_begin(struct lithos_predict_operator *op);
+/* Account for a launch of this operator: how far off each method was that knew the width, negative for others. */
+void lithos_predict_operator_score(struct lithos_predict_operator *op,
+                                   const float error_ns[LITHOS_PREDICT_METHOD_MAX]);
 
 /* Functions: one grid seen for each power of two of blocks, modulo LITHOS_PREDICT_GRIDS. */
 #define LITHOS_PREDICT_GRIDS 8u

@@ -88,7 +88,6 @@ static void extrapolate(const struct lithos_predict_operator *op, uint16_t width
         ret_estimate->samples = op->count[nearest];
     }
     ret_estimate->duration_ns = lithos_predict_clamp(duration_ns);
-    ret_estimate->error_ns = op->error_ns;
     ret_estimate->guess = 0; /* the caller knows how good these are */
 }
 
@@ -102,20 +101,36 @@ void lithos_predict_operator_estimate(const struct lithos_predict_operator *op, 
             .kind = LITHOS_PREDICT_KIND_EXACT,
             .duration_ns = op->median_ns[i],
             .samples = op->count[i],
-            .error_ns = LITHOS_MAX(op->error_ns, op->spread_ns[i] / 2),
-            .guess = GUESS_ONE_SAMPLE / (float)((1 + op->observed) * op->count[i]),
+            .guess = GUESS_ONE_SAMPLE / (float)(op->count[i] * op->count[i]),
         };
         return;
     }
     extrapolate(op, width, ret_estimate);
 }
 
-void lithos_predict_operator_score(struct lithos_predict_operator *op, float error_ns)
+void lithos_predict_operator_begin(struct lithos_predict_operator *op)
+{
+    memset(op, 0, offsetof(struct lithos_predict_operator, window));
+    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++)
+        op->error_ns[m] = -1;
+}
+
+void lithos_predict_operator_score(struct lithos_predict_operator *op,
+                                   const float error_ns[LITHOS_PREDICT_METHOD_MAX])
 {
     const float weight = LITHOS_MAX(ERROR_WEIGHT, 1.0f / (float)(op->observed + 1));
-    op->error_ns += weight * (error_ns - op->error_ns);
-    if (op->observed < UINT32_MAX - 1)
-        op->observed++;
+    bool any = false;
+
+    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
+        if (error_ns[m] < 0)
+            continue;
+        if (op->error_ns[m] < 0)
+            op->error_ns[m] = error_ns[m];
+        else
+            op->error_ns[m] += weight * (error_ns[m] - op->error_ns[m]);
+        any = true;
+    }
+    op->observed += any && op->observed < UINT32_MAX - 1;
 }
 
 /* The window of a width. A new width takes the place of the one with the fewest samples, of those the one unused
@@ -226,7 +241,7 @@ static void summarize(struct lithos_predict_operator *op, unsigned at)
             smaller[k] -= v[k] > each; /* true is -1 */
     }
     op->median_ns[at] = ranked(v, smaller, (n - 1) / 2);
-    op->spread_ns[at] = ranked(v, smaller, (3 * n - 1) / 4) - ranked(v, smaller, n / 4);
+    op->window[at].spread_ns = ranked(v, smaller, (3 * n - 1) / 4) - ranked(v, smaller, n / 4);
 }
 
 /* What changed the time at one width (a neighbour came, another kernel stands at this place) has changed it at
@@ -261,7 +276,7 @@ bool lithos_predict_operator_add(struct lithos_predict_operator *op, uint16_t wi
     if (!count) {
         begin(w);
     } else {
-        const float band = band_of(before_ns, op->spread_ns[at], count);
+        const float band = band_of(before_ns, w->spread_ns, count);
         const int side = (duration_ns > before_ns + band) - (duration_ns < before_ns - band);
         const float last = newest(w, window);
         change = side && side == w->side && count > 1 &&

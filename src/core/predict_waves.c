@@ -44,7 +44,6 @@ void lithos_predict_function_estimate(const struct lithos_predict_function *f, f
         scale = (slope * (double)waves + base) / (slope * (double)nearest->waves + base);
     ret_estimate->kind = LITHOS_PREDICT_KIND_WAVES;
     ret_estimate->duration_ns = lithos_predict_clamp((double)nearest->duration_ns * scale);
-    ret_estimate->error_ns = 0;
     ret_estimate->guess = 0;
     ret_estimate->samples = 1;
 }
