@@ -73,8 +73,8 @@ void lithos_predict_config_defaults(struct lithos_predict_config *config)
     config->functions = 1024;
     config->streams = 64;
     config->window = 9;
-    config->context_depth = 4;
-    config->path_depth = 48;
+    config->context_depth = 2;
+    config->path_depth = 64;
     config->miss_ns = 50 * LITHOS_NSEC_PER_USEC;
 }
 
@@ -171,14 +171,15 @@ int lithos_predictor_init(void *mem, size_t bytes, const struct lithos_predict_c
     round_up(&p->config, entries);
     lay_out(&p->config, entries, &l);
     for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
-        lithos_predict_table_init(&p->table[m], (struct lithos_predict_set *)(base + l.set[m]), entries[m]);
+        lithos_predict_table_init(&p->table[m], (struct lithos_predict_set *)(base + l.set[m]), entries[m],
+                                  &p->stats.forgotten);
         p->op[m] = (struct lithos_predict_operator *)(base + l.op[m]);
     }
     lithos_predict_table_init(&p->function_table, (struct lithos_predict_set *)(base + l.function_set),
-                              p->config.functions);
+                              p->config.functions, &p->stats.forgotten_functions);
     p->function = (struct lithos_predict_function *)(base + l.function);
     lithos_predict_table_init(&p->stream_table, (struct lithos_predict_set *)(base + l.stream_set),
-                              p->config.streams);
+                              p->config.streams, &p->stats.forgotten_streams);
     p->stream = (struct stream *)(base + l.stream);
     for (unsigned k = 0; k < LITHOS_PREDICT_KIND_MAX; k++)
         p->kind_error[k] = kind_error_first[k];

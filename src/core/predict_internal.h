@@ -22,7 +22,7 @@ struct lithos_predict_table {
     struct lithos_predict_set *sets;
     uint32_t set_count;
     uint32_t tick;
-    uint64_t forgotten;
+    uint64_t *forgotten; /* counts those that made room */
 };
 
 static inline uint64_t lithos_predict_mix(uint64_t a, uint64_t b)
@@ -44,7 +44,7 @@ static inline uint32_t lithos_predict_set_of(const struct lithos_predict_table *
 }
 
 void lithos_predict_table_init(struct lithos_predict_table *t, struct lithos_predict_set *sets,
-                               uint32_t entries);
+                               uint32_t entries, uint64_t *forgotten);
 /* The entry of a key, made if need be; ret_new: it was, and what the caller keeps under that index is to be begun
  * anew. */
 uint32_t lithos_predict_table_get(struct lithos_predict_table *t, uint64_t hash, bool *ret_new);

@@ -6,15 +6,17 @@
 
 /* Samples that a width must have to be a point of the line through widths. */
 #define FIT_SAMPLES 3u
+/* Samples at other widths after which a width is out of use. */
+#define IDLE_MOST 128u
 /* The band around a median in which a sample is nothing new: at least this, at least a part of the median (a
- * larger one while there are few samples), at least so many times what lies between the quartiles. */
+ * larger one while there are few samples), at least so many times what lies between the quartiles (which say little of few samples). */
 #define BAND_NS 10000.0f
 #define BAND_PART 0.0625f
 #define BAND_PART_FEW 0.125f
 #define BAND_FEW 4u
 #define BAND_SPREADS 1.5f
 /* Expected error, as a part of the duration, of the first sample of an operator. */
-#define GUESS_ONE_SAMPLE 0.25f
+#define GUESS_ONE_SAMPLE 0.15f
 /* Weight of a new error in the running mean. */
 #define ERROR_WEIGHT 0.125f
 
@@ -133,22 +135,30 @@ void lithos_predict_operator_score(struct lithos_predict_operator *op,
     op->observed += any && op->observed < UINT32_MAX - 1;
 }
 
-/* The window of a width. A new width takes the place of the one with the fewest samples, of those the one unused
- * for longest, so that many widths in turn leave two with samples enough to make a line; but no width stays that
+/* What a window is worth when room is needed for another width, at most 8 bits of idleness below the kind. */
+static unsigned worth(const struct lithos_predict_operator *op, unsigned i)
+{
+    if (op->count[i] == 0 || op->idle[i] >= IDLE_MOST)
+        return 0;
+    if (op->count[i] < FIT_SAMPLES)
+        return 1u << 8 | op->idle[i]; /* the older the better: it may yet come to be a point of the line */
+    return 2u << 8 | (UINT8_MAX - op->idle[i]);
+}
+
+/* The window of a width. When many widths come in turn, some must be kept long enough to make a line; but none that
  * has not been used for long. */
 static unsigned window_of(struct lithos_predict_operator *op, uint16_t width)
 {
-    unsigned at = 0, best = UINT32_MAX;
+    unsigned at = 0, least = UINT32_MAX;
 
     for (unsigned i = 0; i < LITHOS_PREDICT_WIDTHS; i++) {
-        const unsigned samples = op->idle[i] == UINT8_MAX ? 0 : op->count[i];
-        const unsigned worth = samples << 8 | (UINT8_MAX - op->idle[i]);
+        const unsigned w = worth(op, i);
         if (op->count[i] && op->width[i] == width) {
             at = i;
             break;
         }
-        if (worth < best) {
-            best = worth;
+        if (w < least) {
+            least = w;
             at = i;
         }
     }
@@ -200,8 +210,9 @@ static float newest(const struct lithos_predict_window *w, uint32_t window)
 
 static float band_of(float median_ns, float spread_ns, unsigned count)
 {
-    const float part = median_ns * (count < BAND_FEW ? BAND_PART_FEW : BAND_PART);
-    return LITHOS_MAX(BAND_NS, LITHOS_MAX(part, BAND_SPREADS * spread_ns));
+    if (count < BAND_FEW)
+        return LITHOS_MAX(BAND_NS, median_ns * BAND_PART_FEW);
+    return LITHOS_MAX(BAND_NS, LITHOS_MAX(median_ns * BAND_PART, BAND_SPREADS * spread_ns));
 }
 
 static lanes larger(lanes a, lanes b)
