@@ -64,7 +64,7 @@ struct lithos_predict_config {
     uint32_t block_shared_reserved_bytes; /* taken by the system, a block; may be 0 */
     uint32_t warp_register_unit;          /* registers are given to a warp in such pieces */
     /* Bounds of memory: entries of each table, rounded up to a multiple of 8; at most 1 Mi each. An
-     * ordinal, shape, context or path takes 328 bytes, a function 72, a stream 544. Memory is not touched before it
+     * ordinal, shape, context or path takes 328 bytes, a function 72, a stream 536. Memory is not touched before it
      * is used, but for 8 bytes an entry. */
     uint32_t ordinals, shapes, contexts, paths, functions, streams;
     /* How it predicts. */

@@ -188,6 +188,7 @@ static void begin(struct lithos_predict_window *w)
 /* In vectors, so that summarize reads what was written in the pieces in which it was. */
 static void insert(struct lithos_predict_window *w, uint8_t *count, uint32_t window, float duration_ns)
 {
+    const lanes number = {0, 1, 2, 3};
     lanes v[PARTS];
     int32_t bits;
 
@@ -195,7 +196,7 @@ static void insert(struct lithos_predict_window *w, uint8_t *count, uint32_t win
     memcpy(v, w->value_ns, sizeof(v));
 #pragma GCC unroll 3
     for (int i = 0; i < (int)PARTS; i++) {
-        const lanes here = (lanes){0, 1, 2, 3} == w->next - i * (int)LANES;
+        const lanes here = number == w->next - i * (int)LANES;
         v[i] = (v[i] & ~here) | (bits & here);
     }
     memcpy(w->value_ns, v, sizeof(v));
@@ -229,8 +230,8 @@ static float ranked(const lanes v[PARTS], const lanes smaller[PARTS], unsigned r
 #pragma GCC unroll 3
     for (unsigned i = 0; i < PARTS; i++)
         best = larger(best, v[i] & (smaller[i] <= (int32_t)rank));
-    best = larger(best, __builtin_shuffle(best, (lanes){2, 3, 0, 1}));
-    best = larger(best, __builtin_shuffle(best, (lanes){1, 0, 3, 2}));
+    best = larger(best, __builtin_shufflevector(best, best, 2, 3, 0, 1));
+    best = larger(best, __builtin_shufflevector(best, best, 1, 0, 3, 2));
     memcpy(&value, &best, sizeof(value));
     return value;
 }
@@ -245,8 +246,7 @@ static void summarize(struct lithos_predict_operator *op, unsigned at)
     memcpy(v, op->window[at].value_ns, sizeof(v));
 #pragma GCC unroll 12
     for (int i = 0; i < (int)LITHOS_PREDICT_WINDOW_MAX; i++) {
-        const int lane = i % (int)LANES;
-        const lanes each = __builtin_shuffle(v[i / (int)LANES], (lanes){lane, lane, lane, lane});
+        const int32_t each = v[i / (int)LANES][i % (int)LANES];
 #pragma GCC unroll 3
         for (unsigned k = 0; k < PARTS; k++)
             smaller[k] -= v[k] > each; /* true is -1 */
