@@ -85,16 +85,16 @@ void lithos_trace_stat_free(struct lithos_trace_stat *s)
 /* Room for `count` elements of `size` bytes. */
 static int grow(void *array, size_t *room, size_t count, size_t size)
 {
-    void *now;
+    void *before, *after;
 
     if (count <= *room)
         return 0;
     size_t more = LITHOS_MAX(*room * 2, (size_t)16);
-    memcpy(&now, array, sizeof(now));
-    now = reallocarray(now, more, size);
-    if (!now)
+    memcpy(&before, array, sizeof(before)); /* the array's own type is the caller's */
+    after = reallocarray(before, more, size);
+    if (!after)
         return -ENOMEM;
-    memcpy(array, &now, sizeof(now));
+    memcpy(array, &after, sizeof(after));
     *room = more;
     return 0;
 }

@@ -39,7 +39,7 @@ static void mend_header(uint8_t *file, size_t len)
 {
     if (len < LITHOS_TRACE_HEADER_BYTES)
         return;
-    memcpy(file, LITHOS_TRACE_MAGIC, 8);
+    lithos_trace_put64(file, LITHOS_TRACE_MAGIC);
     lithos_trace_put32(file + 36, (uint32_t)crc32(0, file, 36));
 }
 
