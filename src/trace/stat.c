@@ -96,6 +96,7 @@ static int grow(void *array, size_t *room, size_t count, size_t size)
         return -ENOMEM;
     memcpy(array, &after, sizeof(after));
     *room = more;
+    /* cppcheck-suppress memleak ; it went into the array */
     return 0;
 }
 
