@@ -11,6 +11,7 @@
 #define TPCS_MAX 65535u
 #define ALIGNMENT 64u
 #define WARP_THREADS 32u
+#define METHODS_ALL ((1u << LITHOS_PREDICT_METHOD_MAX) - 1)
 #define PATH_FACTOR 0x9e3779b97f4a7c15ull
 /* What an error of a fifth of miss_ns means is for the caller to forget. */
 #define NEGLIGIBLE_PART 0.2f
@@ -76,6 +77,7 @@ void lithos_predict_config_defaults(struct lithos_predict_config *config)
     config->context_depth = 2;
     config->path_depth = 64;
     config->miss_ns = 50 * LITHOS_NSEC_PER_USEC;
+    config->methods = METHODS_ALL;
 }
 
 static bool entries_valid(uint32_t entries)
@@ -91,7 +93,7 @@ static bool config_valid(const struct lithos_predict_config *c)
            entries_valid(c->paths) && entries_valid(c->functions) && entries_valid(c->streams) &&
            c->window > 0 && c->window <= LITHOS_PREDICT_WINDOW_MAX && c->context_depth > 0 &&
            c->context_depth <= LITHOS_PREDICT_PATH_MAX && c->path_depth > 0 &&
-           c->path_depth <= LITHOS_PREDICT_PATH_MAX;
+           c->path_depth <= LITHOS_PREDICT_PATH_MAX && c->methods > 0 && c->methods <= METHODS_ALL;
 }
 
 static uint32_t whole_sets(uint32_t entries)
@@ -326,7 +328,7 @@ static enum lithos_predict_source source_of(enum lithos_predict_kind kind, unsig
 static bool usable(const struct lithos_predictor *p, const struct lithos_predict_ticket *t,
                    const struct lithos_predict_estimate *e, unsigned method)
 {
-    if (e[method].kind == LITHOS_PREDICT_KIND_NONE)
+    if (e[method].kind == LITHOS_PREDICT_KIND_NONE || !(p->config.methods >> method & 1))
         return false;
     /* A place whose last kernel was another says nothing of this one. */
     return method != LITHOS_PREDICT_BY_ORDINAL ||
@@ -342,8 +344,9 @@ static const struct lithos_predict_operator *judge(const struct lithos_predictor
 {
     for (unsigned i = 0; i < LITHOS_PREDICT_METHOD_MAX; i++) {
         const unsigned m = particular_first[i];
-        if (m != LITHOS_PREDICT_BY_ORDINAL && e[m].kind != LITHOS_PREDICT_KIND_NONE &&
-            e[m].kind != LITHOS_PREDICT_KIND_WAVES && p->op[m][t->op[m]].observed >= JUDGE_LAUNCHES)
+        if (m != LITHOS_PREDICT_BY_ORDINAL && (p->config.methods >> m & 1) &&
+            e[m].kind != LITHOS_PREDICT_KIND_NONE && e[m].kind != LITHOS_PREDICT_KIND_WAVES &&
+            p->op[m][t->op[m]].observed >= JUDGE_LAUNCHES)
             return &p->op[m][t->op[m]];
     }
     return NULL;

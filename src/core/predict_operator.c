@@ -149,25 +149,21 @@ static unsigned worth(const struct lithos_predict_operator *op, unsigned i)
  * has not been used for long. */
 static unsigned window_of(struct lithos_predict_operator *op, uint16_t width)
 {
-    unsigned at = 0, least = UINT32_MAX;
+    unsigned at = 0;
 
-    for (unsigned i = 0; i < LITHOS_PREDICT_WIDTHS; i++) {
-        const unsigned w = worth(op, i);
-        if (op->count[i] && op->width[i] == width) {
-            at = i;
-            break;
+    while (at < LITHOS_PREDICT_WIDTHS && !(op->width[at] == width && op->count[at]))
+        at++;
+    if (at == LITHOS_PREDICT_WIDTHS) {
+        at = 0;
+        for (unsigned i = 1; i < LITHOS_PREDICT_WIDTHS; i++) {
+            if (worth(op, i) < worth(op, at))
+                at = i;
         }
-        if (w < least) {
-            least = w;
-            at = i;
-        }
-    }
-    if (op->width[at] != width || !op->count[at]) {
         op->width[at] = width;
         op->count[at] = 0;
     }
     for (unsigned i = 0; i < LITHOS_PREDICT_WIDTHS; i++)
-        op->idle[i] = i == at ? 0 : (uint8_t)LITHOS_MIN(op->idle[i] + 1, UINT8_MAX);
+        op->idle[i] = i == at ? 0 : op->idle[i] + (op->idle[i] < UINT8_MAX);
     return at;
 }
 

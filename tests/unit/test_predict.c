@@ -146,6 +146,7 @@ static void memory_is_what_it_says(void **state)
         offsetof(struct lithos_predict_config, functions),
         offsetof(struct lithos_predict_config, streams),
         offsetof(struct lithos_predict_config, window),
+        offsetof(struct lithos_predict_config, methods),
         offsetof(struct lithos_predict_config, context_depth),
         offsetof(struct lithos_predict_config, path_depth),
         offsetof(struct lithos_predict_config, warp_register_unit),
@@ -164,6 +165,9 @@ static void memory_is_what_it_says(void **state)
     assert_int_equal(lithos_predictor_size(&bad, &bytes), -EINVAL);
     bad = card();
     bad.shapes = (1u << 20) + 1;
+    assert_int_equal(lithos_predictor_size(&bad, &bytes), -EINVAL);
+    bad = card();
+    bad.methods = 1u << LITHOS_PREDICT_METHOD_MAX;
     assert_int_equal(lithos_predictor_size(&bad, &bytes), -EINVAL);
     bad = card();
     bad.tpcs = 65536;
@@ -448,6 +452,24 @@ static void context_tells_what_the_shape_does_not(void **state)
     assert_int_equal(s->source_off[LITHOS_PREDICT_ORDINAL], 0);
 }
 
+static void only_methods_allowed_answer(void **state)
+{
+    (void)state;
+    const struct lithos_kernel_shape k = kernel(1, 1000);
+
+    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
+        struct lithos_predict_config c = card();
+        c.methods = 1u << m;
+        struct made made = make(&c);
+        for (unsigned i = 0; i < 5; i++)
+            request(made.p, &k, 66, 100000);
+        const struct lithos_prediction a = ask(made.p, &k, 66);
+        assert_int_equal(a.method, m);
+        assert_near(a.duration_ns, 100000);
+        free(made.mem);
+    }
+}
+
 static void path_tells_what_the_context_does_not(void **state)
 {
     struct lithos_predictor *p = predictor(state);
@@ -655,6 +677,7 @@ int main(void)
         TEST(unseen_grids_go_by_waves),
         TEST(ordinals_begin_at_a_sync),
         TEST(context_tells_what_the_shape_does_not),
+        cmocka_unit_test(only_methods_allowed_answer),
         TEST(path_tells_what_the_context_does_not),
         cmocka_unit_test(tables_are_bounded),
         cmocka_unit_test(what_if_changes_nothing),
