@@ -8,16 +8,14 @@ hung. Usage: chaos.py [--events N] [--seed S]; the same seed makes the same sequ
 """
 
 import argparse
-import os
 import random
 import signal
 import sys
 import time
 
-from stack import Failure, Stack, bits, check, wait_for
+from stack import SLACK, Failure, Stack, bits, check, wait_for
 
 RELEASE_BOUND_S = 0.1  # from SIGKILL of a tenant to its TPCs being free, as its user sees it
-SLACK_S = float(os.environ.get("LITHOS_TEST_SLACK", "1"))  # sanitizer builds and busy machines are slower
 TPCS = 66
 
 
@@ -63,7 +61,7 @@ class Chaos:
             check("TPC" in self.stack.log(name), f"the refusal does not say who holds what: {self.stack.log(name)!r}")
             return f"start {name} {quota}: refused"
         self.procs[name] = child
-        wait_for(f"{name} launches", lambda: self.alive(name) and self.launches().get(name, 0) > 0, 20 * SLACK_S)
+        wait_for(f"{name} launches", lambda: self.alive(name) and self.launches().get(name, 0) > 0, 20 * SLACK)
         return f"start {name} {quota}"
 
     def alive(self, name):
@@ -79,11 +77,11 @@ class Chaos:
         begin = time.monotonic()
         child.send_signal(signal.SIGKILL)
         _, took = wait_for(f"TPCs of {name} come back", lambda: self.stack.status()["gpus"][0]["free"] > free,
-                           5 * SLACK_S, 0.002)
+                           5 * SLACK, 0.002)
         child.wait()
         took = time.monotonic() - begin
         self.slowest_release_s = max(self.slowest_release_s, took)
-        check(took < RELEASE_BOUND_S * SLACK_S, f"TPCs of {name} took {took * 1e3:.0f} ms to come back")
+        check(took < RELEASE_BOUND_S * SLACK, f"TPCs of {name} took {took * 1e3:.0f} ms to come back")
         return f"kill {name}"
 
     def restart_daemon(self):
@@ -97,7 +95,7 @@ class Chaos:
         time.sleep(self.rng.random() * 0.1)
         self.stack.start_daemon()
         # what a restart finds without its root process may have children that have yet to attach again: a grace of 2 s
-        wait_for(f"{victim} is dropped", lambda: victim not in self.stack.tenants(), 4 * SLACK_S)
+        wait_for(f"{victim} is dropped", lambda: victim not in self.stack.tenants(), 4 * SLACK)
         after = {t["name"]: t["gpus"][0]["bits"] for t in self.snapshot()["tenants"]}
         before.pop(victim, None)
         check(after == before, f"after the daemon's restart: {after}, before: {before}")
@@ -120,7 +118,7 @@ class Chaos:
         before = self.launches()
         wait_for("every survivor keeps launching",
                  lambda: all(self.launches().get(n, 0) > before.get(n, 0) for n in self.procs if self.alive(n)),
-                 20 * SLACK_S)
+                 20 * SLACK)
 
     def step(self):
         kinds = [self.start, self.kill, self.restart_daemon, self.resize]
@@ -162,7 +160,7 @@ def main():
         check(checked >= chaos.counts.get("start", 0) / 2, f"the card's record names {checked} of {len(chaos.granted)}")
         for name in list(chaos.procs):
             chaos.procs.pop(name).kill()
-        wait_for("all TPCs are free at the end", lambda: stack.status()["gpus"][0]["free"] == TPCS, 5 * SLACK_S)
+        wait_for("all TPCs are free at the end", lambda: stack.status()["gpus"][0]["free"] == TPCS, 5 * SLACK)
         print(f"{arguments.events} events {chaos.counts}; slowest release {chaos.slowest_release_s * 1e3:.1f} ms; "
               f"{checked} processes compared with the card's record")
 

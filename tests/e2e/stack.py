@@ -13,6 +13,9 @@ import tempfile
 import time
 
 
+SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))  # sanitizer builds and busy machines are slower
+
+
 class Failure(AssertionError):
     pass
 
@@ -93,7 +96,8 @@ class Stack:
             env = dict(self.env, LITHOS_LOG=os.environ.get("LITHOS_LOG", "info"))
             self.daemon = subprocess.Popen(list(map(str, command)), env=env, stdout=log, stderr=log)
         if wait:
-            wait_for("lithosd answers", lambda: self.status(quiet=True) or self.daemon_died(), 30)
+            wait_for("lithosd answers", lambda: self.status(quiet=True) or self.daemon_died(),
+                     30 * max(1, SLACK / 4))
 
     def daemon_died(self):
         check(self.daemon.poll() is None, f"lithosd ended with {self.daemon.returncode}: {self.log('lithosd')}")
