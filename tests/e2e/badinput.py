@@ -65,7 +65,10 @@ def foreign_uid(stack):
         print("  skipped: needs root to become another user")
         return
     os.chmod(stack.dir, 0o755)
-    program = shutil.copy(stack.build / "bin/lithos", stack.dir / "lithos")  # the build may lie where they may not look
+    for part in ("bin/lithos", "lib/lithos/liblithos.so"):  # the build may lie where they may not look
+        (stack.dir / "alien" / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(stack.build / part, stack.dir / "alien" / part)
+    program = str(stack.dir / "alien/bin/lithos")
 
     def become_nobody():
         os.setgid(65534)
