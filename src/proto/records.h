@@ -81,11 +81,12 @@ struct lithos_record_ring {
 /* 0; -EPROTO: a kind that does not exist, a name piece out of bounds, a cluster of 0. */
 int lithos_record_validate(const struct lithos_record *r);
 
-/* Writer. False: the ring is full (the reader is `tail` records far). */
+/* Writer. False: the ring is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
 bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail, const struct lithos_record *r);
 /* Reader: copy the next record and validate it. 1 a record, 0 none, -EPROTO one that is damaged (skipped), -EOVERFLOW
  * the writer's head is impossible (the ring is read from its head on; *ret_lost tells how many were passed over). */
 int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail, struct lithos_record *ret_r,
                       uint32_t *ret_lost);
-/* Reader: has the GPU written stamp `sequence`? 1 with its time; 0 not yet; -ESTALE overwritten by a later one. */
+/* Reader: has the GPU written stamp `sequence`? 1 with its time; 0 not yet; -ESTALE overwritten by a later one. A time of
+ * 0 counts as not yet: whoever hands out a slot clears it first. */
 int lithos_stamp_read(const struct lithos_stamp *stamps, uint64_t sequence, uint64_t *ret_time_ns);
