@@ -319,6 +319,16 @@ static void remember_end(struct timeline_gpu *g, uint32_t index, uint64_t end_ns
     g->last_end_ns[0] = end_ns;
 }
 
+/* What a graph's node shows now is not the end of its next replay. */
+static void next_replay(struct lithos_timeline *tl, const struct timeline_slot *slot)
+{
+    for (uint32_t i = slot->next; i != NONE; i = tl->slots[i].next)
+        if (tl->slots[i].launch.stamp == slot->launch.stamp) {
+            tl->slots[i].launch.not_time_ns = slot->gpu_end_ns;
+            return;
+        }
+}
+
 static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns,
                         lithos_timeline_emit *emit, void *ctx)
 {
@@ -354,6 +364,8 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
     if (overlapped(tl, index, e.start_ns, e.end_ns))
         e.flags |= LITHOS_KERNEL_OVERLAPPED;
     remember_end(g, index, e.end_ns);
+    if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
+        next_replay(tl, slot);
     timeline_count_kernel(tl, &e);
     emit(ctx, &e);
     pop(tl, index);
