@@ -30,7 +30,8 @@ bootstrap-lint:
 dev release: bootstrap
 	@tools/build.sh $@ $(JOBS)
 
-demo: dev
+demo: bootstrap
+	@tools/build.sh dev $(JOBS) programs
 	@$(BUILD)/dev/bin/lithos demo
 
 test: bootstrap

@@ -6,6 +6,9 @@ function(lithos_library name)
   target_link_libraries(lithos_${name} PUBLIC ${A_LINK})
 endfunction()
 
+# What is installed, without the tests: all that `make demo` needs.
+add_custom_target(programs)
+
 # lithos_program(NAME DIR SOURCES... [LINK libs...]): a program put (and installed) into DIR of cmake/Layout.cmake.
 function(lithos_program name dir)
   cmake_parse_arguments(A "" "" "LINK" ${ARGN})
@@ -14,6 +17,7 @@ function(lithos_program name dir)
   target_link_libraries(${name} PRIVATE ${A_LINK})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/${dir})
   install(TARGETS ${name} RUNTIME DESTINATION ${dir})
+  add_dependencies(programs ${name})
 endfunction()
 
 # lithos_data(DIR FILES...): data files copied into DIR of the build tree at configure time, and installed there.

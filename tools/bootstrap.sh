@@ -19,6 +19,7 @@ build | pkg-config     | has_command pkg-config
 build | libcmocka-dev  | has_header stdarg.h && pkg-config --exists cmocka
 build | libjansson-dev | has_header jansson.h && has_archive libjansson.a
 build | libncurses-dev | has_header curses.h
+build | zlib1g-dev     | has_header zlib.h && has_archive libz.a
 build | python3        | has_command python3
 lint  | clang-format   | has_command clang-format
 lint  | clang-tidy     | has_command clang-tidy

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Configure (when not done) and build one preset. Usage: build.sh PRESET [JOBS]
+# Configure (when not done) and build one preset, or one target of it. Usage: build.sh PRESET [JOBS [TARGET]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=$1 jobs=${2:-$(nproc)}
@@ -12,4 +12,4 @@ if [[ ! -f build/$preset/build.ninja ]]; then
         exit 1
     fi
 fi
-NINJA_STATUS="[$preset %f/%t] " cmake --build "build/$preset" --parallel "$jobs"
+NINJA_STATUS="[$preset %f/%t] " cmake --build "build/$preset" --parallel "$jobs" --target "${3:-all}"

@@ -1,52 +1,15 @@
 #include "core/predict.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/util.h"
 #include "core/predict_internal.h"
 
-#define ENTRIES_MAX (1u << 20)
-#define TPCS_MAX 65535u
-#define ALIGNMENT 64u
 #define WARP_THREADS 32u
-#define PATH_FACTOR 0x9e3779b97f4a7c15ull
 /* What an error of a fifth of miss_ns means is for the caller to forget. */
 #define NEGLIGIBLE_PART 0.2f
 
-static_assert(sizeof(struct lithos_predict_ticket) == 80, "what predict.h says");
-static_assert(sizeof(struct lithos_predict_operator) == 320 && sizeof(struct lithos_predict_set) == 64,
-              "what predict.h says");
-
-struct stream {
-    uint32_t epoch; /* of the last sync of all that it has seen */
-    uint32_t place; /* launches since the last sync */
-    uint64_t path;  /* sum of before[i] * PATH_FACTOR ^ (how many came after) over the path */
-    uint64_t before[LITHOS_PREDICT_PATH_MAX]; /* their shapes, a ring; 0: not so many yet */
-};
-
-struct lithos_predictor {
-    struct lithos_predict_config config;
-    struct lithos_predict_table table[LITHOS_PREDICT_METHOD_MAX];
-    struct lithos_predict_operator *op[LITHOS_PREDICT_METHOD_MAX];
-    struct lithos_predict_table function_table;
-    struct lithos_predict_function *function;
-    struct lithos_predict_table stream_table;
-    struct stream *stream;
-    uint32_t epoch;
-    uint64_t path_leaves; /* PATH_FACTOR ^ path_depth: the weight of what leaves the path */
-    /* How far off estimates of a kind have been, as a share of the duration. */
-    float kind_error[LITHOS_PREDICT_KIND_MAX];
-    struct lithos_predict_stats stats;
-};
-
-/* Before the first estimate of a kind has been put to the test; medians have their own measure, and this none. */
-static const float kind_error_first[LITHOS_PREDICT_KIND_MAX] = {
-    [LITHOS_PREDICT_KIND_FITTED] = 0.1f,
-    [LITHOS_PREDICT_KIND_LINEAR] = 0.3f,
-    [LITHOS_PREDICT_KIND_WAVES] = 0.4f,
-};
 /* The methods, the one that knows most about a launch first. */
 static const uint8_t particular_first[LITHOS_PREDICT_METHOD_MAX] = {
     LITHOS_PREDICT_BY_PATH,
@@ -60,134 +23,6 @@ static const uint8_t particular_first[LITHOS_PREDICT_METHOD_MAX] = {
 /* Weight of a new error of a kind, and the largest that counts. */
 #define KIND_ERROR_WEIGHT 0.05f
 #define KIND_ERROR_MOST 2.0f
-
-/* Where the parts lie, from the first aligned byte. */
-struct layout {
-    size_t set[LITHOS_PREDICT_METHOD_MAX], op[LITHOS_PREDICT_METHOD_MAX];
-    size_t function_set, function, stream_set, stream, end;
-};
-
-void lithos_predict_config_defaults(struct lithos_predict_config *config)
-{
-    config->ordinals = config->shapes = config->contexts = config->paths = 4096;
-    config->functions = 1024;
-    config->streams = 64;
-    config->window = 9;
-    config->context_depth = 4;
-    config->path_depth = 48;
-    config->miss_ns = 50 * LITHOS_NSEC_PER_USEC;
-}
-
-static bool entries_valid(uint32_t entries)
-{
-    return entries > 0 && entries <= ENTRIES_MAX;
-}
-
-static bool config_valid(const struct lithos_predict_config *c)
-{
-    return c->tpcs > 0 && c->tpcs <= TPCS_MAX && c->sms_per_tpc > 0 && c->sm_threads > 0 &&
-           c->sm_blocks > 0 && c->sm_registers > 0 && c->sm_shared_bytes > 0 && c->warp_register_unit > 0 &&
-           entries_valid(c->ordinals) && entries_valid(c->shapes) && entries_valid(c->contexts) &&
-           entries_valid(c->paths) && entries_valid(c->functions) && entries_valid(c->streams) &&
-           c->window > 0 && c->window <= LITHOS_PREDICT_WINDOW_MAX && c->context_depth > 0 &&
-           c->context_depth <= LITHOS_PREDICT_PATH_MAX && c->path_depth > 0 &&
-           c->path_depth <= LITHOS_PREDICT_PATH_MAX;
-}
-
-static uint32_t whole_sets(uint32_t entries)
-{
-    return (entries + LITHOS_PREDICT_WAYS - 1) / LITHOS_PREDICT_WAYS * LITHOS_PREDICT_WAYS;
-}
-
-static size_t place(size_t *end, size_t count, size_t bytes)
-{
-    const size_t at = (*end + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    *end = at + count * bytes;
-    return at;
-}
-
-static size_t place_sets(size_t *end, uint32_t entries)
-{
-    return place(end, entries / LITHOS_PREDICT_WAYS, sizeof(struct lithos_predict_set));
-}
-
-static void round_up(struct lithos_predict_config *c, uint32_t ret_entries[LITHOS_PREDICT_METHOD_MAX])
-{
-    c->functions = whole_sets(c->functions);
-    c->streams = whole_sets(c->streams);
-    ret_entries[LITHOS_PREDICT_BY_ORDINAL] = c->ordinals = whole_sets(c->ordinals);
-    ret_entries[LITHOS_PREDICT_BY_SHAPE] = c->shapes = whole_sets(c->shapes);
-    ret_entries[LITHOS_PREDICT_BY_CONTEXT] = c->contexts = whole_sets(c->contexts);
-    ret_entries[LITHOS_PREDICT_BY_PATH] = c->paths = whole_sets(c->paths);
-}
-
-static void lay_out(const struct lithos_predict_config *c, const uint32_t *entries, struct layout *l)
-{
-    size_t end = sizeof(struct lithos_predictor);
-    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
-        l->set[m] = place_sets(&end, entries[m]);
-        l->op[m] = place(&end, entries[m], sizeof(struct lithos_predict_operator));
-    }
-    l->function_set = place_sets(&end, c->functions);
-    l->function = place(&end, c->functions, sizeof(struct lithos_predict_function));
-    l->stream_set = place_sets(&end, c->streams);
-    l->stream = place(&end, c->streams, sizeof(struct stream));
-    l->end = end;
-}
-
-int lithos_predictor_size(const struct lithos_predict_config *config, size_t *ret_bytes)
-{
-    struct lithos_predict_config c = *config;
-    uint32_t entries[LITHOS_PREDICT_METHOD_MAX];
-    struct layout l;
-
-    if (!config_valid(config))
-        return -EINVAL;
-    round_up(&c, entries);
-    lay_out(&c, entries, &l);
-    *ret_bytes = l.end + ALIGNMENT - 1;
-    return 0;
-}
-
-int lithos_predictor_init(void *mem, size_t bytes, const struct lithos_predict_config *config,
-                          struct lithos_predictor **ret_predictor)
-{
-    uint32_t entries[LITHOS_PREDICT_METHOD_MAX];
-    struct lithos_predictor *p;
-    struct layout l;
-    size_t needed;
-    uint8_t *base;
-    int r;
-
-    r = lithos_predictor_size(config, &needed);
-    if (r < 0)
-        return r;
-    if (bytes < needed)
-        return -ENOSPC;
-    base = (uint8_t *)mem + (ALIGNMENT - (uintptr_t)mem % ALIGNMENT) % ALIGNMENT;
-    p = (struct lithos_predictor *)base;
-    memset(p, 0, sizeof(*p));
-    p->config = *config;
-    round_up(&p->config, entries);
-    lay_out(&p->config, entries, &l);
-    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++) {
-        lithos_predict_table_init(&p->table[m], (struct lithos_predict_set *)(base + l.set[m]), entries[m]);
-        p->op[m] = (struct lithos_predict_operator *)(base + l.op[m]);
-    }
-    lithos_predict_table_init(&p->function_table, (struct lithos_predict_set *)(base + l.function_set),
-                              p->config.functions);
-    p->function = (struct lithos_predict_function *)(base + l.function);
-    lithos_predict_table_init(&p->stream_table, (struct lithos_predict_set *)(base + l.stream_set),
-                              p->config.streams);
-    p->stream = (struct stream *)(base + l.stream);
-    for (unsigned k = 0; k < LITHOS_PREDICT_KIND_MAX; k++)
-        p->kind_error[k] = kind_error_first[k];
-    p->path_leaves = 1;
-    for (uint32_t i = 0; i < p->config.path_depth; i++)
-        p->path_leaves *= PATH_FACTOR;
-    *ret_predictor = p;
-    return 0;
-}
 
 /* The shape of a launch. */
 
@@ -238,17 +73,18 @@ static uint16_t width_of(const struct lithos_predictor *p, uint32_t useful_tpcs,
 
 /* Streams. */
 
-static struct stream *find_stream(struct lithos_predictor *p, uint64_t id)
+static struct lithos_predict_stream *find_stream(struct lithos_predictor *p, uint64_t id)
 {
     bool new;
-    struct stream *s =
+    struct lithos_predict_stream *s =
         &p->stream[lithos_predict_table_get(&p->stream_table, lithos_predict_mix(id, 0), &new)];
     if (new || s->epoch != p->epoch)
-        *s = (struct stream){.epoch = p->epoch};
+        *s = (struct lithos_predict_stream){.epoch = p->epoch};
     return s;
 }
 
-static uint64_t hash_context(const struct lithos_predictor *p, const struct stream *s, uint64_t shape)
+static uint64_t hash_context(const struct lithos_predictor *p, const struct lithos_predict_stream *s,
+                             uint64_t shape)
 {
     uint64_t h = shape;
     for (uint32_t i = 1; i <= p->config.context_depth; i++)
@@ -256,16 +92,16 @@ static uint64_t hash_context(const struct lithos_predictor *p, const struct stre
     return h;
 }
 
-static void step(const struct lithos_predictor *p, struct stream *s, uint64_t shape)
+static void step(const struct lithos_predictor *p, struct lithos_predict_stream *s, uint64_t shape)
 {
     const uint64_t leaves = s->before[(s->place - p->config.path_depth) % LITHOS_PREDICT_PATH_MAX];
-    s->path = s->path * PATH_FACTOR + shape - leaves * p->path_leaves;
+    s->path = s->path * LITHOS_PREDICT_PATH_FACTOR + shape - leaves * p->path_leaves;
     s->before[s->place++ % LITHOS_PREDICT_PATH_MAX] = shape;
 }
 
 void lithos_predictor_sync(struct lithos_predictor *p, uint64_t stream)
 {
-    *find_stream(p, stream) = (struct stream){.epoch = p->epoch};
+    *find_stream(p, stream) = (struct lithos_predict_stream){.epoch = p->epoch};
 }
 
 void lithos_predictor_sync_all(struct lithos_predictor *p)
@@ -325,7 +161,7 @@ static enum lithos_predict_source source_of(enum lithos_predict_kind kind, unsig
 static bool usable(const struct lithos_predictor *p, const struct lithos_predict_ticket *t,
                    const struct lithos_predict_estimate *e, unsigned method)
 {
-    if (e[method].kind == LITHOS_PREDICT_KIND_NONE)
+    if (e[method].kind == LITHOS_PREDICT_KIND_NONE || !(p->config.methods >> method & 1))
         return false;
     /* A place whose last kernel was another says nothing of this one. */
     return method != LITHOS_PREDICT_BY_ORDINAL ||
@@ -341,8 +177,9 @@ static const struct lithos_predict_operator *judge(const struct lithos_predictor
 {
     for (unsigned i = 0; i < LITHOS_PREDICT_METHOD_MAX; i++) {
         const unsigned m = particular_first[i];
-        if (m != LITHOS_PREDICT_BY_ORDINAL && e[m].kind != LITHOS_PREDICT_KIND_NONE &&
-            e[m].kind != LITHOS_PREDICT_KIND_WAVES && p->op[m][t->op[m]].observed >= JUDGE_LAUNCHES)
+        if (m != LITHOS_PREDICT_BY_ORDINAL && (p->config.methods >> m & 1) &&
+            e[m].kind != LITHOS_PREDICT_KIND_NONE && e[m].kind != LITHOS_PREDICT_KIND_WAVES &&
+            p->op[m][t->op[m]].observed >= JUDGE_LAUNCHES)
             return &p->op[m][t->op[m]];
     }
     return NULL;
@@ -420,7 +257,7 @@ static void find_function(struct lithos_predictor *p, uint64_t hash, struct lith
 static void recognise(struct lithos_predictor *p, uint64_t stream, const struct lithos_kernel_shape *shape,
                       struct lithos_predict_ticket *t)
 {
-    struct stream *s = find_stream(p, stream);
+    struct lithos_predict_stream *s = find_stream(p, stream);
     const uint64_t h = hash_shape(shape);
 
     if (s->place < p->config.ordinals) {

@@ -64,7 +64,7 @@ struct lithos_predict_config {
     uint32_t block_shared_reserved_bytes; /* taken by the system, a block; may be 0 */
     uint32_t warp_register_unit;          /* registers are given to a warp in such pieces */
     /* Bounds of memory: entries of each table, rounded up to a multiple of 8; at most 1 Mi each. An
-     * ordinal, shape, context or path takes 328 bytes, a function 72, a stream 544. Memory is not touched before it
+     * ordinal, shape, context or path takes 328 bytes, a function 72, a stream 536. Memory is not touched before it
      * is used, but for 8 bytes an entry. */
     uint32_t ordinals, shapes, contexts, paths, functions, streams;
     /* How it predicts. */
@@ -72,6 +72,8 @@ struct lithos_predict_config {
     uint32_t context_depth; /* launches before it that make a context, 1 to LITHOS_PREDICT_PATH_MAX */
     uint32_t path_depth;    /* and a path, 1 to LITHOS_PREDICT_PATH_MAX */
     uint64_t miss_ns;       /* an answer further off than this counts as a miss */
+    uint32_t
+        methods; /* those that may answer, a bit each (1 << LITHOS_PREDICT_BY_...); all are kept and scored */
 };
 
 struct lithos_prediction {
@@ -128,7 +130,7 @@ struct lithos_predictor;
 void lithos_predict_config_defaults(struct lithos_predict_config *config);
 
 /* Bytes that a predictor takes. 0, or -EINVAL: something of the card is 0 (block_shared_reserved_bytes may
- * be), more than 65535 TPCs, a table of no entries or of more than 1 Mi, a window or depth out of range. */
+ * be), more than 65535 TPCs, no method or an unknown one, a table of no entries or of more than 1 Mi, a window or depth out of range. */
 int lithos_predictor_size(const struct lithos_predict_config *config, size_t *ret_bytes);
 /* Begin in mem, which is the caller's and outlives the predictor; nothing is to be freed. mem need not be aligned
  * or zeroed. 0; -EINVAL (config, as above); -ENOSPC (fewer bytes than lithos_predictor_size says). */

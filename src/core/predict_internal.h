@@ -1,5 +1,6 @@
 /* The parts of the predictor: bounded tables (predict_table.c), an operator's samples (predict_operator.c), a
- * function's grids (predict_waves.c). Durations are floats of ns: exact to 60 ns in a second. */
+ * function's grids (predict_waves.c), and how they are put together (predict_init.c). Durations are floats of
+ * ns: exact to 60 ns in a second. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,7 +23,7 @@ struct lithos_predict_table {
     struct lithos_predict_set *sets;
     uint32_t set_count;
     uint32_t tick;
-    uint64_t forgotten;
+    uint64_t *forgotten; /* counts those that made room */
 };
 
 static inline uint64_t lithos_predict_mix(uint64_t a, uint64_t b)
@@ -44,7 +45,7 @@ static inline uint32_t lithos_predict_set_of(const struct lithos_predict_table *
 }
 
 void lithos_predict_table_init(struct lithos_predict_table *t, struct lithos_predict_set *sets,
-                               uint32_t entries);
+                               uint32_t entries, uint64_t *forgotten);
 /* The entry of a key, made if need be; ret_new: it was, and what the caller keeps under that index is to be begun
  * anew. */
 uint32_t lithos_predict_table_get(struct lithos_predict_table *t, uint64_t hash, bool *ret_new);
@@ -145,3 +146,28 @@ void lithos_predict_function_add(struct lithos_predict_function *f, uint32_t blo
                                  float duration_ns);
 void lithos_predict_function_estimate(const struct lithos_predict_function *f, float waves,
                                       struct lithos_predict_estimate *ret_estimate);
+
+/* The predictor: made by predict_init.c, used by predict.c. */
+#define LITHOS_PREDICT_PATH_FACTOR 0x9e3779b97f4a7c15ull
+
+struct lithos_predict_stream {
+    uint32_t epoch; /* of the last sync of all that it has seen */
+    uint32_t place; /* launches since the last sync */
+    uint64_t path;  /* sum of before[i] * LITHOS_PREDICT_PATH_FACTOR ^ (how many came after) over the path */
+    uint64_t before[LITHOS_PREDICT_PATH_MAX]; /* their shapes, a ring; 0: not so many yet */
+};
+
+struct lithos_predictor {
+    struct lithos_predict_config config;
+    struct lithos_predict_table table[LITHOS_PREDICT_METHOD_MAX];
+    struct lithos_predict_operator *op[LITHOS_PREDICT_METHOD_MAX];
+    struct lithos_predict_table function_table;
+    struct lithos_predict_function *function;
+    struct lithos_predict_table stream_table;
+    struct lithos_predict_stream *stream;
+    uint32_t epoch;
+    uint64_t path_leaves; /* LITHOS_PREDICT_PATH_FACTOR ^ path_depth: the weight of what leaves the path */
+    /* How far off estimates of a kind have been, as a share of the duration. */
+    float kind_error[LITHOS_PREDICT_KIND_MAX];
+    struct lithos_predict_stats stats;
+};

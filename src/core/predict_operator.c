@@ -6,15 +6,17 @@
 
 /* Samples that a width must have to be a point of the line through widths. */
 #define FIT_SAMPLES 3u
+/* Samples at other widths after which a width is out of use. */
+#define IDLE_MOST 128u
 /* The band around a median in which a sample is nothing new: at least this, at least a part of the median (a
- * larger one while there are few samples), at least so many times what lies between the quartiles. */
+ * larger one while there are few samples), at least so many times what lies between the quartiles (which say little of few samples). */
 #define BAND_NS 10000.0f
 #define BAND_PART 0.0625f
 #define BAND_PART_FEW 0.125f
 #define BAND_FEW 4u
 #define BAND_SPREADS 1.5f
 /* Expected error, as a part of the duration, of the first sample of an operator. */
-#define GUESS_ONE_SAMPLE 0.25f
+#define GUESS_ONE_SAMPLE 0.15f
 /* Weight of a new error in the running mean. */
 #define ERROR_WEIGHT 0.125f
 
@@ -133,31 +135,35 @@ void lithos_predict_operator_score(struct lithos_predict_operator *op,
     op->observed += any && op->observed < UINT32_MAX - 1;
 }
 
-/* The window of a width. A new width takes the place of the one with the fewest samples, of those the one unused
- * for longest, so that many widths in turn leave two with samples enough to make a line; but no width stays that
+/* What a window is worth when room is needed for another width, at most 8 bits of idleness below the kind. */
+static unsigned worth(const struct lithos_predict_operator *op, unsigned i)
+{
+    if (op->count[i] == 0 || op->idle[i] >= IDLE_MOST)
+        return 0;
+    if (op->count[i] < FIT_SAMPLES)
+        return 1u << 8 | op->idle[i]; /* the older the better: it may yet come to be a point of the line */
+    return 2u << 8 | (UINT8_MAX - op->idle[i]);
+}
+
+/* The window of a width. When many widths come in turn, some must be kept long enough to make a line; but none that
  * has not been used for long. */
 static unsigned window_of(struct lithos_predict_operator *op, uint16_t width)
 {
-    unsigned at = 0, best = UINT32_MAX;
+    unsigned at = 0;
 
-    for (unsigned i = 0; i < LITHOS_PREDICT_WIDTHS; i++) {
-        const unsigned samples = op->idle[i] == UINT8_MAX ? 0 : op->count[i];
-        const unsigned worth = samples << 8 | (UINT8_MAX - op->idle[i]);
-        if (op->count[i] && op->width[i] == width) {
-            at = i;
-            break;
+    while (at < LITHOS_PREDICT_WIDTHS && !(op->width[at] == width && op->count[at]))
+        at++;
+    if (at == LITHOS_PREDICT_WIDTHS) {
+        at = 0;
+        for (unsigned i = 1; i < LITHOS_PREDICT_WIDTHS; i++) {
+            if (worth(op, i) < worth(op, at))
+                at = i;
         }
-        if (worth < best) {
-            best = worth;
-            at = i;
-        }
-    }
-    if (op->width[at] != width || !op->count[at]) {
         op->width[at] = width;
         op->count[at] = 0;
     }
     for (unsigned i = 0; i < LITHOS_PREDICT_WIDTHS; i++)
-        op->idle[i] = i == at ? 0 : (uint8_t)LITHOS_MIN(op->idle[i] + 1, UINT8_MAX);
+        op->idle[i] = i == at ? 0 : op->idle[i] + (op->idle[i] < UINT8_MAX);
     return at;
 }
 
@@ -178,6 +184,7 @@ static void begin(struct lithos_predict_window *w)
 /* In vectors, so that summarize reads what was written in the pieces in which it was. */
 static void insert(struct lithos_predict_window *w, uint8_t *count, uint32_t window, float duration_ns)
 {
+    const lanes number = {0, 1, 2, 3};
     lanes v[PARTS];
     int32_t bits;
 
@@ -185,7 +192,7 @@ static void insert(struct lithos_predict_window *w, uint8_t *count, uint32_t win
     memcpy(v, w->value_ns, sizeof(v));
 #pragma GCC unroll 3
     for (int i = 0; i < (int)PARTS; i++) {
-        const lanes here = (lanes){0, 1, 2, 3} == w->next - i * (int)LANES;
+        const lanes here = number == w->next - i * (int)LANES;
         v[i] = (v[i] & ~here) | (bits & here);
     }
     memcpy(w->value_ns, v, sizeof(v));
@@ -200,8 +207,9 @@ static float newest(const struct lithos_predict_window *w, uint32_t window)
 
 static float band_of(float median_ns, float spread_ns, unsigned count)
 {
-    const float part = median_ns * (count < BAND_FEW ? BAND_PART_FEW : BAND_PART);
-    return LITHOS_MAX(BAND_NS, LITHOS_MAX(part, BAND_SPREADS * spread_ns));
+    if (count < BAND_FEW)
+        return LITHOS_MAX(BAND_NS, median_ns * BAND_PART_FEW);
+    return LITHOS_MAX(BAND_NS, LITHOS_MAX(median_ns * BAND_PART, BAND_SPREADS * spread_ns));
 }
 
 static lanes larger(lanes a, lanes b)
@@ -218,8 +226,8 @@ static float ranked(const lanes v[PARTS], const lanes smaller[PARTS], unsigned r
 #pragma GCC unroll 3
     for (unsigned i = 0; i < PARTS; i++)
         best = larger(best, v[i] & (smaller[i] <= (int32_t)rank));
-    best = larger(best, __builtin_shuffle(best, (lanes){2, 3, 0, 1}));
-    best = larger(best, __builtin_shuffle(best, (lanes){1, 0, 3, 2}));
+    best = larger(best, __builtin_shufflevector(best, best, 2, 3, 0, 1));
+    best = larger(best, __builtin_shufflevector(best, best, 1, 0, 3, 2));
     memcpy(&value, &best, sizeof(value));
     return value;
 }
@@ -234,8 +242,7 @@ static void summarize(struct lithos_predict_operator *op, unsigned at)
     memcpy(v, op->window[at].value_ns, sizeof(v));
 #pragma GCC unroll 12
     for (int i = 0; i < (int)LITHOS_PREDICT_WINDOW_MAX; i++) {
-        const int lane = i % (int)LANES;
-        const lanes each = __builtin_shuffle(v[i / (int)LANES], (lanes){lane, lane, lane, lane});
+        const int32_t each = v[i / (int)LANES][i % (int)LANES];
 #pragma GCC unroll 3
         for (unsigned k = 0; k < PARTS; k++)
             smaller[k] -= v[k] > each; /* true is -1 */

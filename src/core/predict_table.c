@@ -3,9 +3,10 @@
 #include "core/predict_internal.h"
 
 void lithos_predict_table_init(struct lithos_predict_table *t, struct lithos_predict_set *sets,
-                               uint32_t entries)
+                               uint32_t entries, uint64_t *forgotten)
 {
-    *t = (struct lithos_predict_table){.sets = sets, .set_count = entries / LITHOS_PREDICT_WAYS};
+    *t = (struct lithos_predict_table){
+        .sets = sets, .set_count = entries / LITHOS_PREDICT_WAYS, .forgotten = forgotten};
     memset(sets, 0, t->set_count * sizeof(*sets));
 }
 
@@ -32,7 +33,7 @@ uint32_t lithos_predict_table_get(struct lithos_predict_table *t, uint64_t hash,
             victim = way;
         }
     }
-    t->forgotten += s->tag[victim] != 0;
+    *t->forgotten += s->tag[victim] != 0;
     s->tag[victim] = tag;
     s->used[victim] = now;
     *ret_new = true;

@@ -6,7 +6,7 @@
 
 #include "trace/trace.h"
 
-#define LITHOS_TRACE_MAGIC "\x89LTRACE\n" /* 8 bytes */
+#define LITHOS_TRACE_MAGIC 0x0a45434152544c89ull /* "\x89LTRACE\n" */
 #define LITHOS_TRACE_VERSION 1u
 #define LITHOS_TRACE_HEADER_BYTES 40u
 #define LITHOS_TRACE_BLOCK_MAGIC 0x4b42544cu /* "LTBK" */

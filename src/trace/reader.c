@@ -69,7 +69,7 @@ static int read_header(struct lithos_trace_reader *r, const char **ret_why)
         *ret_why = "it cannot be read";
         return (int)n;
     }
-    if (n < 8 || memcmp(h, LITHOS_TRACE_MAGIC, 8) != 0) {
+    if (n < 8 || lithos_trace_get64(h) != LITHOS_TRACE_MAGIC) {
         *ret_why = "it is not a trace";
         return -EBADMSG;
     }

@@ -49,7 +49,7 @@ static int write_header(struct lithos_trace_writer *w, const struct lithos_trace
 {
     uint8_t h[LITHOS_TRACE_HEADER_BYTES] = {0};
 
-    memcpy(h, LITHOS_TRACE_MAGIC, 8);
+    lithos_trace_put64(h, LITHOS_TRACE_MAGIC);
     h[8] = LITHOS_TRACE_VERSION;
     h[10] = LITHOS_TRACE_HEADER_BYTES;
     lithos_trace_put64(h + 16, o->start_ns);

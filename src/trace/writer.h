@@ -9,7 +9,7 @@
 /* An event makes its block go out when the block's payload reaches this. */
 #define LITHOS_TRACE_BLOCK_TARGET (64u << 10)
 /* zlib's levels; 0 stores blocks as they are. docs/trace.md has the sizes and times. */
-#define LITHOS_TRACE_LEVEL_DEFAULT 6
+#define LITHOS_TRACE_LEVEL_DEFAULT 1
 
 struct lithos_trace_writer; /* opaque */
 

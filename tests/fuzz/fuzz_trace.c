@@ -1,6 +1,7 @@
 /* The reader of traces. The first byte says how: the rest is a file as it is; or a file whose CRCs are put right after
  * the mutation, so that what stands behind them is reached; or the payload of one block. What was read is written and
  * read again, and must be the same. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,8 +12,10 @@
 #include "base/assert.h"
 #include "base/util.h"
 #include "fuzz/fuzz.h"
+#include "trace/export.h"
 #include "trace/format.h"
 #include "trace/reader.h"
+#include "trace/stat.h"
 #include "trace/writer.h"
 
 struct memory {
@@ -36,7 +39,7 @@ static void mend_header(uint8_t *file, size_t len)
 {
     if (len < LITHOS_TRACE_HEADER_BYTES)
         return;
-    memcpy(file, LITHOS_TRACE_MAGIC, 8);
+    lithos_trace_put64(file, LITHOS_TRACE_MAGIC);
     lithos_trace_put32(file + 36, (uint32_t)crc32(0, file, 36));
 }
 
@@ -90,6 +93,42 @@ static void touch(const struct lithos_trace_event *e)
         sum += strlen(e->tenant.name);
 }
 
+/* What the tools make of an event: nothing it says upsets them. */
+struct tools {
+    struct lithos_trace_stat *stat;
+    struct lithos_trace_export *export;
+};
+
+static struct tools tools_new(unsigned by)
+{
+    static FILE *null;
+    struct tools t = {.stat = lithos_trace_stat_new(by % LITHOS_TRACE_BY_MAX)};
+
+    if (!null)
+        null = fopen("/dev/null", "we");
+    lithos_assert(t.stat && null && lithos_trace_export_new(null, 1000, &t.export) == 0);
+    return t;
+}
+
+static void tools_add(struct tools *t, const struct lithos_trace_event *e)
+{
+    lithos_assert(lithos_trace_stat_add(t->stat, e) == 0);
+    lithos_assert(lithos_trace_export_add(t->export, e) == 0);
+}
+
+static void tools_free(struct tools *t)
+{
+    const struct lithos_trace_summary sum = lithos_trace_stat_summary(t->stat);
+    uint64_t kernels = 0;
+
+    for (size_t i = 0; i < sum.row_count; i++)
+        kernels += sum.rows[i].count;
+    lithos_assert(kernels == sum.events[LITHOS_TRACE_KERNEL]);
+    lithos_assert(lithos_trace_export_end(t->export) == 0);
+    lithos_trace_stat_free(t->stat);
+    lithos_trace_export_free(t->export);
+}
+
 /* Reads a file; writes what it said, to fd. Returns the events. */
 static uint64_t copy(const uint8_t *file, size_t len, int fd)
 {
@@ -108,11 +147,14 @@ static uint64_t copy(const uint8_t *file, size_t len, int fd)
     const struct lithos_trace_header h = lithos_trace_reader_header(r);
     const struct lithos_trace_writer_options o = {h.start_ns ? h.start_ns : 1, 1, 0};
     lithos_assert(lithos_trace_writer_new(fd, &o, &w) == 0);
+    struct tools tools = tools_new((unsigned)len);
     while ((got = lithos_trace_reader_next(r, &e)) == 1) {
         touch(&e);
+        tools_add(&tools, &e);
         lithos_assert(lithos_trace_writer_event(w, &e) == 0);
         count++;
     }
+    tools_free(&tools);
     lithos_assert((got < 0) == !!lithos_trace_reader_why(r)[0]);
     lithos_assert(lithos_trace_writer_free(w) == 0);
     lithos_trace_reader_free(r);

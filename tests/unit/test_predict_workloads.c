@@ -39,6 +39,7 @@ struct rig {
     double jitter;    /* each duration times 1 +- this */
     double neighbour; /* and times 1 + (0 .. this) */
     double outlier;   /* chance of 3 times as long */
+    double slower;    /* and all of it times this */
     uint32_t tpcs;
     unsigned stream;
     struct pending queue[QUEUE];
@@ -61,6 +62,19 @@ static unsigned pick(struct rig *r, unsigned n)
     return (unsigned)(uniform(r) * n);
 }
 
+/* To see what some of the methods do without the others: LITHOS_TEST_METHODS=3 in the environment (bits as in
+ * struct lithos_predict_config), and no bar is held against them. */
+static uint32_t some_methods(void)
+{
+    const char *text = getenv("LITHOS_TEST_METHODS");
+    return text ? (uint32_t)strtoul(text, NULL, 0) : 0;
+}
+
+static bool within(double off, double bar)
+{
+    return off <= bar || some_methods();
+}
+
 static void rig_open(struct rig *r, uint64_t seed)
 {
     struct lithos_predict_config c = {
@@ -76,7 +90,10 @@ static void rig_open(struct rig *r, uint64_t seed)
     size_t bytes;
 
     lithos_predict_config_defaults(&c);
-    *r = (struct rig){.random = seed, .jitter = 0.02, .tpcs = CARD_TPCS};
+    if (some_methods())
+        c.methods = some_methods();
+    c.ordinals = 16384; /* so that the ordinal is not judged by the size of its table */
+    *r = (struct rig){.random = seed, .jitter = 0.02, .slower = 1, .tpcs = CARD_TPCS};
     assert_int_equal(lithos_predictor_size(&c, &bytes), 0);
     r->mem = malloc(bytes);
     assert_non_null(r->mem);
@@ -112,7 +129,7 @@ static double truth_ns(struct rig *r, const struct kernel *k)
     double ns = k->parallel_ns * whole / useful + k->serial_ns;
 
     ns *= 1 + r->jitter * (uniform(r) + uniform(r) + uniform(r) + uniform(r) - 2);
-    ns *= 1 + r->neighbour * uniform(r);
+    ns *= r->slower * (1 + r->neighbour * uniform(r));
     return uniform(r) < r->outlier ? 3 * ns : ns;
 }
 
@@ -310,7 +327,7 @@ static void inference(void **state)
             count_from_here(&r);
         infer(&r, 4);
     }
-    assert_true(finish(&r, "network, batch 4") <= 0.5);
+    assert_true(within(finish(&r, "network, batch 4"), 0.5));
 
     rig_open(&r, 12);
     for (unsigned i = 0; i < 800; i++) {
@@ -320,7 +337,7 @@ static void inference(void **state)
     }
     const double cold = report(&r, "network, batch 1 to 16 at random, from request 6");
     rig_close(&r);
-    assert_true(cold <= 2);
+    assert_true(within(cold, 1));
 
     rig_open(&r, 12);
     for (unsigned i = 0; i < 800; i++) {
@@ -328,7 +345,7 @@ static void inference(void **state)
             count_from_here(&r);
         infer(&r, i < 80 ? 1 + i % 16 : 1 + pick(&r, 16));
     }
-    assert_true(finish(&r, "the same, each batch size seen 5 times") <= 0.5);
+    assert_true(within(finish(&r, "the same, each batch size seen 5 times"), 0.5));
 
     rig_open(&r, 13);
     for (unsigned i = 0; i < 800; i++) {
@@ -338,7 +355,7 @@ static void inference(void **state)
         transformer(&r, 24, tokens);
         sync_stream(&r);
     }
-    assert_true(finish(&r, "persistent GEMMs, 16 sizes at random, each seen 5 times") <= 0.5);
+    assert_true(within(finish(&r, "persistent GEMMs, 16 sizes at random, each seen 5 times"), 0.5));
 }
 
 /* Warm-up: the first requests run other kernels in between and are slow; later a client that does not wait joins
@@ -371,8 +388,8 @@ static void warm_up_pollutes_the_ordinal(void **state)
     const double ordinal =
         percent_off(&s->method[LITHOS_PREDICT_BY_ORDINAL], &r.before.method[LITHOS_PREDICT_BY_ORDINAL]);
     const double chosen = finish(&r, "network, batch 8, one sync in ten missing");
-    assert_true(chosen <= 0.5);
-    assert_true(ordinal > 4 * chosen);
+    assert_true(within(chosen, 0.5));
+    assert_true(within(4 * chosen, ordinal));
 }
 
 static void training(void **state)
@@ -387,7 +404,7 @@ static void training(void **state)
             count_from_here(&r);
         train(&r, i);
     }
-    assert_true(finish(&r, "940 launches a step, sync every 10, validation every 20") <= 5);
+    assert_true(within(finish(&r, "940 launches a step, sync every 10, validation every 20"), 5));
 
     rig_open(&r, 32);
     for (unsigned i = 0; i < 100; i++) {
@@ -397,7 +414,7 @@ static void training(void **state)
         transformer(&r, 24, 8192);
         sync_stream(&r);
     }
-    assert_true(finish(&r, "transformer, kernels to 2 ms, sync each step") <= 5);
+    assert_true(within(finish(&r, "transformer, kernels to 2 ms, sync each step"), 5));
 
     rig_open(&r, 33);
     for (unsigned i = 0; i < 100; i++) {
@@ -407,7 +424,7 @@ static void training(void **state)
         if (i % 7 == 6)
             sync_stream(&r);
     }
-    assert_true(finish(&r, "transformer, 8 sequence lengths at random, from step 6") <= 5);
+    assert_true(within(finish(&r, "transformer, 8 sequence lengths at random, from step 6"), 5));
 }
 
 static void neighbours(void **state)
@@ -424,7 +441,7 @@ static void neighbours(void **state)
             count_from_here(&r);
         infer(&r, 4);
     }
-    assert_true(finish(&r, "network, batch 4, each 0 to 20 % slower, 1 in 1000 3 x") <= 0.5);
+    assert_true(within(finish(&r, "network, batch 4, each 0 to 20 % slower, 1 in 1000 3 x"), 0.5));
 
     rig_open(&r, 42);
     for (unsigned i = 0; i < 400; i++) {
@@ -434,7 +451,16 @@ static void neighbours(void **state)
         r.outlier = 0.001;
         infer(&r, 8);
     }
-    assert_true(finish(&r, "network, batch 8, the neighbour comes and goes") <= 0.5);
+    assert_true(within(finish(&r, "network, batch 8, the neighbour comes and goes"), 0.5));
+
+    rig_open(&r, 44);
+    for (unsigned i = 0; i < 400; i++) {
+        if (i == 5)
+            count_from_here(&r);
+        r.slower = i / 40 % 2 ? 1.6 : 1; /* and takes half the bandwidth */
+        infer(&r, 16);
+    }
+    assert_true(within(finish(&r, "network, batch 16, 1.6 x slower for 40 requests, then not"), 5));
 
     rig_open(&r, 43);
     r.neighbour = 0.2;
@@ -444,7 +470,7 @@ static void neighbours(void **state)
             count_from_here(&r);
         train(&r, i);
     }
-    assert_true(finish(&r, "training, each 0 to 20 % slower, 1 in 1000 3 x") <= 12);
+    assert_true(within(finish(&r, "training, each 0 to 20 % slower, 1 in 1000 3 x"), 5));
 }
 
 static void widths(void **state)
@@ -464,9 +490,9 @@ static void widths(void **state)
         snprintf(name, sizeof(name), "%u TPCs for the first time", tpcs[w]);
         off = report(&r, name);
         if (w == 2)
-            assert_true(off <= 1); /* the third: the line is known */
+            assert_true(within(off, 1)); /* the third: the line is known */
         if (w == 3)
-            assert_true(off <= 1);
+            assert_true(within(off, 1));
         for (unsigned i = 0; i < 8; i++)
             infer(&r, 8);
     }
@@ -480,7 +506,7 @@ static void widths(void **state)
         }
         sync_stream(&r);
     }
-    assert_true(finish(&r, "each launch on 22 to 66 at random") <= 2);
+    assert_true(within(finish(&r, "each launch on 22 to 66 at random"), 2));
 }
 
 static void many_shapes_of_one_function(void **state)
@@ -502,7 +528,7 @@ static void many_shapes_of_one_function(void **state)
         if (pick(&r, 30) == 0)
             sync_stream(&r);
     }
-    assert_true(finish(&r, "elementwise") <= 0.5);
+    assert_true(within(finish(&r, "elementwise"), 0.5));
 }
 
 static void confidence_is_earned(void **state)
@@ -520,8 +546,8 @@ static void confidence_is_earned(void **state)
         low_off += confidence_off[i];
     }
     assert_true(confidence_total[top] > low);
-    /* Sure answers are wrong ten times more seldom. */
-    assert_true(10.0 * (double)confidence_off[top] / (double)confidence_total[top] <
+    /* Sure answers are wrong five times more seldom. */
+    assert_true(5.0 * (double)confidence_off[top] / (double)confidence_total[top] <
                 (double)low_off / (double)low);
 }
 

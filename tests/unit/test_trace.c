@@ -285,7 +285,7 @@ static size_t wrap(const uint8_t *payload, size_t len, uint32_t events, uint8_t 
     uint8_t *h = file + LITHOS_TRACE_HEADER_BYTES;
 
     memset(file, 0, LITHOS_TRACE_HEADER_BYTES);
-    memcpy(file, LITHOS_TRACE_MAGIC, 8);
+    lithos_trace_put64(file, LITHOS_TRACE_MAGIC);
     file[8] = LITHOS_TRACE_VERSION;
     file[10] = LITHOS_TRACE_HEADER_BYTES;
     lithos_trace_put32(file + 36, (uint32_t)crc32(0, file, 36));

@@ -131,8 +131,8 @@ struct lithos_trace_event trace_random_event(struct trace_random *r, bool wild)
         break;
     case LITHOS_TRACE_CLOCK:
         e.clock = (struct lithos_trace_clock){(uint32_t)number(r, wild, 2), number(r, wild, 1000000),
-                                              (int64_t)number(r, wild, 1000) - 500,
-                                              (int64_t)number(r, wild, 100) - 50, number(r, wild, 2000)};
+                                              (int64_t)(number(r, wild, 1000) - 500),
+                                              (int64_t)(number(r, wild, 100) - 50), number(r, wild, 2000)};
         break;
     case LITHOS_TRACE_KIND_MAX:
         abort();

@@ -1,0 +1,1 @@
+lithos_fuzz_test(fuzz_predict LINK lithos_core)
