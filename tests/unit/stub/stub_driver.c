@@ -118,6 +118,11 @@ static void release(const struct lithos_qmd_layout *layout, const void *qmd)
                            << 32;
     if (!lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, 1) || S.taken || S.no_stamps)
         return;
+    if (S.quick_stamps) {
+        ((uint64_t *)at)[1] = 1; /* NOLINT: an address that the test gave */
+        ((uint64_t *)at)[0] = payload;
+        return;
+    }
     int there = 0;
     pthread_mutex_lock(&registered_lock);
     for (int i = 0; i < REGISTRATIONS; i++)
