@@ -230,10 +230,19 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
 
 /* ---- ends ---- */
 
+/* A card whose time runs slower than the host's takes that much longer to start a kernel too. */
+static uint64_t reaches_card_ns(const struct lithos_timeline *tl, const struct lithos_timeline_launch *l)
+{
+    const struct lithos_clockmap *clock = &tl->gpu[l->gpu].clock;
+    double latency_ns = (double)tl->config.gpu[l->gpu].launch_latency_ns;
+    return l->submit_ns +
+           (uint64_t)(clock->fitted && clock->rate < 1e6 ? latency_ns * clock->rate : latency_ns);
+}
+
 static uint64_t possible_start_ns(const struct lithos_timeline *tl, const struct timeline_stream *s,
                                   const struct lithos_timeline_launch *l)
 {
-    return LITHOS_MAX(s->end_ns, l->submit_ns + tl->config.gpu[l->gpu].launch_latency_ns);
+    return LITHOS_MAX(s->end_ns, reaches_card_ns(tl, l));
 }
 
 /* Read the stamp of a stream's head, once. */
@@ -349,7 +358,7 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
         before_ns = LITHOS_MIN(before_ns, now_ns);
     if (e.end_ns != mapped_ns || !g->clock.fitted)
         e.flags |= LITHOS_KERNEL_CLAMPED;
-    possible_ns = l->submit_ns + tl->config.gpu[l->gpu].launch_latency_ns;
+    possible_ns = reaches_card_ns(tl, l);
     e.start_ns = LITHOS_MAX(before_ns, possible_ns);
     if (e.start_ns > e.end_ns) {
         e.start_ns = LITHOS_MAX(l->submit_ns, LITHOS_MIN(before_ns, e.end_ns));

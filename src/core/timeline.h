@@ -80,8 +80,9 @@ struct lithos_timeline_config {
     uint64_t replay_ns;  /* a graph's node that shows nothing new for so long was overtaken by itself */
     struct {
         uint32_t tpcs;
-        uint64_t launch_latency_ns; /* from before the driver is called to the first block, at least */
-        uint32_t drift_max_ppb;     /* of its clock; 0: any rate */
+        uint64_t
+            launch_latency_ns; /* from before the driver is called to the first block, at least; of the card's time */
+        uint32_t drift_max_ppb; /* of its clock; 0: any rate */
     } gpu[LITHOS_TIMELINE_GPUS];
 };
 

@@ -179,7 +179,7 @@ static void graph_launch(struct lithosd_process *p, const struct lithos_record *
     struct lithosd_reader *reader = p->reader;
     for (uint32_t i = 0, sent = 0; i < reader->node_count && sent < LITHOSD_GRAPH_REPLAY_MAX; i++) {
         struct lithosd_graph_node *n = &reader->nodes[i];
-        if (n->graph != (uint32_t)r->function)
+        if (n->graph != r->launch.graph)
             continue;
         n->launched = true;
         sent++;
