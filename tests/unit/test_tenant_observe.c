@@ -13,20 +13,21 @@ typedef CUresult (*ctx_fn)(CUcontext);
 typedef CUresult (*device_fn)(CUdevice);
 typedef CUresult (*graph_fn)(CUgraphExec, CUstream);
 
+static launch_fn launch_kernel;
+
 static void observed(uint32_t observe)
 {
     fake.observe = observe;
     daemon_starts(GOOD, "9-16");
     tenant_starts();
+    launch_kernel = (launch_fn)OURS("cuLaunchKernel");
     CHECK_EQ(((ctx_fn)OURS("cuCtxSetCurrent"))((CUcontext)1), 0);
 }
 
 static CUresult launch_of(uintptr_t function, uintptr_t stream)
 {
-    static launch_fn f;
-    if (!f)
-        f = (launch_fn)OURS("cuLaunchKernel");
-    return f((CUfunction)function, 8, 2, 1, 32, 4, 1, 96, (CUstream)stream, NULL, NULL); /* NOLINT: numbers */
+    return launch_kernel((CUfunction)function, 8, 2, 1, 32, 4, 1, 96, (CUstream)stream, NULL,
+                         NULL); /* NOLINT: numbers */
 }
 
 /* The next record of any ring but names, in ring order; its kind, 0 when there is none. */
