@@ -13,9 +13,9 @@
 
 #include "base/tpcset.h"
 
-#define LITHOS_RECORD_RINGS 16u       /* launching threads of a process that can be told apart; further ones drop */
+#define LITHOS_RECORD_RINGS 16u /* launching threads of a process that can be told apart; further ones drop */
 #define LITHOS_RECORD_RING_SLOTS 1024u /* a power of two */
-#define LITHOS_STAMP_SLOTS 16384u     /* a power of two */
+#define LITHOS_STAMP_SLOTS 16384u      /* a power of two */
 #define LITHOS_RECORD_NAME_BYTES 88u
 
 enum lithos_record_kind {
@@ -31,18 +31,22 @@ enum lithos_record_kind {
 #define LITHOS_RECORD_ALL_STREAMS UINT64_MAX
 
 /* Flags of a launch: why it has no stamp. */
-#define LITHOS_RECORD_NO_STAMP_FULL 1u     /* no slot was free */
-#define LITHOS_RECORD_NO_STAMP_TAKEN 2u    /* somebody else uses release semaphore 1 */
-#define LITHOS_RECORD_NO_STAMP_OFF 4u      /* stamps are off, or memory not registered with this GPU */
-#define LITHOS_RECORD_BREACH 8u            /* ran on more than the quota for its cluster's sake */
+#define LITHOS_RECORD_NO_STAMP_FULL 1u  /* no slot was free */
+#define LITHOS_RECORD_NO_STAMP_TAKEN 2u /* somebody else uses release semaphore 1 */
+#define LITHOS_RECORD_NO_STAMP_OFF 4u   /* stamps are off, or memory not registered with this GPU */
+#define LITHOS_RECORD_BREACH 8u         /* ran on more than the quota for its cluster's sake */
 #define LITHOS_RECORD_COOPERATIVE 16u
 
 struct lithos_record {
-    uint64_t sequence;  /* order of submission in the process, from 1, over all its rings */
+    uint64_t
+        sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
+                           nothing), the same for all that one call brought about */
     uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
-    uint64_t function;  /* the handle's value: names it within the process */
-    uint64_t stream;    /* the handle's value: 0 and 1 legacy default, 2 per-thread default */
-    uint16_t kind;      /* enum lithos_record_kind */
+    uint64_t
+        function; /* the handle's value: names it within the process; DRIVER, GRAPH_NODE: address of the code */
+    uint64_t
+        stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
+    uint16_t kind; /* enum lithos_record_kind */
     uint16_t flags;
     uint8_t gpu;     /* index into the grant, 0xff unknown */
     uint8_t cluster; /* blocks a cluster, 1 for plain grids */
@@ -53,9 +57,10 @@ struct lithos_record {
             uint32_t grid[3];
             uint32_t block[3];
             uint32_t shared_bytes;
-            uint32_t thread;             /* the ring */
-            struct lithos_tpcset tpcs;   /* where it may run; all bits: not confined */
-            uint32_t graph;              /* of a node: low 32 bits of the graph exec's handle */
+            uint32_t thread;           /* the ring */
+            struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
+            uint32_t
+                graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
             uint32_t padding[7];
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {
@@ -82,11 +87,12 @@ struct lithos_record_ring {
 int lithos_record_validate(const struct lithos_record *r);
 
 /* Writer. False: the ring is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
-bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail, const struct lithos_record *r);
+bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail,
+                       const struct lithos_record *r);
 /* Reader: copy the next record and validate it. 1 a record, 0 none, -EPROTO one that is damaged (skipped), -EOVERFLOW
  * the writer's head is impossible (the ring is read from its head on; *ret_lost tells how many were passed over). */
-int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail, struct lithos_record *ret_r,
-                      uint32_t *ret_lost);
+int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail,
+                      struct lithos_record *ret_r, uint32_t *ret_lost);
 /* Reader: has the GPU written stamp `sequence`? 1 with its time; 0 not yet; -ESTALE overwritten by a later one. A time of
  * 0 counts as not yet: whoever hands out a slot clears it first. */
 int lithos_stamp_read(const struct lithos_stamp *stamps, uint64_t sequence, uint64_t *ret_time_ns);

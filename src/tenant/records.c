@@ -144,7 +144,7 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
     r.launch.stamp = stamped;
     r.launch.tpcs = seen->tpcs;
     r.launch.thread = my_ring - 1;
-    if (seen->owner == LITHOS_QMD_OWNER_GRAPH)
+    if (seen->owner == LITHOS_QMD_OWNER_GRAPH && t->notes.graph != (uintptr_t)t)
         r.launch.graph = (uint32_t)t->notes.graph;
     if (seen->layout) {
         struct lithos_qmd_view v;

@@ -215,7 +215,7 @@ static void graphs(void)
     for (unsigned i = 0; i < 20; i++) { /* uploads at once: 10000 nodes, each time given back */
         CHECK_EQ(make(&made, NULL, 2), 0);
         while (next_record(&r))
-            CHECK(stamped(&r));
+            CHECK(stamped(&r) && r.launch.graph == 0);
         CHECK_EQ(((CUresult(*)(CUgraphExec))OURS("cuGraphExecDestroy"))(made), 0);
     }
     CHECK_EQ(stub->faults, 0);
