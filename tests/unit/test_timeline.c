@@ -93,7 +93,8 @@ static uint64_t launch(struct world *w, uint32_t stream, uint64_t submit_ns, uin
     struct truth *t = &w->truth[stamp];
     assert_true(stamp < LAUNCHES_MAX);
     *t = (struct truth){.submit_ns = submit_ns, .stream = stream};
-    t->start_ns = LITHOS_MAX(submit_ns + LATENCY_NS, w->stream_end_ns[stream]);
+    uint64_t latency_ns = (uint64_t)(LATENCY_NS / (1 + w->drift)); /* of the card's time */
+    t->start_ns = LITHOS_MAX(submit_ns + latency_ns, w->stream_end_ns[stream]);
     t->end_ns = w->stream_end_ns[stream] = t->start_ns + duration_ns;
     struct lithos_timeline_launch l = {.process = 1,
                                        .stream = stream,
