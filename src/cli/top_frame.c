@@ -324,8 +324,8 @@ void lithos_top_frame(const json_t *document, struct lithos_top_view *view,
     if (json_is_string(json_object_get(document, "error")) && line(&p))
         put(&p, LITHOS_TOP_WARNING, "no GPU can be used: %s", lithos_json_string(document, "error"));
     json_array_foreach((json_t *)gpus, i, gpu) add_gpu(&p, gpu);
-    if (line(&p))
-        add_headings(&p);
+    line(&p); /* a blank one */
+    add_headings(&p);
     for (unsigned t = 0; t < p.count; t++)
         add_tenant(&p, t);
     add_details(&p);
