@@ -7,6 +7,8 @@
 /* With a free rate: the span of points from which the rate is first believed. */
 #define FREE_SPAN_NS 50e6
 #define FREE_JUMP_NS 100e6
+/* Thirds taken: 2 / 1.5^70 is nothing. */
+#define ROOM_STEPS 70
 
 void lithos_clockmap_init(struct lithos_clockmap *m, uint32_t drift_max_ppb)
 {
@@ -100,6 +102,26 @@ static double extreme(const struct whole *h, double side, double rate)
     return best;
 }
 
+/* How far the line along an edge of the seen hull lies above all submit points: negative when it contradicts one. */
+static double room_at(const struct whole *seen, const struct whole *submit, double rate)
+{
+    return extreme(seen, 1, rate) - extreme(submit, -1, rate);
+}
+
+/* The slope that contradicts least: the room is concave in it, so thirds close in on its greatest. */
+static double roomiest(const struct whole *seen, const struct whole *submit, double rate)
+{
+    double low = rate * 0.5, high = rate * 2;
+    for (int i = 0; i < ROOM_STEPS; i++) {
+        double third = (high - low) / 3;
+        if (room_at(seen, submit, low + third) < room_at(seen, submit, high - third))
+            low += third;
+        else
+            high -= third;
+    }
+    return (low + high) / 2;
+}
+
 static void fit(struct lithos_clockmap *m)
 {
     struct whole seen, submit;
@@ -118,6 +140,9 @@ static void fit(struct lithos_clockmap *m)
                 (seen.point[i + 1].host - seen.point[i].host) / (seen.point[i + 1].gpu - seen.point[i].gpu);
             break;
         }
+    /* A short edge in the middle says little of the slope, and the line along it may cut submissions far from there. */
+    if (rate > 0 && room_at(&seen, &submit, rate) < 0)
+        rate = roomiest(&seen, &submit, rate);
     if (m->drift_max_ppb) {
         /* A slope of less than a second says more of who looked when than of the clocks. */
         double most = (double)m->drift_max_ppb / 1e9;

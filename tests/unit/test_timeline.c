@@ -207,6 +207,29 @@ static void back_to_back(void **state)
     finish(&w);
 }
 
+/* Empty kernels at random: submissions and sights leave little room between them, and the line stays in it. */
+static void short_kernels(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_with(&w, 0, 4096, 64);
+    w.drift = 30e-6;
+    uint64_t submit_ns = HOST0;
+    for (int k = 0; k < 100000; k++) {
+        submit_ns += 30000 + next_random(&w) % 120000;
+        launch(&w, 1 + k % 4, submit_ns, 3000);
+        poll_until(&w, submit_ns - 3000000); /* so that all that runs at a look has been given in */
+        if (k == 20000)
+            forget_errors(&w);
+    }
+    poll_until(&w, w.now_ns + 10000000);
+    const struct lithos_clockmap *m = lithos_timeline_clock(w.tl, 0);
+    assert_true(lithos_clockmap_bound_ns(m) > 1000 && lithos_clockmap_bound_ns(m) < 20000);
+    assert_true(fabs((double)lithos_clockmap_drift_ppb(m) + 30000) < 5000);
+    assert_true(w.sum_ns / (double)w.events < 2000);
+    finish(&w);
+}
+
 /* Two streams: kernels that run at the same time are flagged, kernels in turns are not. */
 static void streams_overlap(void **state)
 {
@@ -439,10 +462,10 @@ static void wild_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(drifting_clock), cmocka_unit_test(back_to_back),  cmocka_unit_test(streams_overlap),
-        cmocka_unit_test(lost_stamps),    cmocka_unit_test(no_room),       cmocka_unit_test(clock_jumps),
-        cmocka_unit_test(slow_card),      cmocka_unit_test(graph_replays), cmocka_unit_test(refused_configs),
-        cmocka_unit_test(wild_input),
+        cmocka_unit_test(drifting_clock),  cmocka_unit_test(back_to_back), cmocka_unit_test(short_kernels),
+        cmocka_unit_test(streams_overlap), cmocka_unit_test(lost_stamps),  cmocka_unit_test(no_room),
+        cmocka_unit_test(clock_jumps),     cmocka_unit_test(slow_card),    cmocka_unit_test(graph_replays),
+        cmocka_unit_test(refused_configs), cmocka_unit_test(wild_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
