@@ -50,10 +50,11 @@ static void enter(struct lithosd_names *names, uint64_t hash, const char *text)
         return;
     if (2 * (names->count + 1) > names->room && names_grow(names) < 0)
         return;
-    char *copy = strdup(text);
-    if (!copy)
+    struct lithosd_name *slot = name_slot(names, hash);
+    slot->text = strdup(text);
+    if (!slot->text)
         return;
-    *name_slot(names, hash) = (struct lithosd_name){hash, copy};
+    slot->hash = hash;
     names->count++;
 }
 

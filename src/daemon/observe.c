@@ -15,6 +15,8 @@
 #define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Records of a process read at a time: others want their turn. */
 #define BATCH 8192u
+/* Damaged ones of a ring passed over at a time. */
+#define SKIPS 64u
 /* From before cuLaunchKernel to the kernel's first block: 8 us were measured from the launch to a null kernel's end being
  * seen (docs/hardware.md), about half of it on the way there. */
 #define LAUNCH_LATENCY_NS 4000u
@@ -252,7 +254,8 @@ static int first_ring(struct lithosd_process *p)
     struct lithosd_observed *o = p->tenant->observed;
     int first = -1;
     for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++) {
-        while (!reader->have[i]) {
+        /* Bounded: a process may fill its ring with rubbish as fast as it is read. */
+        for (unsigned tries = 0; !reader->have[i] && tries < SKIPS; tries++) {
             uint32_t lost = 0;
             int r =
                 lithos_record_get(&p->arena->rings[i], &p->arena->record_tails[i], &reader->head[i], &lost);
@@ -414,7 +417,9 @@ void lithosd_observe_detach(struct lithosd_process *p)
     struct lithosd *d = p->daemon;
     if (!p->reader)
         return;
-    while (drain(p, true) == BATCH)
+    /* All that its rings can hold, and no more: it may be alive and write on. */
+    for (unsigned n = 0; n <= LITHOS_RECORD_RINGS * LITHOS_RECORD_RING_SLOTS / BATCH && drain(p, true) > 0;
+         n++)
         ;
     poll_stamps(p->tenant);
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));

@@ -82,7 +82,7 @@ static int longer(const void *a, const void *b)
 static json_t *operators_status(const struct lithosd_observed *observed)
 {
     json_t *array = json_array();
-    const struct lithos_timeline_operator *op, *all[256];
+    const struct lithos_timeline_operator *op, *all[256] = {NULL};
     size_t n = 0;
     while (n < LITHOS_ARRAY_SIZE(all) && (op = lithos_timeline_operator(observed->timeline, (uint32_t)n)))
         all[n++] = op;
