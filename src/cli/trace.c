@@ -19,10 +19,9 @@ static const char help[] =
     "missing\n"
     "       lithos trace export FILE [-o OUT.json]    for ui.perfetto.dev and chrome://tracing\n"
     "       lithos trace validate FILE                is it whole and undamaged\n"
+    "       lithos trace record [-o FILE] [--seconds N] [--tenant NAME]    have lithosd write one\n"
     "FILE may be - for standard input. A last block that was not written to its end is reported and left "
-    "out.\n"
-    "Traces are written by lithosd; `lithos trace record', which asks it to, comes with that part of "
-    "lithosd.\n";
+    "out.\n";
 
 int lithos_trace_input_open(struct lithos_trace_input *in, const char *path)
 {
@@ -199,6 +198,7 @@ int lithos_cmd_trace(int argc, char **argv)
         {"stat", lithos_trace_cmd_stat},
         {"export", lithos_trace_cmd_export},
         {"validate", lithos_trace_cmd_validate},
+        {"record", lithos_trace_cmd_record},
     };
 
     if (argc < 2) {
@@ -210,10 +210,6 @@ int lithos_cmd_trace(int argc, char **argv)
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(commands); i++)
         if (!strcmp(argv[1], commands[i].name))
             return commands[i].run(argc - 1, argv + 1);
-    if (!strcmp(argv[1], "record"))
-        lithos_error(
-            "trace record: not in this release: it comes with the part of lithosd that writes traces");
-    else
-        lithos_error("trace: there is no command \"%s\"", argv[1]);
+    lithos_error("trace: there is no command \"%s\"", argv[1]);
     return lithos_usage("trace");
 }

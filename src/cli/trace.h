@@ -9,6 +9,7 @@
 int lithos_trace_cmd_stat(int argc, char **argv);
 int lithos_trace_cmd_export(int argc, char **argv);
 int lithos_trace_cmd_validate(int argc, char **argv);
+int lithos_trace_cmd_record(int argc, char **argv);
 
 struct lithos_trace_stat;
 struct lithos_trace_summary;

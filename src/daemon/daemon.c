@@ -223,6 +223,7 @@ static int watch_signals(struct lithosd *d)
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return -errno;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a trace that grows too large is an error of its writer */
     int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return fd < 0 ? -errno : lithosd_watch_add(&d->loop, &d->signals, fd, EPOLLIN, on_signal, d);
 }
@@ -267,6 +268,8 @@ int lithosd_run(struct lithosd *d)
     if (r < 0)
         return 1;
     raise_file_limit();
+    const char *stamps = getenv("LITHOS_STAMPS");
+    d->observe.stamps_off = stamps && !strcmp(stamps, "off");
     lithosd_boot_id(d->boot_id, sizeof d->boot_id);
     r = lithosd_loop_init(&d->loop);
     if (r == 0)

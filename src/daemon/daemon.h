@@ -6,6 +6,7 @@
 #include "daemon/gpus.h"
 #include "daemon/loop.h"
 #include "daemon/mps.h"
+#include "daemon/observe.h"
 #include "daemon/options.h"
 #include "daemon/state.h"
 #include "proto/message.h"
@@ -37,6 +38,7 @@ struct lithosd_tenant {
     uint64_t counters[LITHOS_COUNTER_MAX]; /* of processes that have ended */
     uint64_t breaches_told, escaped_told;
     struct lithosd_timer grace;
+    struct lithosd_observed *observed; /* NULL: nothing of it has been observed */
     struct lithosd *daemon;
 };
 
@@ -57,8 +59,9 @@ struct lithosd_process {
     uint64_t start;
     char name[LITHOS_NAME_MAX];
     bool hook_active;
-    struct lithosd_watch life;  /* pidfd; fd is -1 where none can be had: then the connection is its life */
-    struct lithos_arena *arena; /* NULL: known from the state file, not attached again yet */
+    struct lithosd_watch life; /* pidfd; fd is -1 where none can be had: then the connection is its life */
+    struct lithosd_reader *reader;         /* of the arena's records; NULL: not observed */
+    struct lithos_arena *arena;            /* NULL: known from the state file, not attached again yet */
     struct lithosd_connection *connection; /* NULL: lost */
     struct lithosd *daemon;
 };
@@ -77,6 +80,7 @@ struct lithosd {
     struct lithosd_tenant tenants[LITHOSD_TENANT_MAX];
     struct lithosd_process processes[LITHOSD_PROCESS_MAX];
     struct lithosd_timer lease, idle;
+    struct lithosd_observe observe;
     unsigned lease_ticks;
     /* persist.c */
     char state_path[PATH_MAX];

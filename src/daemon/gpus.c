@@ -67,7 +67,8 @@ static void parse_cc(const json_t *cc, int ret_cc[2])
 
 static int parse_gpu(const json_t *object, struct lithosd_gpu *ret, char why[256])
 {
-    struct lithosd_gpu g = {.hook = json_is_true(json_object_get(object, "hook"))};
+    struct lithosd_gpu g = {.hook = json_is_true(json_object_get(object, "hook")),
+                            .stamps = json_is_true(json_object_get(object, "stamps"))};
     struct lithos_topology topology;
     json_int_t index, sms;
     if (!integer_of(object, "index", 0, 1023, &index) ||

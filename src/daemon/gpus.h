@@ -17,6 +17,7 @@ struct lithosd_gpu {
     char qmd[16];              /* layout, "V04_00"; "" when none is known */
     bool hook;                 /* TPC masks can be had */
     char hook_why[256];        /* why not */
+    bool stamps;               /* the probe saw completion stamps work */
     char error[256];           /* why it cannot be used at all; "" when it can */
     bool measured;             /* the topology is the card's; else TPCs are only counted */
     struct lithos_alloc alloc; /* valid unless error */

@@ -26,6 +26,7 @@ static const char usage[] =
     "  --background          go into the background once clients can connect; messages go to --log\n"
     "  --mps=on|off          use, or start and mind, NVIDIA MPS, so that tenants share a GPU in space "
     "(default: on)\n"
+    "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
     "  --state-dir DIR       where the file lies that a restarted daemon reads (default: the socket's "
     "folder)\n"
     "  --allow-uid UID|all   let another user's programs in (repeatable); root and this user always may\n"
@@ -40,6 +41,7 @@ enum {
     FOREGROUND,
     BACKGROUND,
     MPS,
+    OBSERVE,
     STATE_DIR,
     ALLOW_UID,
     IDLE_EXIT,
@@ -54,6 +56,7 @@ static const struct option long_options[] = {
     {"foreground", no_argument, NULL, FOREGROUND},
     {"background", no_argument, NULL, BACKGROUND},
     {"mps", required_argument, NULL, MPS},
+    {"observe", required_argument, NULL, OBSERVE},
     {"state-dir", required_argument, NULL, STATE_DIR},
     {"allow-uid", required_argument, NULL, ALLOW_UID},
     {"idle-exit", required_argument, NULL, IDLE_EXIT},
@@ -104,13 +107,14 @@ static int allow_uid(struct lithosd_options *o, const char *text)
     return r;
 }
 
-static int parse_mps(struct lithosd_options *o, const char *text)
+static int parse_switch(const char *option, const char *text, bool *ret)
 {
-    o->mps = !strcmp(text, "on");
-    if (o->mps || !strcmp(text, "off"))
-        return 0;
-    lithos_error("--mps=%s: must be on or off", text);
-    return -EINVAL;
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0) {
+        lithos_error("--%s=%s: must be on or off", option, text);
+        return -EINVAL;
+    }
+    *ret = !strcmp(text, "on");
+    return 0;
 }
 
 static int parse_one(int c, struct lithosd_options *o)
@@ -125,7 +129,9 @@ static int parse_one(int c, struct lithosd_options *o)
         o->background = c == BACKGROUND;
         return 0;
     case MPS:
-        return parse_mps(o, optarg);
+        return parse_switch("mps", optarg, &o->mps);
+    case OBSERVE:
+        return parse_switch("observe", optarg, &o->observe);
     case STATE_DIR:
         return copy_path(o->state_dir, sizeof o->state_dir, "state-dir", optarg);
     case ALLOW_UID:
@@ -178,7 +184,7 @@ static int fill_defaults(struct lithosd_options *o)
 
 int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_options)
 {
-    struct lithosd_options o = {.mps = true};
+    struct lithosd_options o = {.mps = true, .observe = true};
     int c, r = 0;
     optind = 1;
     while (r == 0 && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1)

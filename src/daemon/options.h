@@ -13,7 +13,7 @@ struct lithosd_options {
     char state_dir[PATH_MAX]; /* default: the socket's folder */
     char probe[PATH_MAX];     /* default: libexec/lithos/lithos-probe beside this program */
     const char *log;          /* file, or NULL for standard error */
-    bool background, mps, allow_all;
+    bool background, mps, observe, allow_all;
     unsigned uid_count;
     uid_t uids[LITHOSD_UIDS_MAX];
     uint64_t idle_exit_ns; /* 0: never */

@@ -45,6 +45,7 @@ static void keep_counters(struct lithosd_process *p)
 static void process_forget(struct lithosd_process *p)
 {
     struct lithosd *d = p->daemon;
+    lithosd_observe_detach(p);
     if (p->arena)
         munmap(p->arena, LITHOS_ARENA_BYTES);
     if (p->life.fd >= 0) {
@@ -230,6 +231,7 @@ static int enter(struct lithosd_tenant *t, struct lithosd_connection *c, const s
     }
     p->connection = c;
     c->process = p;
+    lithosd_observe_attach(p);
     return 0;
 }
 

@@ -99,6 +99,7 @@ static void connection_close(struct lithosd_connection *c)
     lithosd_watch_remove(&d->loop, &c->watch);
     close(fd);
     d->connection_count--;
+    lithosd_recording_end(c);
     if (c->process)
         lithosd_process_disconnected(c->process);
     free(c->deferred);
@@ -214,7 +215,16 @@ static bool handle_shutdown(struct lithosd_connection *c)
     return open;
 }
 
-static bool handle(struct lithosd_connection *c, const union lithos_message *m)
+static bool handle_trace(struct lithosd_connection *c, const struct lithos_msg_trace *request, int fd)
+{
+    union lithos_message m;
+    char text[LITHOS_TEXT_MAX] = "";
+    int r = lithosd_recording_request(c, request, fd, &m, text);
+    return r == 0 ? answer(c, &m, -1) : answer_error(c, r, text);
+}
+
+/* fd: what came along, or -1; the caller's. */
+static bool handle(struct lithosd_connection *c, const union lithos_message *m, int fd)
 {
     switch ((enum lithos_msg_type)m->h.type) {
     case LITHOS_MSG_ADMIT:
@@ -227,6 +237,8 @@ static bool handle(struct lithosd_connection *c, const union lithos_message *m)
         return handle_set(c, &m->set);
     case LITHOS_MSG_SHUTDOWN:
         return handle_shutdown(c);
+    case LITHOS_MSG_TRACE:
+        return handle_trace(c, &m->trace, fd);
     default:
         if (answer_error(c, -EPROTO, "a message that only lithosd sends"))
             connection_close(c);
@@ -234,7 +246,16 @@ static bool handle(struct lithosd_connection *c, const union lithos_message *m)
     }
 }
 
-/* No room for descriptors is given: what a client pushes at us, the kernel drops. */
+/* Room for one descriptor is given: what else a client pushes at us, the kernel drops. */
+static int descriptor_of(struct msghdr *msg)
+{
+    const struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+    int fd = -1;
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return fd;
+}
+
 static void readable(void *ctx, uint32_t events)
 {
     struct lithosd_connection *c = ctx;
@@ -242,21 +263,31 @@ static void readable(void *ctx, uint32_t events)
     const char *why = "";
     memset(&m, 0, sizeof m);
     struct iovec iov = {.iov_base = &m, .iov_len = sizeof m};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.bytes,
+                         .msg_controllen = sizeof control.bytes};
     if (c->deferred && !(events & (EPOLLHUP | EPOLLERR)))
         return;
-    ssize_t n = c->deferred ? 0 : recvmsg(c->watch.fd, &msg, MSG_DONTWAIT);
+    ssize_t n = c->deferred ? 0 : recvmsg(c->watch.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
         connection_close(c);
         return;
     }
+    int fd = descriptor_of(&msg);
     int r = msg.msg_flags & MSG_TRUNC ? -EPROTO : lithos_message_validate(&m, (size_t)n, &why);
-    if (r == 0) {
-        handle(c, &m);
+    if (r == 0)
+        handle(c, &m, fd);
+    if (fd >= 0) /* a recording has a copy */
+        close(fd);
+    if (r == 0)
         return;
-    }
     char text[LITHOS_TEXT_MAX];
     snprintf(text, sizeof text, "lithosd does not understand: %s", *why ? why : "the message is too long");
     lithos_debug("pid %d: %s", (int)c->pid, text);
@@ -383,6 +414,7 @@ void lithosd_server_finish(struct lithosd *d)
     }
     for (struct lithosd_connection *c = d->connections, *next; c; c = next) {
         next = c->next;
+        lithosd_recording_end(c);
         if (c->process) {
             c->process->connection = NULL;
             c->process = NULL;

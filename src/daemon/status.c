@@ -31,6 +31,26 @@ static json_t *mps_status(const struct lithosd_mps *m)
                      "restarts", (int)m->restarts, "why", json_string(m->why));
 }
 
+/* The GPCs as TPC sets, and last the TPCs that belong to none. */
+static json_t *gpc_status(const struct lithosd_gpu *g)
+{
+    json_t *array = json_array();
+    char bits[LITHOS_TPCSET_TEXT_MAX];
+    if (g->error[0])
+        return array;
+    const struct lithos_topology *t = &g->alloc.topology;
+    struct lithos_tpcset singles = t->valid;
+    for (uint32_t gpc = 0; gpc < t->gpc_count; gpc++) {
+        struct lithos_tpcset set = lithos_topology_gpc(t, gpc);
+        singles = lithos_tpcset_minus(singles, set);
+        if (!lithos_tpcset_empty(&set))
+            json_array_append_new(array, json_string(lithos_tpcset_format(&set, bits)));
+    }
+    if (!lithos_tpcset_empty(&singles))
+        json_array_append_new(array, json_string(lithos_tpcset_format(&singles, bits)));
+    return array;
+}
+
 static json_t *gpu_status(const struct lithosd_gpu *g)
 {
     char uuid[LITHOS_UUID_TEXT_MAX], valid[LITHOS_TPCSET_TEXT_MAX], unused[LITHOS_TPCSET_TEXT_MAX];
@@ -51,6 +71,8 @@ static json_t *gpu_status(const struct lithosd_gpu *g)
     json_object_set_new(o, "qmd", text_or_null(g->qmd));
     json_object_set_new(o, "hook", json_boolean(g->hook));
     json_object_set_new(o, "hook_why", json_string(g->hook_why));
+    json_object_set_new(o, "stamps", json_boolean(g->stamps));
+    json_object_set_new(o, "gpcs", gpc_status(g));
     json_object_set_new(o, "error", text_or_null(g->error));
     return o;
 }
@@ -109,13 +131,13 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         json_object_set_new(counts, lithos_counter_name((enum lithos_counter)c),
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
-    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o}", "name", t->name, "id", id,
-                     "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode], "quota",
+    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o}", "name", t->name, "id",
+                     id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode], "quota",
                      lithos_quota_format(&t->quota, quota), "thread_percentage", (int)t->thread_percentage,
                      "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
                      (double)t->since_unix_ms / 1000, "seconds",
                      ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t),
-                     "gpus", tenant_gpus(d, t), "counters", counts);
+                     "gpus", tenant_gpus(d, t), "counters", counts, "observed", lithosd_observe_status(t));
 }
 
 static json_t *events_status(const struct lithosd_events *e)

@@ -66,6 +66,7 @@ void lithosd_tenant_release(struct lithosd_tenant *t)
 {
     struct lithosd *d = t->daemon;
     lithos_assert(t->used && t->processes == 0);
+    lithosd_observe_ended(t);
     for (uint32_t i = 0; i < t->grant.gpu_count; i++)
         lithos_assert(lithos_alloc_release(&d->gpus.gpu[t->gpu[i]].alloc, t->id) == 0);
     lithosd_timer_cancel(&d->loop, &t->grace);
@@ -428,6 +429,7 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
                   (int)t->root_pid, t->command, lithos_quota_format(&t->quota, quota), s.tpcs[0],
                   d->gpus.gpu[s.gpu[0]].index, s.count > 1 ? " and others" : "");
     lithosd_tenants_changed(d);
+    lithosd_recordings_admitted(t);
     fill_answer(d, t, notes, ret_answer);
     return 0;
 }
@@ -489,6 +491,7 @@ int lithosd_set_quota(struct lithosd *d, const struct lithosd_connection *c, con
     t->grant = g;
     t->quota = m->quota;
     lithosd_publish(t);
+    lithosd_recordings_granted(t);
     lithosd_state_save(d);
     char quota[16];
     lithosd_event(&d->events, "set", "tenant %s: quota %s, now %u TPCs on its %s", t->name,

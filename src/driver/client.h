@@ -6,6 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cuda/cuda_abi.h"
+#include "driver/ticket.h"
+#include "hw/qmd.h"
+
 /* What the hooks count. The client says where: names as in proto/counters.def. */
 enum lithos_hook_count {
     LITHOS_COUNT_LAUNCHES,
@@ -18,6 +22,56 @@ enum lithos_hook_count {
     LITHOS_COUNT_UNMASKED,
     LITHOS_COUNT_MASKED,
     LITHOS_COUNT_MAX,
+};
+
+/* Whose a QMD is. */
+enum lithos_qmd_owner {
+    LITHOS_QMD_OWNER_LAUNCH, /* the kernel that the app launches */
+    LITHOS_QMD_OWNER_GRAPH,  /* a kernel node */
+    LITHOS_QMD_OWNER_DRIVER, /* the driver's own */
+    LITHOS_QMD_OWNER_ESCAPED,
+    LITHOS_QMD_OWNER_MAX,
+};
+
+/* A QMD as the callback hands it to the client, masked already. */
+struct lithos_qmd_seen {
+    enum lithos_qmd_owner owner;
+    const struct lithos_qmd_layout *layout; /* NULL: not known, and nothing of the QMD may be touched */
+    void *qmd;
+    bool breach;
+    struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
+};
+
+/* A launch as the app asked for it. */
+struct lithos_launch {
+    CUfunction function;
+    CUstream stream; /* NULL made CU_STREAM_PER_THREAD where that is meant */
+    unsigned grid[3], block[3];
+    unsigned shared_bytes;
+    bool cooperative;
+};
+
+/* What the client notes of launches. Called only while *observe is not 0, but for the two *_ends. None may wait, allocate
+ * or call the system, except where it says so. */
+struct lithos_hook_observer {
+    /* What is to be noted: read once a call, 0 nothing. */
+    const _Atomic uint32_t *observe;
+    /* Before the driver is called. May use the driver. */
+    void (*open)(struct lithos_ticket *t);
+    /* In the callback. */
+    void (*qmd)(struct lithos_ticket *t, const struct lithos_qmd_seen *seen);
+    /* After a launch. May use the driver. */
+    void (*launched)(struct lithos_ticket *t, const struct lithos_launch *launch, bool success);
+    /* After a graph was launched with success. */
+    void (*graph_launched)(const struct lithos_ticket *t);
+    /* The handle that graph notes of this ticket belong to has become known; 0: there will be none. */
+    void (*graph_made)(struct lithos_ticket *t, uint64_t graph);
+    /* A wait ended with success: for one stream, or UINT64_MAX. */
+    void (*waited)(const struct lithos_ticket_notes *notes, uint64_t stream);
+    /* A context may be about to end: ctx, or with ctx NULL those of a device. ended is called after it, with what came of it. */
+    void (*context_ends)(CUcontext ctx, CUdevice device);
+    void (*context_ended)(CUcontext ctx, CUdevice device, bool ended);
+    void (*graph_ended)(uint64_t graph);
 };
 
 struct lithos_hook_client {
@@ -36,6 +90,7 @@ struct lithos_hook_client {
     void (*injected)(void);
     /* Is this process to be counted and masked at all? Asked once, at the first cuInit. */
     bool (*wanted)(void);
+    const struct lithos_hook_observer *observer;
 };
 
 /* Defined by whoever links lithos_driver_front. */

@@ -25,9 +25,11 @@ const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
      .per_thread = thread,                              \
      .kind = LITHOS_HOOK_KIND_##k},
 #define MARK(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, MARK)
+#define WAIT(name, base_name, since_version, thread, what) HOOK(name, base_name, since_version, thread, WAIT)
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef WAIT
 };
 
 _Atomic uint64_t lithos_hook_calls[LITHOS_HOOK_ID_MAX];
@@ -181,11 +183,41 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
     lithos_ticket_close(&ticket);                   \
     LITHOS_HOOK_CALLED(name)
 
-#define LAUNCH(name, type, call)                          \
-    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, call); \
-    if (result == CUDA_SUCCESS)                           \
-        lithos_count(LITHOS_COUNT_LAUNCHES, 1);           \
+/* The rest says what is launched: the members of a struct lithos_launch. */
+#define LAUNCH(name, type, call, ...)                        \
+    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, call);    \
+    if (result == CUDA_SUCCESS)                              \
+        lithos_count(LITHOS_COUNT_LAUNCHES, 1);              \
+    if (__builtin_expect(ticket.observe, 0)) {               \
+        const struct lithos_launch what = {__VA_ARGS__};     \
+        note_launch(&ticket, &what, result == CUDA_SUCCESS); \
+    }                                                        \
     return result
+
+#define PER_THREAD(stream) ((stream) ? (stream) : CU_STREAM_PER_THREAD)
+
+/* Out of line, so that a launch which nobody observes stays short. */
+static __attribute__((noinline)) void note_launch(struct lithos_ticket *ticket,
+                                                  const struct lithos_launch *what, bool success)
+{
+    lithos_hook_client.observer->launched(ticket, what, success);
+}
+
+#define WHAT_KERNEL(stream_of)                                                       \
+    .function = f, .stream = stream_of, .grid = {gx, gy, gz}, .block = {bx, by, bz}, \
+    .shared_bytes = shared_bytes
+#define WHAT_CONFIG(stream_of)                                                                          \
+    .function = f, .stream = stream_of, .grid = {config->gridDimX, config->gridDimY, config->gridDimZ}, \
+    .block = {config->blockDimX, config->blockDimY, config->blockDimZ},                                 \
+    .shared_bytes = config->sharedMemBytes, .cooperative = is_cooperative(config)
+
+static bool is_cooperative(const CUlaunchConfig *config)
+{
+    for (unsigned i = 0; config->attrs && i < config->numAttrs; i++)
+        if (config->attrs[i].id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE)
+            return config->attrs[i].value.cooperative != 0;
+    return false;
+}
 
 typedef CUresult (*launch_kernel_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                                      unsigned, CUstream, void **, void **);
@@ -194,8 +226,8 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned g
                                            unsigned by, unsigned bz, unsigned shared_bytes, CUstream stream,
                                            void **params, void **extra)
 {
-    LAUNCH(cuLaunchKernel, launch_kernel_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra));
+    LAUNCH(cuLaunchKernel, launch_kernel_fn, (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra),
+           WHAT_KERNEL(stream));
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
@@ -203,7 +235,7 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsig
                                                 CUstream stream, void **params, void **extra)
 {
     LAUNCH(cuLaunchKernel_ptsz, launch_kernel_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra));
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra), WHAT_KERNEL(PER_THREAD(stream)));
 }
 
 typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, void **);
@@ -211,13 +243,14 @@ typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, vo
 HIDDEN CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params,
                                              void **extra)
 {
-    LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra));
+    LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra), WHAT_CONFIG(config->hStream));
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params,
                                                   void **extra)
 {
-    LAUNCH(cuLaunchKernelEx_ptsz, launch_ex_fn, (config, f, params, extra));
+    LAUNCH(cuLaunchKernelEx_ptsz, launch_ex_fn, (config, f, params, extra),
+           WHAT_CONFIG(PER_THREAD(config->hStream)));
 }
 
 typedef CUresult (*launch_cooperative_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned,
@@ -228,7 +261,8 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel(CUfunction f, unsigned gx,
                                                       unsigned shared_bytes, CUstream stream, void **params)
 {
     LAUNCH(cuLaunchCooperativeKernel, launch_cooperative_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params));
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params), WHAT_KERNEL(stream),
+           .cooperative = true);
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned gx, unsigned gy,
@@ -237,10 +271,19 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigne
                                                            void **params)
 {
     LAUNCH(cuLaunchCooperativeKernel_ptsz, launch_cooperative_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params));
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params), WHAT_KERNEL(PER_THREAD(stream)),
+           .cooperative = true);
 }
 
 typedef CUresult (*launch_multi_fn)(void *, unsigned, unsigned);
+
+/* CUDA_LAUNCH_PARAMS */
+struct multi_params {
+    CUfunction function;
+    unsigned grid[3], block[3], shared_bytes;
+    CUstream stream;
+    void **params;
+};
 
 HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches, unsigned count,
                                                                  unsigned flags)
@@ -258,6 +301,18 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
     LITHOS_HOOK_CALLED(cuLaunchCooperativeKernelMultiDevice);
     if (result == CUDA_SUCCESS)
         lithos_count(LITHOS_COUNT_LAUNCHES, count);
+    for (unsigned i = 0; ticket.observe && result == CUDA_SUCCESS && launches && i < count; i++) {
+        const struct multi_params *p = &((const struct multi_params *)launches)[i];
+        const struct lithos_launch what = {
+            .function = p->function,
+            .stream = p->stream,
+            .grid = {p->grid[0], p->grid[1], p->grid[2]},
+            .block = {p->block[0], p->block[1], p->block[2]},
+            .shared_bytes = p->shared_bytes,
+            .cooperative = true,
+        };
+        note_launch(&ticket, &what, true);
+    }
     return result;
 }
 
@@ -267,62 +322,85 @@ typedef CUresult (*launch_grid_async_fn)(CUfunction, int, int, CUstream);
 
 HIDDEN CUresult lithos_hook_cuLaunch(CUfunction f)
 {
-    LAUNCH(cuLaunch, launch_fn, (f));
+    LAUNCH(cuLaunch, launch_fn, (f), .function = f, .grid = {1, 1, 1});
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchGrid(CUfunction f, int width, int height)
 {
-    LAUNCH(cuLaunchGrid, launch_grid_fn, (f, width, height));
+    LAUNCH(cuLaunchGrid, launch_grid_fn, (f, width, height), .function = f,
+           .grid = {(unsigned)width, (unsigned)height, 1});
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
 {
-    LAUNCH(cuLaunchGridAsync, launch_grid_async_fn, (f, width, height, stream));
+    LAUNCH(cuLaunchGridAsync, launch_grid_async_fn, (f, width, height, stream), .function = f,
+           .stream = stream, .grid = {(unsigned)width, (unsigned)height, 1});
 }
 
 /* ---- graphs ---- */
 
-#define GRAPH(name, type, call, launches)                \
-    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, call); \
-    if ((launches) && result == CUDA_SUCCESS)            \
-        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);    \
+/* An upload or launch of `exec` on a stream. */
+#define GRAPH_RUN(name, type, call, stream_of, launches)          \
+    type real = LITHOS_REAL(type, name);                          \
+    if (!lithos_hook_active())                                    \
+        return real call;                                         \
+    struct lithos_ticket ticket;                                  \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH);             \
+    if (__builtin_expect(ticket.observe, 0)) {                    \
+        ticket.notes.graph = (uintptr_t)exec;                     \
+        ticket.notes.stream = (uintptr_t)(stream_of);             \
+    }                                                             \
+    CUresult result = real call;                                  \
+    lithos_ticket_close(&ticket);                                 \
+    LITHOS_HOOK_CALLED(name);                                     \
+    if ((launches) && result == CUDA_SUCCESS) {                   \
+        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);             \
+        if (__builtin_expect(ticket.observe, 0))                  \
+            lithos_hook_client.observer->graph_launched(&ticket); \
+    }                                                             \
+    return result
+
+/* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
+#define GRAPH_MAKE(name, type, call)                                                                         \
+    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, call);                                                     \
+    if (__builtin_expect(ticket.observe && ticket.qmds, 0))                                                  \
+        lithos_hook_client.observer->graph_made(&ticket, result == CUDA_SUCCESS ? (uintptr_t)*ret_exec : 0); \
     return result
 
 typedef CUresult (*graph_launch_fn)(CUgraphExec, CUstream);
 
 HIDDEN CUresult lithos_hook_cuGraphLaunch(CUgraphExec exec, CUstream stream)
 {
-    GRAPH(cuGraphLaunch, graph_launch_fn, (exec, stream), true);
+    GRAPH_RUN(cuGraphLaunch, graph_launch_fn, (exec, stream), stream, true);
 }
 
 HIDDEN CUresult lithos_hook_cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream)
 {
-    GRAPH(cuGraphLaunch_ptsz, graph_launch_fn, (exec, stream), true);
+    GRAPH_RUN(cuGraphLaunch_ptsz, graph_launch_fn, (exec, stream), PER_THREAD(stream), true);
 }
 
 HIDDEN CUresult lithos_hook_cuGraphUpload(CUgraphExec exec, CUstream stream)
 {
-    GRAPH(cuGraphUpload, graph_launch_fn, (exec, stream), false);
+    GRAPH_RUN(cuGraphUpload, graph_launch_fn, (exec, stream), stream, false);
 }
 
 HIDDEN CUresult lithos_hook_cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
 {
-    GRAPH(cuGraphUpload_ptsz, graph_launch_fn, (exec, stream), false);
+    GRAPH_RUN(cuGraphUpload_ptsz, graph_launch_fn, (exec, stream), PER_THREAD(stream), false);
 }
 
-/* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
 typedef CUresult (*graph_instantiate_fn)(CUgraphExec *, CUgraph, CUgraphNode *, char *, size_t);
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiate(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
                                                char *log, size_t log_bytes)
 {
-    GRAPH(cuGraphInstantiate, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes), false);
+    GRAPH_MAKE(cuGraphInstantiate, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes));
 }
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiate_v2(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
                                                   char *log, size_t log_bytes)
 {
-    GRAPH(cuGraphInstantiate_v2, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes), false);
+    GRAPH_MAKE(cuGraphInstantiate_v2, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes));
 }
 
 typedef CUresult (*graph_instantiate_flags_fn)(CUgraphExec *, CUgraph, unsigned long long);
@@ -330,18 +408,18 @@ typedef CUresult (*graph_instantiate_flags_fn)(CUgraphExec *, CUgraph, unsigned 
 HIDDEN CUresult lithos_hook_cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph,
                                                         unsigned long long flags)
 {
-    GRAPH(cuGraphInstantiateWithFlags, graph_instantiate_flags_fn, (ret_exec, graph, flags), false);
+    GRAPH_MAKE(cuGraphInstantiateWithFlags, graph_instantiate_flags_fn, (ret_exec, graph, flags));
 }
 
 typedef CUresult (*graph_instantiate_params_fn)(CUgraphExec *, CUgraph, void *);
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams(CUgraphExec *ret_exec, CUgraph graph, void *params)
 {
-    GRAPH(cuGraphInstantiateWithParams, graph_instantiate_params_fn, (ret_exec, graph, params), false);
+    GRAPH_MAKE(cuGraphInstantiateWithParams, graph_instantiate_params_fn, (ret_exec, graph, params));
 }
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *ret_exec, CUgraph graph,
                                                               void *params)
 {
-    GRAPH(cuGraphInstantiateWithParams_ptsz, graph_instantiate_params_fn, (ret_exec, graph, params), false);
+    GRAPH_MAKE(cuGraphInstantiateWithParams_ptsz, graph_instantiate_params_fn, (ret_exec, graph, params));
 }

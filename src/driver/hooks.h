@@ -13,15 +13,18 @@ enum lithos_hook_kind {
     LITHOS_HOOK_KIND_LAUNCH, /* kernel launches */
     LITHOS_HOOK_KIND_GRAPH,  /* may upload the kernels of a graph */
     LITHOS_HOOK_KIND_MARK,   /* may run the driver's own kernels */
+    LITHOS_HOOK_KIND_WAIT, /* the app waits for the card; copies to the host may run the driver's own kernels */
     LITHOS_HOOK_KIND_MAX,
 };
 
 enum lithos_hook_id {
 #define HOOK(name, base, since, per_thread, kind) LITHOS_HOOK_ID_##name,
 #define MARK(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
+#define WAIT(name, base, since, per_thread, what) LITHOS_HOOK_ID_##name,
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef WAIT
     LITHOS_HOOK_ID_MAX,
 };
 

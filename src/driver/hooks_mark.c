@@ -16,6 +16,7 @@ typedef CUresult (*real_10_fn)(word, word, word, word, word, word, word, word, w
 #define ARGUMENTS_10 ARGUMENTS_6, g, h, i, j
 
 #define HOOK(name, base, since, per_thread, kind)
+#define WAIT(name, base, since, per_thread, what)
 #define MARK(name, base, since, per_thread, args)                                         \
     __attribute__((visibility("hidden"))) CUresult lithos_hook_##name(PARAMETERS_##args); \
     CUresult lithos_hook_##name(PARAMETERS_##args)                                        \

@@ -5,12 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "driver/census.h"
 #include "driver/loader.h"
 #include "driver/qmd_table.h"
+#include "driver/stamp.h"
 #include "hw/qmd.h"
 
 /* The driver's functions that a probe needs, by name: X(member, exported name, parameters). */
@@ -36,6 +39,9 @@
     X(mem_alloc, cuMemAlloc_v2, (CUdeviceptr *, size_t))                                                    \
     X(mem_free, cuMemFree_v2, (CUdeviceptr))                                                                \
     X(mem_set, cuMemsetD32_v2, (CUdeviceptr, unsigned, size_t))                                             \
+    X(host_register, cuMemHostRegister_v2, (void *, size_t, unsigned))                                      \
+    X(host_unregister, cuMemHostUnregister, (void *))                                                       \
+    X(host_pointer, cuMemHostGetDevicePointer_v2, (CUdeviceptr *, void *, unsigned))                        \
     X(mem_read, cuMemcpyDtoH_v2, (void *, CUdeviceptr, size_t))                                             \
     X(launch, cuLaunchKernel,                                                                               \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, \
@@ -91,8 +97,10 @@ static struct {
     struct lithos_tpcset mask;
     unsigned mask_bits; /* that the layout's mask has */
     int cc_major, cc_minor;
-    int seen;   /* QMDs in this census */
-    int result; /* of the last */
+    int seen;                              /* QMDs in this census */
+    int result;                            /* of the last */
+    uint64_t stamp_address, stamp_payload; /* 0: no stamp */
+    int stamp_result;
     uint32_t params_bytes;
     char layout[16];
 } seen;
@@ -115,6 +123,8 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     if (seen.result < 0)
         return;
     snprintf(seen.layout, sizeof seen.layout, "%s", lithos_qmd_layout_name(layout));
+    if (seen.stamp_address)
+        seen.stamp_result = lithos_stamp_put(layout, qmd, seen.stamp_address, seen.stamp_payload);
     if (!seen.masked)
         return;
     seen.result = lithos_qmd_set_tpcs(layout, qmd, &seen.mask);
@@ -445,6 +455,113 @@ int lithos_probe_topology(struct lithos_probe *p, struct lithos_probe_gpu *gpu)
     if (r < 0)
         return r;
     r = probe_on(&b);
+    bench_finish(&b);
+    return r;
+}
+
+/* ---- completion stamps ---- */
+
+#define STAMP_LAUNCHES 3
+#define STAMP_PAGE 4096u
+#define STAMP_WAIT_NS (500 * LITHOS_NSEC_PER_MSEC)
+
+/* The stamp of one small kernel. 0 with its time, or -EIO and why. */
+static int stamp_once(struct bench *b, uint64_t *page, CUdeviceptr address, uint64_t payload,
+                      uint64_t *ret_time_ns)
+{
+    struct lithos_probe_gpu *gpu = b->gpu;
+    uint32_t spin_ns = 20000;
+    void *params[] = {&b->info, &spin_ns};
+    seen.masked = false;
+    seen.seen = 0;
+    seen.stamp_result = -EIO;
+    seen.cc_major = gpu->cc_major;
+    seen.cc_minor = gpu->cc_minor;
+    seen.stamp_address = address;
+    seen.stamp_payload = payload;
+    memset(page, 0, LITHOS_STAMP_BYTES);
+    seen.in_census = true;
+    CUresult r = cu.launch(b->kernel, 1, 1, 1, 1, 1, 1, 0, b->stream, params, NULL);
+    seen.in_census = false;
+    seen.stamp_address = 0;
+    if (r != CUDA_SUCCESS)
+        return fail(gpu->stamps_why, -EIO, "a kernel that is to be stamped fails with %s", result_name(r));
+    if (seen.stamp_result < 0)
+        return fail(gpu->stamps_why, -EIO, "release semaphore 1 cannot be set: %s",
+                    strerror(-seen.stamp_result));
+    uint64_t deadline_ns = lithos_now_ns() + STAMP_WAIT_NS;
+    while (__atomic_load_n(&page[0], __ATOMIC_ACQUIRE) == 0 && lithos_now_ns() < deadline_ns)
+        usleep(20);
+    usleep(100); /* the time, should it come apart */
+    uint64_t came = __atomic_load_n(&page[0], __ATOMIC_ACQUIRE);
+    *ret_time_ns = __atomic_load_n(&page[1], __ATOMIC_ACQUIRE);
+    if (came == 0)
+        return fail(gpu->stamps_why, -EIO, "no stamp came within %llu ms",
+                    STAMP_WAIT_NS / LITHOS_NSEC_PER_MSEC);
+    if (came != payload)
+        return fail(gpu->stamps_why, -EIO, "a stamp says %llx instead of %llx", (unsigned long long)came,
+                    (unsigned long long)payload);
+    return 0;
+}
+
+static int stamp_all(struct bench *b, uint64_t *page, CUdeviceptr address)
+{
+    uint64_t before_ns = 0, time_ns = 0;
+    for (unsigned i = 0; i < STAMP_LAUNCHES; i++) {
+        uint64_t at = i * LITHOS_STAMP_BYTES;
+        int r = stamp_once(b, page + at / sizeof *page, address + at, 0x7105 + i, &time_ns);
+        if (r < 0)
+            return r;
+        /* In order and in ns: it grows, by less than the second that this takes at most. */
+        if (time_ns <= before_ns || (i && time_ns - before_ns > 2 * LITHOS_NSEC_PER_SEC))
+            return fail(b->gpu->stamps_why, -EIO,
+                        "the times of two stamps are %llu and %llu ns, which makes no sense",
+                        (unsigned long long)before_ns, (unsigned long long)time_ns);
+        before_ns = time_ns;
+    }
+    b->gpu->stamps = true;
+    return 0;
+}
+
+int lithos_probe_stamps(struct lithos_probe_gpu *gpu)
+{
+    struct bench b;
+    CUdeviceptr address = 0;
+    void *page = MAP_FAILED;
+    gpu->stamps = false;
+    gpu->stamps_why[0] = 0;
+    int r = bench_init(&b, gpu);
+    if (r < 0)
+        return r;
+    int fd = memfd_create("lithos-probe", MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, STAMP_PAGE) == 0)
+        page = mmap(NULL, STAMP_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    r = page == MAP_FAILED ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (r < 0) {
+        fail(gpu->error, r, "no shared memory: %s", strerror(-r));
+        goto finish;
+    }
+    gpu->have_stamps = true;
+    CUresult result =
+        cu.host_register(page, STAMP_PAGE, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    if (result != CUDA_SUCCESS) {
+        fail(gpu->stamps_why, 0, "the driver does not register shared memory: %s", result_name(result));
+        goto unmap;
+    }
+    result = cu.host_pointer(&address, page, 0);
+    if (result != CUDA_SUCCESS)
+        fail(gpu->stamps_why, 0, "registered memory has no address on the GPU: %s", result_name(result));
+    else if (stamp_all(&b, page, address) == 0)
+        cu.ctx_sync();
+    /* Where a stamp may still come, the page stays until the process ends. */
+    if (gpu->stamps)
+        cu.host_unregister(page);
+unmap:
+    if (gpu->stamps || !address)
+        munmap(page, STAMP_PAGE);
+finish:
     bench_finish(&b);
     return r;
 }

@@ -23,8 +23,11 @@ struct lithos_probe_gpu {
     char why[LITHOS_PROBE_TEXT]; /* when not: why, and what to do */
     bool have_topology;
     struct lithos_topology topology;
-    bool cached;                   /* the topology comes from the cache */
-    char error[LITHOS_PROBE_TEXT]; /* "" or what went wrong with this GPU */
+    bool have_stamps;                   /* whether the next two were found out */
+    bool stamps;                        /* completion stamps work: they come, with what they should say */
+    char stamps_why[LITHOS_PROBE_TEXT]; /* when not: why */
+    bool cached;                        /* the topology comes from the cache */
+    char error[LITHOS_PROBE_TEXT];      /* "" or what went wrong with this GPU */
 };
 
 struct lithos_probe {
@@ -43,6 +46,10 @@ int lithos_probe_open(struct lithos_probe *p);
  * that no mask is ever empty. Works beside other processes under MPS; when they disturb it too much, the error says to
  * try again. Fills in qmd, hook, why, topology, error. 0, or negative errno with error set (-EBUSY: try again). */
 int lithos_probe_topology(struct lithos_probe *p, struct lithos_probe_gpu *gpu);
+/* Have a few small kernels stamp memory that is shared as the arena is, and look at what comes. The answer stands in stamps
+ * and stamps_why; 0, or negative errno with error set when it cannot be asked at all. To be asked last: where stamps do not
+ * work, this may cost the process its context. */
+int lithos_probe_stamps(struct lithos_probe_gpu *gpu);
 /* Run one small kernel to its end. 0, or negative errno with gpu->error set. Hangs when the card (or MPS) does. */
 int lithos_probe_canary(struct lithos_probe_gpu *gpu);
 

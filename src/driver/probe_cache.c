@@ -89,6 +89,14 @@ static int read_entry(const json_t *json, const struct lithos_probe *p, struct l
     gpu->topology = topology;
     gpu->have_topology = true;
     gpu->cached = true;
+    const json_t *stamps =
+        json_object_get(json, "stamps"); /* not in files of before: then it is asked anew */
+    const char *why = json_string_value(json_object_get(json, "stamps_why"));
+    gpu->have_stamps = json_is_boolean(stamps) && why && strlen(why) < sizeof gpu->stamps_why;
+    if (gpu->have_stamps) {
+        gpu->stamps = json_is_true(stamps);
+        strcpy(gpu->stamps_why, why); /* length checked above */
+    }
     return 0;
 }
 
@@ -128,6 +136,10 @@ int lithos_probe_cache_store(const char *dir, const struct lithos_probe *p,
                              gpu->qmd, "topology", "valid", lithos_tpcset_format(&gpu->topology.valid, valid),
                              "sms_per_tpc", (int)gpu->topology.sms_per_tpc, "gpc_stride",
                              (int)gpu->topology.gpc_stride, "gpc_count", (int)gpu->topology.gpc_count);
+    if (json && gpu->have_stamps) {
+        json_object_set_new(json, "stamps", json_boolean(gpu->stamps));
+        json_object_set_new(json, "stamps_why", json_string(gpu->stamps_why));
+    }
     char *text = json ? json_dumps(json, JSON_INDENT(4)) : NULL;
     json_decref(json);
     if (!text)

@@ -55,14 +55,31 @@ static void set_watchdog(const struct options *o)
 
 /* ---- probing ---- */
 
+static bool stamps_off(void)
+{
+    const char *env = getenv("LITHOS_STAMPS");
+    return env && !strcmp(env, "off");
+}
+
 static void probe_gpu(const struct options *o, const char *dir, struct lithos_probe *p,
                       struct lithos_probe_gpu *gpu)
 {
     if (gpu->error[0] || !gpu->hook)
         return;
-    if (dir && lithos_probe_cache_load(dir, p, gpu) == 0)
+    bool cached = dir && lithos_probe_cache_load(dir, p, gpu) == 0;
+    if (!cached && (lithos_probe_topology(p, gpu) < 0 || !gpu->have_topology))
         return;
-    if (lithos_probe_topology(p, gpu) < 0 || !gpu->have_topology || o->no_cache || !dir)
+    if (stamps_off()) {
+        gpu->stamps = false;
+        snprintf(gpu->stamps_why, sizeof gpu->stamps_why, "LITHOS_STAMPS=off");
+        gpu->have_stamps = false; /* nothing to keep */
+    } else if (!gpu->have_stamps) {
+        if (lithos_probe_stamps(gpu) < 0) /* what is known of the card holds all the same */
+            lithos_warning("completion stamps on %s: %s", gpu->uuid_text, gpu->error), gpu->error[0] = 0;
+    } else if (cached) {
+        return;
+    }
+    if (o->no_cache || !dir || (cached && !gpu->have_stamps))
         return;
     int r = lithos_probe_cache_store(dir, p, gpu);
     if (r < 0)
@@ -94,10 +111,11 @@ static json_t *describe(const struct lithos_probe_gpu *gpu)
             ? json_pack("{ss si si si}", "valid", lithos_tpcset_format(&t->valid, valid), "sms_per_tpc",
                         (int)t->sms_per_tpc, "gpc_stride", (int)t->gpc_stride, "gpc_count", (int)t->gpc_count)
             : json_null();
-    return json_pack("{si ss so s[ii] si so sb ss so sb so}", "index", gpu->index, "uuid", gpu->uuid_text,
-                     "name", text_or_null(gpu->name), "cc", gpu->cc_major, gpu->cc_minor, "sm_count",
-                     gpu->sm_count, "qmd", text_or_null(gpu->qmd), "hook", gpu->hook, "hook_why", gpu->why,
-                     "topology", topology, "cached", gpu->cached, "error", text_or_null(gpu->error));
+    return json_pack("{si ss so s[ii] si so sb ss so sb ss sb so}", "index", gpu->index, "uuid",
+                     gpu->uuid_text, "name", text_or_null(gpu->name), "cc", gpu->cc_major, gpu->cc_minor,
+                     "sm_count", gpu->sm_count, "qmd", text_or_null(gpu->qmd), "hook", gpu->hook, "hook_why",
+                     gpu->why, "topology", topology, "stamps", gpu->stamps, "stamps_why", gpu->stamps_why,
+                     "cached", gpu->cached, "error", text_or_null(gpu->error));
 }
 
 static int print_json(const struct options *o, const struct lithos_probe *p)
@@ -136,6 +154,8 @@ static int print_text(const struct options *o, const struct lithos_probe *p)
         if (gpu->have_topology)
             printf("  queue descriptors %s, TPCs %s%s\n", gpu->qmd,
                    lithos_tpcset_format(&gpu->topology.valid, valid), gpu->cached ? " (from the cache)" : "");
+        if (gpu->have_topology && !gpu->stamps)
+            printf("  no completion stamps: %s\n", gpu->stamps_why);
     }
     return EXIT_SUCCESS;
 }

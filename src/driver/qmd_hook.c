@@ -65,29 +65,34 @@ static bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *r
     return false;
 }
 
-/* Whose QMD is it? Counts it; true when it is sure that it is for the ticket's device. */
-static bool attribute(struct lithos_ticket *ticket, bool empty)
+/* Whose QMD is it? Counts it; *ret_sure: it is sure that it is for the ticket's device. */
+static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, bool empty, bool *ret_sure)
 {
+    *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
         lithos_count(LITHOS_COUNT_ESCAPED, 1);
-        return true; /* no ticket, no device: then it is the only one there is */
+        return LITHOS_QMD_OWNER_ESCAPED;
     }
     uint32_t nth = ticket->qmds++;
-    if (ticket->kind == LITHOS_TICKET_GRAPH && !empty)
-        lithos_count(LITHOS_COUNT_GRAPH_QMDS, 1);
-    else if (ticket->kind != LITHOS_TICKET_LAUNCH || nth >= ticket->qmds_due)
-        lithos_count(LITHOS_COUNT_DRIVER_QMDS, 1);
     /* A launch is for the current context's device; a graph's nodes and a copy's ends may lie on others. */
-    return ticket->kind == LITHOS_TICKET_LAUNCH ||
-           atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire) >= 0;
+    *ret_sure = ticket->kind == LITHOS_TICKET_LAUNCH ||
+                atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire) >= 0;
+    if (ticket->kind == LITHOS_TICKET_GRAPH && !empty) {
+        lithos_count(LITHOS_COUNT_GRAPH_QMDS, 1);
+        return LITHOS_QMD_OWNER_GRAPH;
+    }
+    if (ticket->kind == LITHOS_TICKET_LAUNCH && nth < ticket->qmds_due)
+        return LITHOS_QMD_OWNER_LAUNCH;
+    lithos_count(LITHOS_COUNT_DRIVER_QMDS, 1);
+    return LITHOS_QMD_OWNER_DRIVER;
 }
 
 /* Confine a QMD. False: left as it was. */
-static bool confine(const struct lithos_qmd_layout *layout, void *qmd, int32_t device, bool sure)
+static bool confine(struct lithos_qmd_seen *seen, int32_t device, bool sure)
 {
     struct lithos_gate_row row;
     bool anywhere;
-    unsigned blocks = lithos_qmd_cluster_blocks(layout, qmd);
+    unsigned blocks = lithos_qmd_cluster_blocks(seen->layout, seen->qmd);
     if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX || !read_mask(device, blocks, &row, &anywhere) ||
         row.state == LITHOS_GATE_CLOSED) {
         return false;
@@ -98,9 +103,11 @@ static bool confine(const struct lithos_qmd_layout *layout, void *qmd, int32_t d
                         "it: left unmasked (counted as unmasked)");
         return false;
     }
-    if (lithos_qmd_set_tpcs(layout, qmd, &row.set) < 0)
+    if (lithos_qmd_set_tpcs(seen->layout, seen->qmd, &row.set) < 0)
         return false;
-    if (row.state == LITHOS_GATE_BREACH) {
+    seen->tpcs = row.set;
+    seen->breach = row.state == LITHOS_GATE_BREACH;
+    if (seen->breach) {
         lithos_count(LITHOS_COUNT_BREACHES, 1);
         lithos_log_once(
             LITHOS_LOG_WARNING,
@@ -111,36 +118,43 @@ static bool confine(const struct lithos_qmd_layout *layout, void *qmd, int32_t d
     return true;
 }
 
+/* Say once why the QMDs of a device are left alone: r of lithos_qmd_identify. */
+static void say_unknown(int r, int32_t device)
+{
+    if (r == -ENODEV) {
+        lithos_log_once(LITHOS_LOG_WARNING,
+                        "a kernel whose GPU is not known was left unmasked (counted as unmasked)");
+        return;
+    }
+    lithos_log_once(
+        LITHOS_LOG_WARNING,
+        "the queue descriptors of this GPU (compute capability %d.%d) are %s: launches are left as they "
+        "are. Use `lithos run --coarse`%s",
+        hook.devices[device].cc_major, hook.devices[device].cc_minor,
+        r == -EPERM ? "of a layout not proved on a card" : "of a layout that is not known",
+        r == -EPERM ? ", or LITHOS_UNTESTED_GPU=1 to try it" : "");
+}
+
 static bool handle_qmd(void *qmd)
 {
     struct lithos_ticket *ticket = lithos_ticket_current;
     int32_t device =
         ticket ? ticket->device : atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
-    const struct lithos_qmd_layout *layout = NULL;
+    struct lithos_qmd_seen seen = {.qmd = qmd, .tpcs = {{UINT64_MAX, UINT64_MAX}}};
     int r = -ENODEV;
     if (device >= 0)
         r = lithos_qmd_identify(hook.devices[device].cc_major, hook.devices[device].cc_minor, qmd,
-                                hook.allow_unproved, &layout);
-    bool empty = r == 0 && lithos_qmd_grid_empty(layout, qmd);
-    bool sure = attribute(ticket, empty);
+                                hook.allow_unproved, &seen.layout);
+    bool empty = r == 0 && lithos_qmd_grid_empty(seen.layout, qmd), sure;
+    seen.owner = attribute(ticket, empty, &sure);
     if (empty)
         return true; /* nothing runs: nothing to confine, nothing to count as missed */
-    if (r == -ENODEV) {
-        lithos_log_once(LITHOS_LOG_WARNING,
-                        "a kernel whose GPU is not known was left unmasked (counted as unmasked)");
-        return false;
-    }
-    if (r < 0) {
-        lithos_log_once(
-            LITHOS_LOG_WARNING,
-            "the queue descriptors of this GPU (compute capability %d.%d) are %s: launches are left as they "
-            "are. Use `lithos run --coarse`%s",
-            hook.devices[device].cc_major, hook.devices[device].cc_minor,
-            r == -EPERM ? "of a layout not proved on a card" : "of a layout that is not known",
-            r == -EPERM ? ", or LITHOS_UNTESTED_GPU=1 to try it" : "");
-        return false;
-    }
-    return confine(layout, qmd, device, sure);
+    bool masked = r == 0 && confine(&seen, device, sure);
+    if (r < 0)
+        say_unknown(r, device);
+    if (ticket && __builtin_expect(ticket->observe, 0))
+        lithos_hook_client.observer->qmd(ticket, &seen);
+    return masked;
 }
 
 void lithos_hook_callback(void *user, int domain, int id, const void *params)

@@ -86,6 +86,9 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
     t->device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
     if (__builtin_expect(t->device < 0, 0))
         t->device = lithos_hook_current_device();
+    t->observe = atomic_load_explicit(lithos_hook_client.observer->observe, memory_order_relaxed);
+    if (__builtin_expect(t->observe, 0))
+        lithos_hook_client.observer->open(t);
     t->previous = lithos_ticket_current;
     lithos_ticket_current = t;
 }

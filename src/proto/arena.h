@@ -11,9 +11,10 @@
 
 #include "base/tpcset.h"
 #include "hw/topology.h"
+#include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 1u
+#define LITHOS_ARENA_VERSION 2u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -39,6 +40,9 @@ enum lithos_counter {
     LITHOS_COUNTER_MAX,
 };
 
+#define LITHOS_OBSERVE_RECORDS 1u /* launch records */
+#define LITHOS_OBSERVE_STAMPS 2u  /* completion stamps; only where the probe has seen them work on this GPU */
+
 struct lithos_arena {
     /* written by lithosd */
     uint64_t magic;
@@ -47,10 +51,14 @@ struct lithos_arena {
     uint64_t tenant;
     _Atomic uint64_t lease_ns;  /* CLOCK_MONOTONIC when the daemon last looked after this arena */
     _Atomic uint32_t grant_seq; /* seqlock over grant: odd while it is written */
-    uint32_t reserved;
+    _Atomic uint32_t observe; /* LITHOS_OBSERVE_*: what the tenant is to write */
     struct lithos_grant grant;
+    _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     /* written by the tenant, on pages of its own */
     _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX];
+    struct lithos_record_ring rings[LITHOS_RECORD_RINGS];
+    /* written by the GPU: registered with it by the tenant */
+    _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
 };
 
 #define LITHOS_ARENA_BYTES ((sizeof(struct lithos_arena) + 4095) / 4096 * 4096)

@@ -23,6 +23,10 @@ size_t lithos_message_size(enum lithos_msg_type type)
         return sizeof(struct lithos_msg_set);
     case LITHOS_MSG_ERROR:
         return sizeof(struct lithos_msg_error);
+    case LITHOS_MSG_TRACE:
+        return sizeof(struct lithos_msg_trace);
+    case LITHOS_MSG_TRACED:
+        return sizeof(struct lithos_msg_traced);
     case LITHOS_MSG_STATUS:
     case LITHOS_MSG_SHUTDOWN:
     case LITHOS_MSG_OK:
@@ -132,6 +136,15 @@ static int validate_set(const struct lithos_msg_set *m, const char **ret_why)
     return 0;
 }
 
+static int validate_trace(const struct lithos_msg_trace *m, const char **ret_why)
+{
+    if (m->action >= LITHOS_TRACE_ACTION_MAX || m->reserved)
+        return refuse(-EPROTO, "a field of the trace request is out of range", ret_why);
+    if (!name_ok(m->tenant))
+        return refuse(-EINVAL, name_why, ret_why);
+    return 0;
+}
+
 static int validate_body(const union lithos_message *m, const char **ret_why)
 {
     switch ((enum lithos_msg_type)m->h.type) {
@@ -156,6 +169,9 @@ static int validate_body(const union lithos_message *m, const char **ret_why)
             !text_ends(m->error.text, sizeof m->error.text))
             return refuse(-EPROTO, "the error message is damaged", ret_why);
         return 0;
+    case LITHOS_MSG_TRACE:
+        return validate_trace(&m->trace, ret_why);
+    case LITHOS_MSG_TRACED:
     case LITHOS_MSG_STATUS:
     case LITHOS_MSG_SHUTDOWN:
     case LITHOS_MSG_OK:

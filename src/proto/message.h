@@ -28,6 +28,8 @@ enum lithos_msg_type {
     LITHOS_MSG_SHUTDOWN, /* header only -> ok; the daemon then ends as on SIGTERM */
     LITHOS_MSG_OK,
     LITHOS_MSG_ERROR, /* struct lithos_msg_error */
+    LITHOS_MSG_TRACE, /* struct lithos_msg_trace, START with the fd of a regular file -> traced | error */
+    LITHOS_MSG_TRACED,
     LITHOS_MSG_TYPE_MAX,
 };
 
@@ -113,6 +115,26 @@ struct lithos_msg_set {
     struct lithos_quota quota;
 };
 
+enum lithos_trace_action {
+    LITHOS_TRACE_START, /* record into the file that comes along until STOP or the connection's end */
+    LITHOS_TRACE_STATE, /* how is it going? An error when it has failed (a full disk) */
+    LITHOS_TRACE_STOP,
+    LITHOS_TRACE_ACTION_MAX,
+};
+
+struct lithos_msg_trace {
+    struct lithos_msg_header h;
+    uint32_t action; /* enum lithos_trace_action */
+    uint32_t reserved;
+    char tenant[LITHOS_NAME_MAX]; /* START: this one alone; "" all */
+};
+
+struct lithos_msg_traced { /* since START */
+    struct lithos_msg_header h;
+    uint64_t events, kernels, dropped; /* dropped: launches without an event, whatever the reason */
+    uint64_t bytes;
+};
+
 struct lithos_msg_error {
     struct lithos_msg_header h;
     int32_t error; /* negative errno */
@@ -129,6 +151,8 @@ union lithos_message {
     struct lithos_msg_document document;
     struct lithos_msg_set set;
     struct lithos_msg_error error;
+    struct lithos_msg_trace trace;
+    struct lithos_msg_traced traced;
 };
 
 /* Bytes of a message of that type; 0 for a type that does not exist. */

@@ -17,6 +17,7 @@
 #include "proto/grant_text.h"
 #include "proto/message.h"
 #include "proto/socket.h"
+#include "tenant/observe.h"
 
 /* Of one attach, from the first call to the grant in force. */
 #define ATTACH_BUDGET_NS LITHOS_NSEC_PER_SEC
@@ -62,12 +63,14 @@ static void apply_locked(void)
     int count = lithos_hook_devices(&devices);
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
+        lithos_records_set_gpu(d, 0xff);
         for (uint32_t g = 0; g < tenant.grant.gpu_count && !quotas[d].present; g++) {
             const struct lithos_grant_gpu *gpu = &tenant.grant.gpus[g];
             if (memcmp(gpu->uuid, devices[d].uuid, LITHOS_UUID_BYTES) != 0)
                 continue;
             quotas[d] =
                 (struct lithos_hook_quota){.present = true, .topology = gpu->topology, .own = gpu->own};
+            lithos_records_set_gpu(d, (uint8_t)g);
         }
         if (!quotas[d].present)
             lithos_log_once(
@@ -170,8 +173,11 @@ static int map_arena(int fd)
     if (r < 0)
         return r;
     uint64_t counted[LITHOS_COUNTER_MAX];
+    lithos_stamps_pause(); /* what it counts goes along as well */
     lithos_arena_read_counters(&lithos_tenant_home, counted);
     r = replace_home(fd);
+    lithos_records_renew();
+    lithos_stamps_resume();
     if (r < 0)
         return r;
     mprotect(&lithos_tenant_home, OWN_PART,
@@ -275,6 +281,8 @@ void lithos_tenant_forget(void)
     lithos_tenant_detach(); /* closes the child's copy: the parent's stays */
     memcpy(&tenant.apply_lock, &fresh, sizeof fresh);
     tenant.have_grant = false;
+    lithos_records_forget();
+    lithos_stamps_forget();
     /* The parent's pages no longer; this fails only without memory, and then the child counts for its parent. */
     replace_home(-1);
     atomic_store_explicit(&lithos_hook_seen, 0, memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include "driver/client.h"
 #include "driver/hooks.h"
 #include "tenant/attach.h"
+#include "tenant/observe.h"
 
 /* Loading does nothing; everything starts at the first cuInit. */
 LITHOS_EXPORT extern const struct lithos_library lithos_library_marker;
@@ -67,4 +68,5 @@ const struct lithos_hook_client lithos_hook_client = {
     .started = started,
     .injected = injected,
     .wanted = lithos_tenant_wanted,
+    .observer = &lithos_tenant_observer,
 };

@@ -12,7 +12,7 @@
 #include "hw/qmd.h"
 
 #define VGPU_WIRE_MAGIC 0x55504756u /* "VGPU" */
-#define VGPU_WIRE_VERSION 1u
+#define VGPU_WIRE_VERSION 2u
 #define VGPU_MAX_CARDS 8u
 #define VGPU_NAME_BYTES 128u
 #define VGPU_ATTRIBUTES 160u /* cuDeviceGetAttribute numbers */
@@ -71,6 +71,9 @@ struct vgpu_card {
     int32_t cc_major, cc_minor;
     int32_t priority_least, priority_greatest;
     int32_t attributes[VGPU_ATTRIBUTES];
+    struct lithos_tpcset tpcs; /* mask bits that name a TPC; SMs are numbered along them */
+    uint32_t sms_per_tpc;      /* sm_count is so many a TPC */
+    uint32_t reserved;
 };
 
 struct vgpu_ctx { /* CTX_CREATE, CTX_DESTROY */

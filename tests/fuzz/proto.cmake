@@ -1,5 +1,6 @@
 lithos_fuzz_test(fuzz_proto_message LINK lithos_proto)
 lithos_fuzz_test(fuzz_proto_arena LINK lithos_proto)
 lithos_fuzz_test(fuzz_proto_text LINK lithos_proto)
+lithos_fuzz_test(fuzz_proto_records LINK lithos_proto)
 lithos_fuzz_test(fuzz_daemon_state LINK lithos_daemon)
 lithos_fuzz_test(fuzz_daemon_probe LINK lithos_daemon)

@@ -1,2 +1,3 @@
 lithos_unit_test(test_proto LINK lithos_proto)
 lithos_unit_test(test_proto_socket LINK lithos_proto)
+lithos_unit_test(test_proto_records LINK lithos_proto)

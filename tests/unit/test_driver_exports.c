@@ -25,9 +25,11 @@ static const char *const names[] = {
 static const char *const hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) #name,
 #define MARK(name, base, since, per_thread, args) #name,
+#define WAIT(name, base, since, per_thread, what) #name,
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef WAIT
 };
 
 /* Functions that the stub implements: not to be called without arguments (stub_driver.c). */
@@ -41,6 +43,21 @@ static const char *const implemented[] = {
     "cuDeviceGetUuid_v2",
     "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxGetState",
+    "cuDevicePrimaryCtxReset_v2",
+    "cuCtxDestroy_v2",
+    "cuCtxGetCurrent",
+    "cuMemHostRegister_v2",
+    "cuMemHostGetDevicePointer_v2",
+    "cuMemHostUnregister",
+    "cuThreadExchangeStreamCaptureMode",
+    "cuFuncGetName",
+    "cuKernelGetName",
+    "cuStreamSynchronize",
+    "cuStreamSynchronize_ptsz",
+    "cuEventSynchronize",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxSetCurrent",
     "cuCtxGetDevice",

@@ -22,9 +22,11 @@ static const struct {
 } hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) {#name, #base, per_thread},
 #define MARK(name, base, since, per_thread, args) {#name, #base, per_thread},
+#define WAIT(name, base, since, per_thread, what) {#name, #base, per_thread},
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef WAIT
 };
 #define HOOKED (sizeof hooked / sizeof hooked[0])
 

@@ -11,6 +11,7 @@
 
 #include "base/fs.h"
 #include "cards.h"
+#include "cuda/cuda_abi.h"
 #include "driver/ldcache.h"
 #include "driver/loader.h"
 #include "driver/probe.h"
@@ -62,6 +63,61 @@ static void finds_h200(void)
     /* a folder that cannot be: said by the caller, the answer stands */
     CHECK(lithos_probe_cache_store("/dev/null/x", &p, &probed) < 0);
     CHECK(lithos_probe_cache_store("/dev/full", &p, &probed) < 0);
+}
+
+static void stamps(void)
+{
+    open_stub("0-31");
+    CHECK_EQ(lithos_probe_open(&p), 0);
+    CHECK_EQ(lithos_probe_topology(&p, &p.gpus[0]), 0);
+    CHECK(!p.gpus[0].have_stamps);
+    CHECK_EQ(lithos_probe_stamps(&p.gpus[0]), 0);
+    CHECK(p.gpus[0].have_stamps && p.gpus[0].stamps && !p.gpus[0].stamps_why[0]);
+    CHECK_EQ(stub->stamps_written, 3);
+    CHECK(stub->faults == 0 && stub->registrations == 0);
+    /* kept, and a file of before has none */
+    CHECK(mkdtemp(dir));
+    struct lithos_probe_gpu cached = p.gpus[0];
+    CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
+    cached.stamps = cached.have_stamps = false;
+    CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
+    CHECK(cached.stamps && cached.have_stamps);
+    p.gpus[0].have_stamps = false;
+    CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
+    CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
+    CHECK(!cached.have_stamps);
+    char path[256];
+    snprintf(path, sizeof path, "%s/topology-%s-580.0.1.json", dir, cached.uuid_text);
+    CHECK(unlink(path) == 0 && rmdir(dir) == 0);
+}
+
+static void check_no_stamps(const char *why)
+{
+    CHECK_EQ(lithos_probe_stamps(&p.gpus[0]), 0);
+    CHECK(p.gpus[0].have_stamps && !p.gpus[0].stamps);
+    if (!strstr(p.gpus[0].stamps_why, why))
+        fprintf(stderr, "%s\n", p.gpus[0].stamps_why);
+    CHECK(strstr(p.gpus[0].stamps_why, why));
+}
+
+static void no_stamps(void)
+{
+    open_stub("0-31");
+    CHECK_EQ(lithos_probe_open(&p), 0);
+    stub->no_stamps = 1;
+    check_no_stamps("no stamp came");
+    stub->no_stamps = 0;
+    stub->stamp_elsewhere = 1;
+    check_no_stamps("instead of");
+    stub->stamp_elsewhere = 0;
+    stub->taken = 1;
+    check_no_stamps("cannot be set");
+    stub->taken = 0;
+    stub->quick_stamps = 1; /* the time stands still */
+    check_no_stamps("makes no sense");
+    stub->quick_stamps = 0;
+    stub->register_result = CUDA_ERROR_NOT_SUPPORTED;
+    check_no_stamps("does not register");
 }
 
 static void too_busy(void)
@@ -139,9 +195,9 @@ static void no_gpu(void)
 static void run_all(void **state)
 {
     (void)state;
-    static void (*const scenarios[])(void) = {finds_h200,     too_busy,     no_table,
-                                              unknown_layout, unknown_card, unproved_card,
-                                              odd_params,     no_driver,    no_gpu};
+    static void (*const scenarios[])(void) = {finds_h200, stamps,         no_stamps,    too_busy,
+                                              no_table,   unknown_layout, unknown_card, unproved_card,
+                                              odd_params, no_driver,      no_gpu};
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
         if (in_child(scenarios[i], NULL, 0) != 0)
             fail_msg("scenario %zu", i);

@@ -181,7 +181,9 @@ static void words_are_checked(void **state)
     CHECK("lithos trace --help | grep -q validate", 0);
     CHECK("lithos trace", 2);
     CHECK("lithos trace nonsense", 2);
-    CHECK("lithos trace record", 2);
+    CHECK("lithos trace record --seconds 0", 2);
+    CHECK("lithos trace record stray", 2);
+    CHECK("lithos trace record --socket /nonexistent/socket -o /nonexistent/trace", 1);
     CHECK("lithos trace stat", 2);
     CHECK("lithos trace stat t.lt t.lt", 2);
     CHECK("lithos trace stat --by colour t.lt", 2);

@@ -263,6 +263,10 @@ uint8_t *vgpu_translate(CUdeviceptr address, size_t size, bool *ret_device);
 CUresult vgpu_alloc(struct CUctx_st *ctx, size_t size, CUdeviceptr *ret_ptr);
 CUresult vgpu_release(CUdeviceptr ptr);
 void vgpu_memory_drop(struct CUctx_st *ctx);
+/* What a release semaphore of four words does: the time, then the payload, so that who sees the payload sees the time.
+ * The memory stays mapped meanwhile. Nothing is written and 0 returned when the context is lost. */
+CUresult vgpu_memory_release(const struct CUctx_st *ctx, CUdeviceptr address, uint64_t payload,
+                             uint64_t time_ns);
 /* The address map as it is now, for the interpreter. */
 struct ptx_memory *vgpu_memory_snapshot(void);
 
@@ -289,6 +293,8 @@ struct vgpu_launch_request {
 CUresult vgpu_launch_prepare(struct CUfunc_st *func, struct CUstream_st *stream,
                              const struct vgpu_launch_request *r, void **params, void **extra,
                              struct vgpu_op **ret_op);
+/* The layout of the card's generation. */
+const struct lithos_qmd_layout *vgpu_qmd_layout(const struct vgpu_card *card);
 /* Fire the hook and read back what the QMD now asks for. */
 CUresult vgpu_launch_hook(struct vgpu_op *op);
 struct vgpu_op *vgpu_op_clone(const struct vgpu_op *op, struct CUstream_st *stream);
@@ -299,6 +305,12 @@ CUresult vgpu_submit(struct vgpu_op *op, bool wait);
 /* From the reader: interpret a launch that is done. */
 void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done);
 int vgpu_occupancy(const struct CUfunc_st *func, int threads, size_t dynamic_shared);
+
+/* ---- stamp.c */
+/* Whether what the QMD asks for at the kernel's end is implemented. */
+CUresult vgpu_stamps_check(const struct vgpu_op *op);
+/* From the reader, once the kernel's effects are in memory and before the op counts as done. */
+void vgpu_stamps_write(const struct vgpu_op *op, uint64_t end_ns);
 
 /* ---- graph.c */
 CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op);

@@ -9,24 +9,19 @@
 #define NEVER UINT16_MAX
 #define MAX_SMS 1024u
 
-/* Under MPS a kernel sees the SMs that its mask allows numbered from 0 (docs/hardware.md, "TPC masks"). The wire does
- * not tell which SM belongs to which mask bit, so the SMs that the launch was placed on stand for the allowed ones:
- * their number is exact whenever the launch has blocks for all of them. */
-static void renumber(struct vgpu_op *op, uint32_t *ret_nsmid)
+/* Under MPS a kernel sees the SMs that its mask allows numbered from 0 (docs/hardware.md, "TPC masks"). */
+static void renumber(struct vgpu_op *op, const struct vgpu_card *card, uint32_t *ret_nsmid)
 {
-    static uint16_t rank[MAX_SMS]; /* the reader thread's alone */
-    bool seen[MAX_SMS] = {0};
-    uint16_t *sm = op->launch.placement;
+    static uint16_t seen_as[MAX_SMS]; /* the reader thread's alone */
+    uint32_t sm = 0, n = 0;
+    for (unsigned b = lithos_tpcset_next(&card->tpcs, 0); b < LITHOS_TPC_BITS;
+         b = lithos_tpcset_next(&card->tpcs, b + 1))
+        for (uint32_t i = 0; i < card->sms_per_tpc && sm < MAX_SMS; i++, sm++)
+            seen_as[sm] = lithos_tpcset_has(&op->launch.mask, b) ? (uint16_t)n++ : NEVER;
+    uint16_t *placement = op->launch.placement;
     for (uint64_t i = 0; i < op->launch.placement_blocks; i++)
-        if (sm[i] < MAX_SMS)
-            seen[sm[i]] = true;
-    uint16_t n = 0;
-    for (unsigned i = 0; i < MAX_SMS; i++)
-        if (seen[i])
-            rank[i] = n++;
-    for (uint64_t i = 0; i < op->launch.placement_blocks; i++)
-        if (sm[i] < MAX_SMS)
-            sm[i] = rank[sm[i]];
+        if (placement[i] < sm && seen_as[placement[i]] != NEVER)
+            placement[i] = seen_as[placement[i]];
     *ret_nsmid = n;
 }
 
@@ -93,7 +88,7 @@ void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
     memcpy(launch.block, op->launch.block, sizeof launch.block);
     memcpy(launch.cluster, op->launch.cluster, sizeof launch.cluster);
     if (vgpu.mps && op->launch.masked)
-        renumber(op, &launch.nsmid);
+        renumber(op, &vgpu.devices[ctx->device].card, &launch.nsmid);
     int r = launch.memory ? run_blocks(op, &launch) : -ENOMEM;
     free((void *)launch.memory);
     if (r)

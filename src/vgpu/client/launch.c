@@ -14,7 +14,7 @@
     (1u << 24) /* blocks of an interpreted launch: the server tells where no more of them ran */
 
 /* The generation's own layout, as its driver would build. */
-static const struct lithos_qmd_layout *layout_of(const struct vgpu_card *card)
+const struct lithos_qmd_layout *vgpu_qmd_layout(const struct vgpu_card *card)
 {
     if (card->cc_major >= 10)
         return lithos_qmd_layout(LITHOS_QMD_V05_00);
@@ -127,7 +127,7 @@ static void tell_params(const struct ptx_entry *e, const uint8_t *params, struct
 static CUresult encode(struct vgpu_launch *msg, const struct vgpu_card *card,
                        const struct lithos_qmd_view *view)
 {
-    return lithos_qmd_encode(layout_of(card), view, msg->qmd) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    return lithos_qmd_encode(vgpu_qmd_layout(card), view, msg->qmd) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
 CUresult vgpu_launch_prepare(struct CUfunc_st *f, struct CUstream_st *stream,
@@ -249,7 +249,7 @@ static CUresult read_back(struct vgpu_op *op)
 {
     const struct vgpu_card *card = &vgpu.devices[op->stream->ctx->device].card;
     struct lithos_qmd_view view;
-    lithos_qmd_decode(layout_of(card), op->msg.launch.qmd, &view);
+    lithos_qmd_decode(vgpu_qmd_layout(card), op->msg.launch.qmd, &view);
     uint64_t address = op->kind == VGPU_OP_LAUNCH ? op->launch.address : MEMSET_ADDRESS;
     if (view.entry != address) {
         vgpu_context_fault(op->stream->ctx, VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION,
@@ -257,6 +257,7 @@ static CUresult read_back(struct vgpu_op *op)
                            op->msg.launch.kernel, (unsigned long long)view.entry);
         return VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION;
     }
+    VGPU_TRY(vgpu_stamps_check(op));
     if (op->kind != VGPU_OP_LAUNCH || op->launch.entry->timing_only)
         return CUDA_SUCCESS;
     for (int i = 0; i < 3; i++) {

@@ -180,14 +180,16 @@ static bool handshake(void)
     int percent = vgpu.mps ? env_int("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", 1, 100, 100) : 100;
     for (unsigned i = 0; i < cards; i++) {
         if (!wait_readable(vgpu.fd, HANDSHAKE_TIMEOUT_MS) || receive(&p) < (ssize_t)sizeof p.card ||
-            p.h.type != VGPU_CARD || p.card.index != i)
+            p.h.type != VGPU_CARD || p.card.index != i || !p.card.sms_per_tpc ||
+            p.card.sms_per_tpc > p.card.sm_count ||
+            p.card.sm_count != lithos_tpcset_count(&p.card.tpcs) * p.card.sms_per_tpc)
             return false;
         vgpu.devices[i].card = p.card;
         vgpu.devices[i].card.name[VGPU_NAME_BYTES - 1] = 0;
         /* A whole number of TPCs, as MPS rounds. */
-        int tpcs = (int)p.card.sm_count / 2;
+        int per_tpc = (int)p.card.sms_per_tpc, tpcs = (int)lithos_tpcset_count(&p.card.tpcs);
         vgpu.devices[i].sm_count =
-            percent == 100 ? (int)p.card.sm_count : 2 * LITHOS_MAX(1, (tpcs * percent + 99) / 100);
+            percent == 100 ? (int)p.card.sm_count : per_tpc * LITHOS_MAX(1, (tpcs * percent + 99) / 100);
     }
     vgpu.device_count = cards;
     return true;

@@ -9,6 +9,7 @@
 
 #define DEVICE_BASE 0x0000a00000000000ull /* above what user space can have */
 #define DEVICE_GUARD 0x200000ull          /* between allocations */
+#define HOST_READ_ONLY 8u                 /* CU_MEMHOSTREGISTER_READ_ONLY */
 #define LARGE 65536u                      /* from here on, memory that costs nothing until it is touched */
 
 enum range_kind { RANGE_DEVICE, RANGE_HOST, RANGE_REGISTERED };
@@ -160,6 +161,29 @@ void vgpu_memory_drop(struct CUctx_st *ctx)
             ranges[kept++] = ranges[i];
     count = kept;
     pthread_mutex_unlock(&vgpu.lock);
+}
+
+CUresult vgpu_memory_release(const struct CUctx_st *ctx, CUdeviceptr address, uint64_t payload,
+                             uint64_t time_ns)
+{
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&vgpu.lock);
+    struct range *r = holding(address, 16);
+    if (ctx->sticky)
+        goto out; /* the kernel itself failed */
+    result = CUDA_ERROR_ILLEGAL_ADDRESS;
+    if (!r || (r->kind == RANGE_REGISTERED && r->flags & HOST_READ_ONLY))
+        goto out;
+    result = VGPU_CUDA_ERROR_MISALIGNED_ADDRESS;
+    if (address % 16)
+        goto out;
+    uint64_t *words = (uint64_t *)(void *)(r->host + (address - r->address));
+    __atomic_store_n(&words[1], time_ns, __ATOMIC_RELAXED);
+    __atomic_store_n(&words[0], payload, __ATOMIC_RELEASE);
+    result = CUDA_SUCCESS;
+out:
+    pthread_mutex_unlock(&vgpu.lock);
+    return result;
 }
 
 struct ptx_memory *vgpu_memory_snapshot(void)
@@ -327,11 +351,27 @@ CU_API(cuMemFreeHost, void *p)
     return drop((uint64_t)(uintptr_t)p, RANGE_HOST);
 }
 
+/* What is not mapped cannot be pinned. */
+static bool pages_exist(const void *p, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)p & ~(page - 1), end;
+    if (__builtin_add_overflow((uintptr_t)p, size, &end) || end > UINTPTR_MAX - page)
+        return false;
+    unsigned char resident[256];
+    while (at < end) {
+        size_t bytes = LITHOS_MIN(((end - at) + page - 1) & ~(page - 1), sizeof resident * page);
+        if (mincore((void *)at, bytes, resident))
+            return false;
+        at += bytes;
+    }
+    return true;
+}
+
 CU_API(cuMemHostRegister_v2, void *p, size_t size, unsigned int flags)
 {
     struct CUctx_st *ctx;
     VGPU_TRY(vgpu_current(&ctx));
-    if (!p || !size || flags > 15)
+    if (!p || !size || flags > 15 || !pages_exist(p, size))
         return CUDA_ERROR_INVALID_VALUE;
     return add_host(ctx, p, size, RANGE_REGISTERED, flags);
 }
@@ -341,13 +381,15 @@ CU_API(cuMemHostRegister, void *p, size_t size, unsigned int flags)
     return cuMemHostRegister_v2(p, size, flags);
 }
 
+/* Kernels in flight lose the memory at once, as by a card's MMU (whether the real driver waits for them first is
+ * nowhere promised); copies in flight are waited for, as they have its address already. */
 CU_API(cuMemHostUnregister, void *p)
 {
     struct CUctx_st *ctx;
     VGPU_TRY(vgpu_current(&ctx));
-    VGPU_TRY(vgpu_wait_context(ctx));
-    CUresult r = drop((uint64_t)(uintptr_t)p, RANGE_REGISTERED);
-    return r ? CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED : CUDA_SUCCESS;
+    if (drop((uint64_t)(uintptr_t)p, RANGE_REGISTERED))
+        return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    return vgpu_wait_context(ctx);
 }
 
 CU_API(cuMemHostGetDevicePointer_v2, CUdeviceptr *ret, void *p, unsigned int flags)

@@ -396,9 +396,11 @@ static void effect(struct vgpu_op *op, const struct vgpu_done *done)
     case VGPU_OP_MEMSET:
         for (size_t i = 0; i < op->memset.count; i++)
             memcpy(op->memset.dst + i * op->memset.width, &op->memset.value, op->memset.width);
+        vgpu_stamps_write(op, done->end_ns);
         break;
     case VGPU_OP_LAUNCH:
         vgpu_launch_effect(op, done);
+        vgpu_stamps_write(op, done->end_ns);
         break;
     case VGPU_OP_MARK:
         if (op->free_ptr)

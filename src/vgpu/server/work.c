@@ -325,6 +325,8 @@ static const char *greet(struct client *c, const struct vgpu_hello *hello)
             .cc_minor = d->cc_minor,
             .priority_least = d->priority_least,
             .priority_greatest = d->priority_greatest,
+            .tpcs = d->topology.valid,
+            .sms_per_tpc = d->topology.sms_per_tpc,
         };
         memcpy(card.uuid, sv->cards[i].uuid, sizeof card.uuid);
         _Static_assert(sizeof card.name == sizeof d->name && sizeof card.attributes == sizeof d->attributes,

@@ -1,6 +1,7 @@
 #include "stub/stub_driver.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,114 @@ static uint32_t enabled;
 static int initialized;
 static __thread int current = -1;
 
+/* ---- memory that is registered ---- */
+
+#define REGISTRATIONS 256
+
+static struct {
+    uintptr_t at;
+    size_t bytes;
+    int ctx;
+} registered[REGISTRATIONS];
+static pthread_mutex_t registered_lock = PTHREAD_MUTEX_INITIALIZER;
+static __thread int relaxed;
+
+static CUresult unsafe_call(void)
+{
+    if (!S.capturing || relaxed)
+        return CUDA_SUCCESS;
+    S.capture_spoiled++;
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+}
+
+API CUresult cuThreadExchangeStreamCaptureMode(int *mode)
+{
+    int before = relaxed ? 2 : 0;
+    relaxed = *mode == 2;
+    *mode = before;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemHostRegister_v2(void *at, size_t bytes, unsigned flags)
+{
+    CUresult r = unsafe_call();
+    if (r != CUDA_SUCCESS || S.register_result)
+        return r != CUDA_SUCCESS ? r : S.register_result;
+    if (current < 0 || flags != (CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP))
+        return CUDA_ERROR_INVALID_VALUE;
+    r = CUDA_ERROR_OUT_OF_MEMORY;
+    pthread_mutex_lock(&registered_lock);
+    for (int i = 0; i < REGISTRATIONS; i++)
+        if (registered[i].at == (uintptr_t)at)
+            r = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+    for (int i = 0; i < REGISTRATIONS && r == CUDA_ERROR_OUT_OF_MEMORY; i++)
+        if (!registered[i].at) {
+            registered[i].at = (uintptr_t)at;
+            registered[i].bytes = bytes;
+            registered[i].ctx = current;
+            S.registrations++;
+            S.registered = (uintptr_t)at;
+            r = CUDA_SUCCESS;
+        }
+    pthread_mutex_unlock(&registered_lock);
+    return r;
+}
+
+API CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *ret, void *at, unsigned flags)
+{
+    (void)flags;
+    *ret = (uintptr_t)at;
+    return CUDA_SUCCESS;
+}
+
+static void unregister(uintptr_t at, int ctx)
+{
+    pthread_mutex_lock(&registered_lock);
+    for (int i = 0; i < REGISTRATIONS; i++)
+        if (registered[i].at && (registered[i].at == at || registered[i].ctx == ctx)) {
+            registered[i].at = 0;
+            S.registrations--;
+        }
+    pthread_mutex_unlock(&registered_lock);
+}
+
+API CUresult cuMemHostUnregister(void *at)
+{
+    unregister((uintptr_t)at, -2);
+    return CUDA_SUCCESS;
+}
+
+/* What release semaphore 1 does when the kernel is complete: here at once. */
+static void release(const struct lithos_qmd_layout *layout, const void *qmd)
+{
+    uint64_t at = lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_LOWER, 0) |
+                  (uint64_t)lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_UPPER, 0) << 32;
+    uint64_t payload = lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_LOWER, 0) |
+                       (uint64_t)lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_UPPER, 0)
+                           << 32;
+    if (!lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, 1) || S.taken || S.no_stamps)
+        return;
+    if (S.quick_stamps) {
+        ((uint64_t *)at)[1] = 1; /* NOLINT: an address that the test gave */
+        ((uint64_t *)at)[0] = payload;
+        return;
+    }
+    int there = 0;
+    pthread_mutex_lock(&registered_lock);
+    for (int i = 0; i < REGISTRATIONS; i++)
+        there |=
+            registered[i].at && at >= registered[i].at && at + 16 <= registered[i].at + registered[i].bytes;
+    pthread_mutex_unlock(&registered_lock);
+    if (!there) {
+        __atomic_fetch_add(&S.faults, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    uint64_t *words = (uint64_t *)at; /* NOLINT: an address that the test gave */
+    __atomic_store_n(&words[1], lithos_now_ns(), __ATOMIC_RELAXED);
+    __atomic_store_n(&words[0], payload + (S.stamp_elsewhere ? 1 : 0), __ATOMIC_RELEASE);
+    __atomic_fetch_add(&S.stamps_written, 1, __ATOMIC_RELAXED);
+}
+
 /* ---- QMDs ---- */
 
 static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
@@ -47,6 +156,7 @@ static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
     uint8_t qmd[LITHOS_QMD_BYTES];
     if (lithos_qmd_encode(layout, &view, qmd) < 0)
         fprintf(stderr, "stub: cannot encode\n"), abort();
+    lithos_qmd_set(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, 1, S.taken != 0);
     if (S.unknown_version)
         qmd[72] = 0x77;
     if (subscriber && enabled) {
@@ -58,6 +168,7 @@ static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
         memcpy(S.last_qmd, qmd, sizeof qmd);
         return;
     }
+    release(layout, qmd);
     lithos_qmd_decode(layout, qmd, &view);
     if (S.on_mask) { /* several threads: nothing is kept */
         S.on_mask(&view.tpcs, view.masked);
@@ -190,7 +301,76 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext *ret_ctx, CUdevice device)
 
 API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
-    (void)device;
+    if (S.primary_holders > 0)
+        S.primary_holders--;
+    else
+        unregister(0, device);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
+{
+    unregister(0, device);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned *flags, int *ret_active)
+{
+    int active = 0;
+    *flags = 0;
+    for (int i = 0; i < REGISTRATIONS; i++)
+        active |= registered[i].at && registered[i].ctx == device;
+    *ret_active = active;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxDestroy_v2(CUcontext ctx)
+{
+    unregister(0, (int)(uintptr_t)ctx - 1);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxGetCurrent(CUcontext *ret_ctx)
+{
+    *ret_ctx = (CUcontext)(uintptr_t)(current + 1);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamSynchronize(CUstream stream)
+{
+    (void)stream;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamSynchronize_ptsz(CUstream stream)
+{
+    (void)stream;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuEventSynchronize(void *event)
+{
+    return event ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+/* Odd handles are CUkernels. */
+API CUresult cuFuncGetName(const char **ret_name, CUfunction function)
+{
+    static __thread char name[400];
+    CUresult r = unsafe_call();
+    if (r != CUDA_SUCCESS || (uintptr_t)function & 1)
+        return r != CUDA_SUCCESS ? r : CUDA_ERROR_INVALID_HANDLE;
+    snprintf(name, sizeof name, "function_%llx_%0*d", (unsigned long long)(uintptr_t)function,
+             (uintptr_t)function == 0x40 ? 300 : 1, 0);
+    *ret_name = name;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuKernelGetName(const char **ret_name, void *kernel)
+{
+    if (!((uintptr_t)kernel & 1))
+        return CUDA_ERROR_INVALID_HANDLE;
+    *ret_name = "a_kernel";
     return CUDA_SUCCESS;
 }
 
@@ -302,12 +482,14 @@ static void census(void **params)
 
 static CUresult launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, void **params)
 {
+    if (S.capturing)
+        return CUDA_SUCCESS;
     __atomic_fetch_add(&S.launches, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < S.qmds_per_launch; i++)
         upload(gx, gy, gz, bx);
     if (f == (CUfunction)0x30)
         census(params);
-    return CUDA_SUCCESS;
+    return S.launch_result;
 }
 
 API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
@@ -355,6 +537,22 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
     (void)exec, (void)stream;
     for (int i = 0; i < S.qmds_per_graph; i++)
         upload(4, 1, 1, 32);
+    return CUDA_SUCCESS;
+}
+
+/* Uploads at once. */
+API CUresult cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph, unsigned long long flags)
+{
+    (void)graph, (void)flags;
+    for (int i = 0; i < S.qmds_per_graph; i++)
+        upload(4, 1, 1, 32);
+    *ret_exec = (CUgraphExec)0x7000;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphExecDestroy(CUgraphExec exec)
+{
+    (void)exec;
     return CUDA_SUCCESS;
 }
 

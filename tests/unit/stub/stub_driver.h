@@ -30,6 +30,14 @@ struct stub_control {
     int busy_launches;     /* the next censuses miss an SM, as beside a neighbour */
     int init_delay_us;
     void (*on_mask)(const struct lithos_tpcset *set, int masked); /* called with each QMD, on its thread */
+    int no_stamps;              /* release semaphores write nothing, as on a card that takes its time */
+    int quick_stamps;           /* written without a look at what is registered, nor at the clock */
+    int stamp_elsewhere;        /* they write another payload */
+    int taken;                  /* release semaphore 1 of the next QMDs is in use */
+    int register_result;        /* of cuMemHostRegister */
+    int capturing;              /* launches are recorded, not made: no QMD; unsafe calls end the capture */
+    int launch_result;          /* of the next launches, after the QMD */
+    int primary_holders;        /* who holds the primary context, apart from the one who releases */
     struct lithos_tpcset valid; /* TPCs of the card, for the census kernel */
 
     /* written by the stub */
@@ -37,6 +45,11 @@ struct stub_control {
     int launches;
     int callbacks;
     int subscriptions;
+    int registrations;   /* in force */
+    uint64_t registered; /* where the last lies */
+    int capture_spoiled; /* unsafe calls while capturing */
+    int faults;          /* stamps written where nothing is registered */
+    int stamps_written;
     uint8_t last_qmd[LITHOS_QMD_BYTES]; /* after the callback */
     int last_masked;
     struct lithos_tpcset last_tpcs;

@@ -38,7 +38,9 @@ static void welcome(struct fake_server *s, const struct vgpu_hello *hello)
                               .sm_count = SMS,
                               .total_mem = 150109880320ull,
                               .cc_major = 9,
-                              .priority_greatest = -5};
+                              .priority_greatest = -5,
+                              .tpcs = {{UINT64_MAX, 3}}, /* 66 TPCs */
+                              .sms_per_tpc = 2};
         snprintf(c.name, sizeof c.name, "NVIDIA H200");
         memset(c.uuid, 0x10 + (int)i, sizeof c.uuid);
         static const int values[][2] = {{1, 1024},       {2, 1024},    {3, 1024},  {4, 64},
@@ -74,6 +76,13 @@ static void launch(struct fake_server *s, const struct vgpu_launch *m, uint64_t 
     uint64_t blocks = (uint64_t)v.grid[0] * v.grid[1] * v.grid[2];
     if (v.type == LITHOS_QMD_TYPE_CLUSTERS)
         blocks *= (uint64_t)v.cluster[0] * v.cluster[1] * v.cluster[2];
+    uint16_t allowed[SMS];
+    unsigned n = 0;
+    for (unsigned sm = 0; sm < SMS; sm++)
+        if (!v.masked || lithos_tpcset_has(&v.tpcs, sm / 2))
+            allowed[n++] = (uint16_t)sm;
+    if (!n)
+        return; /* hangs, as on a card */
     if (s->skip_upper)
         blocks /= 2;
     for (uint64_t first = 0; first < blocks && (m->flags & VGPU_LAUNCH_WANT_PLACEMENT);
@@ -81,7 +90,7 @@ static void launch(struct fake_server *s, const struct vgpu_launch *m, uint64_t 
         struct vgpu_placement p = {.op = m->op, .first_block = first};
         p.count = (uint32_t)LITHOS_MIN(blocks - first, VGPU_PLACEMENTS);
         for (uint32_t i = 0; i < p.count; i++)
-            p.sm[i] = (uint16_t)((first + i) % SMS);
+            p.sm[i] = allowed[(first + i) % n];
         say(s, &p, VGPU_PLACEMENT, sizeof p);
     }
     done(s, m->op, blocks);

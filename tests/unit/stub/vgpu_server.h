@@ -1,4 +1,5 @@
-/* A server of the virtual GPU's wire for unit tests: an H200 by name on which everything is over at once. */
+/* A server of the virtual GPU's wire for unit tests: an H200 by name on which everything is over at once. Blocks go to
+ * the SMs that the mask allows in turn; TPCs are mask bits 0 to 65, two SMs each. */
 #pragma once
 
 #include <stdatomic.h>

@@ -1,0 +1,417 @@
+#include "core/timeline.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "core/timeline_internal.h"
+
+#define ENTRIES_MAX (1u << 20)
+#define NONE LITHOS_TIMELINE_NONE
+
+/* ---- memory ---- */
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+static uint32_t buckets_for(uint32_t streams)
+{
+    uint32_t n = 16;
+    while (n < streams)
+        n *= 2;
+    return n;
+}
+
+static bool bound_ok(uint32_t n)
+{
+    return n > 0 && n <= ENTRIES_MAX;
+}
+
+int lithos_timeline_size(const struct lithos_timeline_config *c, size_t *ret_bytes)
+{
+    if (!bound_ok(c->launches) || !bound_ok(c->streams) || !bound_ok(c->operators) || c->gpu_count == 0 ||
+        c->gpu_count > LITHOS_TIMELINE_GPUS)
+        return -EINVAL;
+    *ret_bytes = aligned(sizeof(struct lithos_timeline)) +
+                 aligned(c->launches * sizeof(struct timeline_slot)) +
+                 aligned(c->streams * sizeof(struct timeline_stream)) +
+                 aligned(buckets_for(c->streams) * sizeof(uint32_t)) +
+                 aligned(c->operators * sizeof(struct lithos_timeline_operator));
+    return 0;
+}
+
+int lithos_timeline_init(void *mem, size_t bytes, const struct lithos_timeline_config *c,
+                         struct lithos_timeline **ret_timeline)
+{
+    size_t need;
+    int r = lithos_timeline_size(c, &need);
+    if (r < 0 || bytes < need)
+        return r < 0 ? r : -ENOSPC;
+    char *at = mem;
+    struct lithos_timeline *tl = mem;
+    memset(tl, 0, sizeof *tl);
+    tl->config = *c;
+    at += aligned(sizeof *tl);
+    tl->slots = (void *)at;
+    at += aligned(c->launches * sizeof(struct timeline_slot));
+    tl->streams = (void *)at;
+    at += aligned(c->streams * sizeof(struct timeline_stream));
+    tl->buckets = (void *)at;
+    tl->bucket_count = buckets_for(c->streams);
+    at += aligned(tl->bucket_count * sizeof(uint32_t));
+    tl->operators = (void *)at;
+    memset(tl->buckets, 0xff, tl->bucket_count * sizeof(uint32_t));
+    tl->free_slot = tl->free_stream = tl->active = NONE;
+    for (uint32_t g = 0; g < c->gpu_count; g++) {
+        lithos_clockmap_init(&tl->gpu[g].clock, c->gpu[g].drift_max_ppb);
+        tl->gpu[g].last_stream[0] = tl->gpu[g].last_stream[1] = NONE;
+    }
+    *ret_timeline = tl;
+    return 0;
+}
+
+/* ---- streams ---- */
+
+static uint32_t *bucket_of(struct lithos_timeline *tl, uint32_t process, uint32_t gpu, uint64_t stream)
+{
+    uint64_t h = (stream ^ (uint64_t)process << 40 ^ (uint64_t)gpu << 56) * 0x9e3779b97f4a7c15ull;
+    return &tl->buckets[(h >> 32) & (tl->bucket_count - 1)];
+}
+
+static void stream_free(struct lithos_timeline *tl, uint32_t index)
+{
+    struct timeline_stream *s = &tl->streams[index];
+    uint32_t *link = bucket_of(tl, s->process, s->gpu, s->handle);
+    while (*link != index)
+        link = &tl->streams[*link].next;
+    *link = s->next;
+    s->used = false;
+    s->next = tl->free_stream;
+    tl->free_stream = index;
+    struct timeline_gpu *g = &tl->gpu[s->gpu];
+    for (int i = 0; i < 2; i++) /* its last end still counts; its number is another's from now on */
+        if (g->last_stream[i] == index)
+            g->last_stream[i] = NONE;
+}
+
+/* The idle stream unused for longest makes room. */
+static uint32_t stream_evict(struct lithos_timeline *tl)
+{
+    uint32_t oldest = NONE;
+    for (uint32_t i = 0; i < tl->stream_high; i++) {
+        const struct timeline_stream *s = &tl->streams[i];
+        if (s->used && s->head == NONE && (oldest == NONE || s->used_ns < tl->streams[oldest].used_ns))
+            oldest = i;
+    }
+    if (oldest == NONE)
+        return NONE;
+    stream_free(tl, oldest);
+    tl->free_stream = tl->streams[oldest].next;
+    return oldest;
+}
+
+static uint32_t stream_get(struct lithos_timeline *tl, const struct lithos_timeline_launch *l)
+{
+    uint32_t *bucket = bucket_of(tl, l->process, l->gpu, l->stream), index;
+    for (index = *bucket; index != NONE; index = tl->streams[index].next) {
+        const struct timeline_stream *s = &tl->streams[index];
+        if (s->handle == l->stream && s->process == l->process && s->gpu == l->gpu)
+            return index;
+    }
+    if (tl->free_stream != NONE) {
+        index = tl->free_stream;
+        tl->free_stream = tl->streams[index].next;
+    } else if (tl->stream_high < tl->config.streams) {
+        index = tl->stream_high++;
+    } else if ((index = stream_evict(tl)) == NONE) {
+        return NONE;
+    }
+    tl->streams[index] = (struct timeline_stream){.used = true,
+                                                  .process = l->process,
+                                                  .gpu = l->gpu,
+                                                  .handle = l->stream,
+                                                  .head = NONE,
+                                                  .tail = NONE,
+                                                  .next = *bucket};
+    *bucket = index;
+    return index;
+}
+
+static void activate(struct lithos_timeline *tl, uint32_t index)
+{
+    struct timeline_stream *s = &tl->streams[index];
+    s->before = NONE;
+    s->after = tl->active;
+    if (tl->active != NONE)
+        tl->streams[tl->active].before = index;
+    tl->active = index;
+}
+
+static void deactivate(struct lithos_timeline *tl, uint32_t index)
+{
+    const struct timeline_stream *s = &tl->streams[index];
+    if (s->before == NONE)
+        tl->active = s->after;
+    else
+        tl->streams[s->before].after = s->after;
+    if (s->after != NONE)
+        tl->streams[s->after].before = s->before;
+}
+
+static void pop(struct lithos_timeline *tl, uint32_t index)
+{
+    struct timeline_stream *s = &tl->streams[index];
+    uint32_t slot = s->head;
+    s->head = tl->slots[slot].next;
+    s->behind_since_ns = 0;
+    tl->slots[slot].next = tl->free_slot;
+    tl->free_slot = slot;
+    tl->stats.outstanding--;
+    if (s->head == NONE) {
+        s->tail = NONE;
+        deactivate(tl, index);
+    }
+}
+
+static void lose(struct lithos_timeline *tl, uint32_t index, enum lithos_timeline_lost why)
+{
+    tl->stats.lost[why]++;
+    tl->streams[index].gap = true;
+    pop(tl, index);
+}
+
+/* ---- launches in ---- */
+
+static uint32_t slot_new(struct lithos_timeline *tl)
+{
+    if (tl->free_slot != NONE) {
+        uint32_t slot = tl->free_slot;
+        tl->free_slot = tl->slots[slot].next;
+        return slot;
+    }
+    return tl->slot_high < tl->config.launches ? tl->slot_high++ : NONE;
+}
+
+bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_timeline_launch *l)
+{
+    struct lithos_timeline_launch launch = *l;
+    launch.gpu = LITHOS_MIN(l->gpu, tl->config.gpu_count - 1);
+    tl->stats.launches++;
+    timeline_count_submit(tl, l->submit_ns);
+    uint32_t index = stream_get(tl, &launch);
+    if (index != NONE && !launch.stamp) {
+        tl->stats.lost[LITHOS_MIN(launch.lost, LITHOS_LOST_OFF)]++;
+        tl->streams[index].gap = true;
+        return false;
+    }
+    uint32_t slot = index == NONE ? NONE : slot_new(tl);
+    if (slot == NONE) {
+        tl->stats.lost[LITHOS_LOST_NO_ROOM]++;
+        if (index != NONE)
+            tl->streams[index].gap = true;
+        return false;
+    }
+    struct timeline_stream *s = &tl->streams[index];
+    tl->slots[slot] = (struct timeline_slot){.next = NONE, .after_gap = s->gap, .launch = launch};
+    s->gap = false;
+    s->used_ns = l->submit_ns;
+    tl->stats.outstanding++;
+    if (s->head == NONE) {
+        s->head = slot;
+        activate(tl, index);
+    } else {
+        tl->slots[s->tail].next = slot;
+    }
+    s->tail = slot;
+    return true;
+}
+
+/* ---- ends ---- */
+
+/* A card whose time runs slower than the host's takes that much longer to start a kernel too. */
+static uint64_t reaches_card_ns(const struct lithos_timeline *tl, const struct lithos_timeline_launch *l)
+{
+    const struct lithos_clockmap *clock = &tl->gpu[l->gpu].clock;
+    double latency_ns = (double)tl->config.gpu[l->gpu].launch_latency_ns;
+    return l->submit_ns +
+           (uint64_t)(clock->fitted && clock->rate < 1e6 ? latency_ns * clock->rate : latency_ns);
+}
+
+static uint64_t possible_start_ns(const struct lithos_timeline *tl, const struct timeline_stream *s,
+                                  const struct lithos_timeline_launch *l)
+{
+    return LITHOS_MAX(s->end_ns, reaches_card_ns(tl, l));
+}
+
+/* Read the stamp of a stream's head, once. */
+static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns, lithos_timeline_read *read,
+                      void *ctx)
+{
+    for (;;) {
+        struct timeline_stream *s = &tl->streams[index];
+        if (s->head == NONE)
+            return false;
+        struct timeline_slot *slot = &tl->slots[s->head];
+        if (slot->done)
+            return true;
+        const struct lithos_timeline_launch *l = &slot->launch;
+        uint64_t gpu_ns;
+        int r = read(ctx, l->process, l->stamp, &gpu_ns);
+        bool node = l->flags & LITHOS_KERNEL_GRAPH_NODE;
+        if (r == 1 && !(node && gpu_ns == l->not_time_ns)) {
+            slot->done = true;
+            slot->gpu_end_ns = gpu_ns;
+            struct timeline_gpu *g = &tl->gpu[l->gpu];
+            bool jump = lithos_clockmap_observe(&g->clock, l->submit_ns, gpu_ns, now_ns);
+            tl->stats.clock_jumps += jump;
+            if (!lithos_clockmap_host(&g->clock, gpu_ns, &slot->end_ns))
+                slot->end_ns = now_ns;
+            slot->end_ns = LITHOS_MIN(LITHOS_MAX(slot->end_ns, l->submit_ns), now_ns);
+            return true;
+        }
+        if (r < 0) {
+            lose(tl, index, node ? LITHOS_LOST_REPLAY : LITHOS_LOST_OVERWRITTEN);
+            continue;
+        }
+        if (node && now_ns > l->submit_ns && now_ns - l->submit_ns > tl->config.replay_ns &&
+            now_ns - s->end_ns > tl->config.replay_ns) {
+            lose(tl, index, LITHOS_LOST_REPLAY);
+            continue;
+        }
+        return false;
+    }
+}
+
+/* Has the launch behind a head that is not done ended all the same? Its own stamp will not come then. */
+static bool head_missing(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns,
+                         lithos_timeline_read *read, void *ctx)
+{
+    struct timeline_stream *s = &tl->streams[index];
+    uint32_t second = tl->slots[s->head].next;
+    uint64_t gpu_ns;
+    if (second == NONE || tl->slots[s->head].launch.flags & LITHOS_KERNEL_GRAPH_NODE)
+        return false;
+    const struct lithos_timeline_launch *l = &tl->slots[second].launch;
+    if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
+        return false;
+    if (!s->behind_since_ns && read(ctx, l->process, l->stamp, &gpu_ns) != 0)
+        s->behind_since_ns = now_ns;
+    return s->behind_since_ns && now_ns - s->behind_since_ns >= tl->config.missing_ns;
+}
+
+/* Did another stream of the tenant run on the GPU between these times? All ends before end_ns are known. */
+static bool overlapped(const struct lithos_timeline *tl, uint32_t index, uint64_t start_ns, uint64_t end_ns)
+{
+    uint32_t gpu = tl->streams[index].gpu;
+    const struct timeline_gpu *g = &tl->gpu[gpu];
+    for (int i = 0; i < 2; i++)
+        if (g->last_end_ns[i] > start_ns && g->last_stream[i] != index)
+            return true;
+    for (uint32_t o = tl->active; o != NONE; o = tl->streams[o].after) {
+        const struct timeline_stream *s = &tl->streams[o];
+        if (o != index && s->gpu == gpu && possible_start_ns(tl, s, &tl->slots[s->head].launch) < end_ns)
+            return true;
+    }
+    return false;
+}
+
+/* The two latest ends, of two streams. */
+static void remember_end(struct timeline_gpu *g, uint32_t index, uint64_t end_ns)
+{
+    if (g->last_stream[0] != index) {
+        g->last_stream[1] = g->last_stream[0];
+        g->last_end_ns[1] = g->last_end_ns[0];
+    }
+    g->last_stream[0] = index;
+    g->last_end_ns[0] = end_ns;
+}
+
+/* What a graph's node shows now is not the end of its next replay. */
+static void next_replay(struct lithos_timeline *tl, const struct timeline_slot *slot)
+{
+    for (uint32_t i = slot->next; i != NONE; i = tl->slots[i].next)
+        if (tl->slots[i].launch.stamp == slot->launch.stamp) {
+            tl->slots[i].launch.not_time_ns = slot->gpu_end_ns;
+            return;
+        }
+}
+
+static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns,
+                        lithos_timeline_emit *emit, void *ctx)
+{
+    struct timeline_stream *s = &tl->streams[index];
+    struct timeline_slot *slot = &tl->slots[s->head];
+    const struct lithos_timeline_launch *l = &slot->launch;
+    struct timeline_gpu *g = &tl->gpu[l->gpu];
+    uint64_t mapped_ns, before_ns = s->end_ns, possible_ns;
+    struct lithos_kernel_event e = {.launch = l, .gpu_end_ns = slot->gpu_end_ns, .flags = l->flags};
+
+    /* By the line as it is now, and so is the end before it: their difference is the GPU's own. */
+    e.end_ns = slot->end_ns;
+    if (lithos_clockmap_host(&g->clock, slot->gpu_end_ns, &mapped_ns))
+        e.end_ns = LITHOS_MIN(LITHOS_MAX(mapped_ns, l->submit_ns), now_ns);
+    else
+        mapped_ns = now_ns;
+    if (s->gpu_end_ns && lithos_clockmap_host(&g->clock, s->gpu_end_ns, &before_ns))
+        before_ns = LITHOS_MIN(before_ns, now_ns);
+    if (e.end_ns != mapped_ns || !g->clock.fitted)
+        e.flags |= LITHOS_KERNEL_CLAMPED;
+    possible_ns = reaches_card_ns(tl, l);
+    e.start_ns = LITHOS_MAX(before_ns, possible_ns);
+    if (e.start_ns > e.end_ns) {
+        e.start_ns = LITHOS_MAX(l->submit_ns, LITHOS_MIN(before_ns, e.end_ns));
+        e.start_ns = LITHOS_MIN(e.start_ns, e.end_ns);
+        e.flags |= LITHOS_KERNEL_CLAMPED;
+    }
+    if (slot->after_gap)
+        e.flags |= LITHOS_KERNEL_AFTER_GAP;
+    s->end_ns = e.end_ns;
+    s->gpu_end_ns = slot->gpu_end_ns;
+    s->used_ns = now_ns;
+    if (overlapped(tl, index, e.start_ns, e.end_ns))
+        e.flags |= LITHOS_KERNEL_OVERLAPPED;
+    remember_end(g, index, e.end_ns);
+    if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
+        next_replay(tl, slot);
+    timeline_count_kernel(tl, &e);
+    emit(ctx, &e);
+    pop(tl, index);
+}
+
+unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, lithos_timeline_read *read,
+                              lithos_timeline_emit *emit, void *ctx)
+{
+    unsigned ended = 0;
+    for (;;) {
+        uint32_t first = NONE, after;
+        for (uint32_t i = tl->active; i != NONE; i = after) {
+            after = tl->streams[i].after;
+            if (!head_done(tl, i, now_ns, read, ctx)) {
+                while (tl->streams[i].head != NONE && head_missing(tl, i, now_ns, read, ctx))
+                    lose(tl, i, LITHOS_LOST_MISSING);
+                if (!head_done(tl, i, now_ns, read, ctx))
+                    continue;
+            }
+            if (first == NONE ||
+                tl->slots[tl->streams[i].head].end_ns < tl->slots[tl->streams[first].head].end_ns)
+                first = i;
+        }
+        if (first == NONE)
+            return ended;
+        finish_head(tl, first, now_ns, emit, ctx);
+        ended++;
+    }
+}
+
+void lithos_timeline_forget(struct lithos_timeline *tl, uint32_t process)
+{
+    for (uint32_t i = 0; i < tl->stream_high; i++) {
+        if (!tl->streams[i].used || tl->streams[i].process != process)
+            continue;
+        while (tl->streams[i].head != NONE)
+            lose(tl, i, LITHOS_LOST_DIED);
+        stream_free(tl, i);
+    }
+}

@@ -1,0 +1,470 @@
+#include "daemon/observe.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/daemon.h"
+
+#define BUSY_NS LITHOS_NSEC_PER_MSEC
+#define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
+/* With kernels outstanding it looks at least so often: how late an end is seen bounds how well the clock is known. */
+#define OUTSTANDING_NS (4 * LITHOS_NSEC_PER_MSEC)
+/* A record that is missing between others is waited for so long: its thread may be about to write it. */
+#define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
+/* Records of a process read at a time: others want their turn. */
+#define BATCH 8192u
+/* Damaged ones of a ring passed over at a time. */
+#define SKIPS 64u
+/* From before cuLaunchKernel to the kernel's first block: 8 us were measured from the launch to a null kernel's end being
+ * seen (docs/hardware.md), about half of it on the way there. */
+#define LAUNCH_LATENCY_NS 4000u
+
+/* ---- memory ---- */
+
+/* What a block may take of an SM, by compute capability: CUDA C++ Programming Guide, "Technical Specifications". */
+static const struct sm {
+    int cc[2];
+    uint32_t threads, blocks, shared_bytes;
+} sms[] = {
+    {{8, 0}, 2048, 32, 164 << 10},  {{8, 6}, 1536, 16, 100 << 10},  {{8, 7}, 1536, 16, 164 << 10},
+    {{8, 9}, 1536, 24, 100 << 10},  {{9, 0}, 2048, 32, 228 << 10},  {{10, 0}, 2048, 32, 228 << 10},
+    {{10, 3}, 2048, 32, 228 << 10}, {{12, 0}, 1536, 24, 100 << 10}, {{12, 1}, 1536, 24, 100 << 10},
+};
+
+static struct lithos_predictor *new_predictor(const struct lithosd_gpu *gpu)
+{
+    struct lithos_predict_config c = {.tpcs = lithosd_gpu_tpcs(gpu),
+                                      .sms_per_tpc = gpu->alloc.topology.sms_per_tpc,
+                                      .sm_registers = 65536,
+                                      .block_shared_reserved_bytes = 1024,
+                                      .warp_register_unit = 256};
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(sms); i++)
+        if (sms[i].cc[0] == gpu->cc[0] && sms[i].cc[1] == gpu->cc[1]) {
+            c.sm_threads = sms[i].threads;
+            c.sm_blocks = sms[i].blocks;
+            c.sm_shared_bytes = sms[i].shared_bytes;
+        }
+    lithos_predict_config_defaults(&c);
+    size_t bytes;
+    struct lithos_predictor *p = NULL;
+    if (lithos_predictor_size(&c, &bytes) < 0)
+        return NULL; /* a card whose SMs are not known */
+    void *mem = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    if (mem && (lithos_predictor_init(mem, bytes, &c, &p) < 0 || (void *)p != mem)) {
+        free(mem); /* it is freed by its name, so it must begin where its memory does */
+        p = NULL;
+    }
+    return p;
+}
+
+static struct lithos_predictor *predictor(struct lithosd_tenant *t, uint32_t gpu)
+{
+    struct lithosd_observed *o = t->observed;
+    if (gpu >= t->grant.gpu_count || o->no_predictor[gpu])
+        return NULL;
+    if (!o->predictor[gpu]) {
+        o->predictor[gpu] = new_predictor(&t->daemon->gpus.gpu[t->gpu[gpu]]);
+        o->no_predictor[gpu] = !o->predictor[gpu];
+    }
+    return o->predictor[gpu];
+}
+
+static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
+{
+    const struct lithosd *d = t->daemon;
+    struct lithos_timeline_config c = {.launches = 65536,
+                                       .streams = 1024,
+                                       .operators = 256,
+                                       .gpu_count = t->grant.gpu_count,
+                                       .missing_ns = 50 * LITHOS_NSEC_PER_MSEC,
+                                       .replay_ns = 2 * LITHOS_NSEC_PER_SEC};
+    for (uint32_t i = 0; i < c.gpu_count; i++) {
+        c.gpu[i].tpcs = lithosd_gpu_tpcs(&d->gpus.gpu[t->gpu[i]]);
+        c.gpu[i].launch_latency_ns = LAUNCH_LATENCY_NS;
+        c.gpu[i].drift_max_ppb = d->gpus.is_virtual ? 0 : LITHOS_CLOCKMAP_DRIFT_MAX_PPB;
+    }
+    size_t bytes;
+    struct lithosd_observed *o = calloc(1, sizeof *o);
+    void *mem = o && lithos_timeline_size(&c, &bytes) == 0 ? calloc(1, bytes) : NULL;
+    if (!mem || lithos_timeline_init(mem, bytes, &c, &o->timeline) < 0) {
+        free(mem);
+        free(o);
+        return NULL;
+    }
+    o->flags = LITHOS_OBSERVE_RECORDS;
+    bool stamps = !d->observe.stamps_off && t->mode != LITHOS_MODE_COARSE;
+    for (uint32_t i = 0; i < c.gpu_count; i++)
+        stamps = stamps && d->gpus.gpu[t->gpu[i]].stamps;
+    if (stamps)
+        o->flags |= LITHOS_OBSERVE_STAMPS;
+    return o;
+}
+
+/* ---- records in ---- */
+
+static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, const struct lithos_record *r)
+{
+    const struct lithosd_tenant *t = p->tenant;
+    uint32_t gpu = LITHOS_MIN((uint32_t)r->gpu, t->grant.gpu_count - 1);
+    struct lithos_tpcset here = lithos_tpcset_and(r->launch.tpcs, t->grant.gpus[gpu].topology.valid);
+    struct lithos_timeline_launch l = {
+        .process = (uint32_t)(p - p->daemon->processes),
+        .gpu = gpu,
+        .stream = r->stream,
+        .sequence = r->sequence,
+        .stamp = r->launch.stamp,
+        .submit_ns = r->submit_ns,
+        .function = lithosd_names_function(&p->reader->functions, r->function),
+        .cluster_blocks = r->cluster,
+        .shared_bytes = r->launch.shared_bytes,
+        .registers = r->registers,
+        .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
+        .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT
+                : r->flags & LITHOS_RECORD_NO_STAMP_TAKEN ? LITHOS_LOST_TAKEN
+                                                          : LITHOS_LOST_OFF,
+        .tpcs = here,
+        .tpc_count = lithos_tpcset_count(&here),
+    };
+    if (r->stream == 2) /* each thread has one of its own under this name */
+        l.stream |= (uint64_t)r->launch.thread << 32;
+    memcpy(l.grid, r->launch.grid, sizeof l.grid);
+    memcpy(l.block, r->launch.block, sizeof l.block);
+    return l;
+}
+
+static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
+{
+    struct lithosd_observed *o = p->tenant->observed;
+    struct lithos_predictor *foretell = l->stamp ? predictor(p->tenant, l->gpu) : NULL;
+    if (foretell) {
+        struct lithos_kernel_shape shape = {.function = l->function,
+                                            .shared_bytes = l->shared_bytes,
+                                            .registers = l->registers,
+                                            .cluster = l->cluster_blocks};
+        struct lithos_prediction prediction;
+        memcpy(shape.grid, l->grid, sizeof shape.grid);
+        memcpy(shape.block, l->block, sizeof shape.block);
+        lithos_predictor_submit(foretell, l->stream ^ (uint64_t)l->process << 48, &shape, l->tpc_count,
+                                &prediction, &l->ticket);
+        l->predicted_ns = prediction.duration_ns;
+    }
+    lithos_timeline_submit(o->timeline, l);
+}
+
+/* Nodes that come after their graph was launched are of another instantiation under the same handle. */
+static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_reader *reader = p->reader;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < reader->node_count; i++)
+        if (reader->nodes[i].graph != r->launch.graph || !reader->nodes[i].launched)
+            reader->nodes[kept++] = reader->nodes[i];
+    reader->node_count = kept;
+    if (reader->node_count == reader->node_room) {
+        uint32_t room = reader->node_room ? reader->node_room * 2 : 64;
+        struct lithosd_graph_node *nodes =
+            room <= LITHOSD_GRAPH_NODES_MAX ? realloc(reader->nodes, room * sizeof *nodes) : NULL;
+        if (!nodes)
+            return; /* its replays are not seen */
+        reader->nodes = nodes;
+        reader->node_room = room;
+    }
+    struct lithosd_graph_node *n = &reader->nodes[reader->node_count++];
+    *n = (struct lithosd_graph_node){.graph = r->launch.graph, .launch = launch_of(p, r)};
+    n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
+}
+
+static void graph_launch(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_reader *reader = p->reader;
+    for (uint32_t i = 0, sent = 0; i < reader->node_count && sent < LITHOSD_GRAPH_REPLAY_MAX; i++) {
+        struct lithosd_graph_node *n = &reader->nodes[i];
+        if (n->graph != r->launch.graph)
+            continue;
+        n->launched = true;
+        sent++;
+        struct lithos_timeline_launch l = n->launch;
+        l.stream = r->stream;
+        l.sequence = r->sequence;
+        l.submit_ns = r->submit_ns;
+        submit(p, &l);
+    }
+}
+
+static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_observed *o = p->tenant->observed;
+    bool all = r->stream == LITHOS_RECORD_ALL_STREAMS;
+    uint32_t process = (uint32_t)(p - p->daemon->processes);
+    for (uint32_t g = 0; g < p->tenant->grant.gpu_count; g++) {
+        if (!o->predictor[g])
+            continue;
+        if (all)
+            lithos_predictor_sync_all(o->predictor[g]);
+        else
+            lithos_predictor_sync(o->predictor[g], r->stream ^ (uint64_t)process << 48);
+    }
+    uint32_t gpu = LITHOS_MIN((uint32_t)r->gpu, p->tenant->grant.gpu_count - 1);
+    struct lithos_trace_event e = {
+        .kind = LITHOS_TRACE_SYNC,
+        .time_ns = r->submit_ns,
+        .sync = {.tenant = p->tenant->id,
+                 .stream = all ? LITHOS_TRACE_ALL_STREAMS : r->stream,
+                 .pid = (uint32_t)p->pid,
+                 .gpu = p->daemon->gpus.gpu[p->tenant->gpu[gpu]].index,
+                 .sequence = r->sequence},
+    };
+    lithosd_recordings_event(p->tenant, &e);
+}
+
+static void handle_record(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_observed *o = p->tenant->observed;
+    struct lithos_timeline_launch l;
+    o->records[r->kind]++;
+    switch ((enum lithos_record_kind)r->kind) {
+    case LITHOS_RECORD_LAUNCH:
+    case LITHOS_RECORD_DRIVER:
+        l = launch_of(p, r);
+        submit(p, &l);
+        break;
+    case LITHOS_RECORD_GRAPH_NODE:
+        graph_node(p, r);
+        break;
+    case LITHOS_RECORD_GRAPH_LAUNCH:
+        graph_launch(p, r);
+        break;
+    case LITHOS_RECORD_SYNC:
+        sync_seen(p, r);
+        break;
+    case LITHOS_RECORD_NAME:
+        lithosd_names_piece(&o->names, &p->reader->functions, r);
+        break;
+    case LITHOS_RECORD_KIND_MAX:
+        break;
+    }
+}
+
+/* The next record of each ring that has one; returns the ring whose is first, or -1. */
+static int first_ring(struct lithosd_process *p)
+{
+    struct lithosd_reader *reader = p->reader;
+    struct lithosd_observed *o = p->tenant->observed;
+    int first = -1;
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++) {
+        /* Bounded: a process may fill its ring with rubbish as fast as it is read. */
+        for (unsigned tries = 0; !reader->have[i] && tries < SKIPS; tries++) {
+            uint32_t lost = 0;
+            int r =
+                lithos_record_get(&p->arena->rings[i], &p->arena->record_tails[i], &reader->head[i], &lost);
+            if (r == 0)
+                break;
+            reader->have[i] = r == 1;
+            o->damaged += r == -EPROTO;
+            o->overrun += r == -EOVERFLOW ? lost : 0;
+        }
+        if (reader->have[i] && (first < 0 || reader->head[i].sequence < reader->head[first].sequence))
+            first = (int)i;
+    }
+    return first;
+}
+
+/* Records of all rings in the order of their sequence. A gap in it is waited for, but not for long. */
+static unsigned drain(struct lithosd_process *p, bool last)
+{
+    struct lithosd_reader *reader = p->reader;
+    uint64_t now_ns = lithos_now_ns();
+    unsigned n = 0;
+    for (int ring; n < BATCH && (ring = first_ring(p)) >= 0; n++) {
+        const struct lithos_record *r = &reader->head[ring];
+        uint64_t age_ns = now_ns > r->submit_ns ? now_ns - r->submit_ns : GAP_NS;
+        if (!last && reader->next_sequence && r->sequence > reader->next_sequence && age_ns < GAP_NS)
+            break;
+        handle_record(p, r);
+        reader->next_sequence = LITHOS_MAX(reader->next_sequence, r->sequence + 1);
+        reader->have[ring] = false;
+    }
+    return n;
+}
+
+/* ---- stamps in, events out ---- */
+
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns)
+{
+    const struct lithosd_tenant *t = ctx;
+    const struct lithosd_process *p = &t->daemon->processes[process];
+    return p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
+}
+
+static uint32_t trace_flags(uint32_t flags)
+{
+    return (flags & LITHOS_KERNEL_GRAPH_NODE ? LITHOS_TRACE_GRAPH_NODE : 0) |
+           (flags & LITHOS_KERNEL_DRIVER ? LITHOS_TRACE_DRIVER : 0) |
+           (flags & (LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_AFTER_GAP) ? LITHOS_TRACE_ESTIMATE : 0) |
+           (flags & LITHOS_KERNEL_CLAMPED ? LITHOS_TRACE_CLAMPED : 0);
+}
+
+static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
+{
+    struct lithosd_tenant *t = ctx;
+    struct lithosd_observed *o = t->observed;
+    const struct lithos_timeline_launch *l = k->launch;
+    if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
+        lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+    if (!t->daemon->observe.recording_count)
+        return;
+    char unknown[32];
+    const char *name = lithosd_names_text(&o->names, l->function);
+    if (!name) {
+        snprintf(unknown, sizeof unknown, "%s_%016llx",
+                 l->flags & LITHOS_KERNEL_DRIVER ? "driver" : "function", (unsigned long long)l->function);
+        name = l->flags & LITHOS_KERNEL_DRIVER ? "(driver)" : unknown;
+    }
+    struct lithos_trace_event e = {
+        .kind = LITHOS_TRACE_KERNEL,
+        .time_ns = l->submit_ns,
+        .kernel = {.tenant = t->id,
+                   .stream = l->stream,
+                   .pid = (uint32_t)t->daemon->processes[l->process].pid,
+                   .gpu = t->daemon->gpus.gpu[t->gpu[l->gpu]].index,
+                   .sequence = l->sequence,
+                   .function = name,
+                   .cluster_blocks = l->cluster_blocks,
+                   .shared_bytes = l->shared_bytes,
+                   .registers = l->registers,
+                   .flags = trace_flags(k->flags),
+                   .tpcs = l->tpcs,
+                   .start_ns = k->start_ns,
+                   .end_ns = k->end_ns,
+                   .predicted_ns = l->predicted_ns},
+    };
+    memcpy(e.kernel.grid, l->grid, sizeof l->grid);
+    memcpy(e.kernel.block, l->block, sizeof l->block);
+    lithosd_recordings_event(t, &e);
+}
+
+static unsigned poll_stamps(struct lithosd_tenant *t)
+{
+    return lithos_timeline_poll(t->observed->timeline, lithos_now_ns(), read_stamp, kernel_ended, t);
+}
+
+/* ---- the timer ---- */
+
+/* Returns whether anything happened; *ret_outstanding: kernels are on their way. */
+static bool look(struct lithosd *d, bool *ret_outstanding)
+{
+    bool happened = false, outstanding = false;
+    for (unsigned i = 0; i < d->observe.process_high; i++)
+        if (d->processes[i].used && d->processes[i].reader)
+            happened = drain(&d->processes[i], false) > 0 || happened;
+    for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++) {
+        struct lithosd_tenant *t = &d->tenants[i];
+        if (!t->used || !t->observed || !lithos_timeline_stats(t->observed->timeline)->outstanding)
+            continue;
+        happened = poll_stamps(t) > 0 || happened;
+        outstanding = outstanding || lithos_timeline_stats(t->observed->timeline)->outstanding;
+    }
+    *ret_outstanding = outstanding;
+    return happened;
+}
+
+static void tick(void *ctx)
+{
+    struct lithosd *d = ctx;
+    struct lithosd_observe *o = &d->observe;
+    bool outstanding, happened = look(d, &outstanding);
+    o->period_ns = happened ? BUSY_NS : LITHOS_MIN(o->period_ns * 2, outstanding ? OUTSTANDING_NS : IDLE_NS);
+    uint64_t now_ns = lithos_now_ns();
+    if (o->recording_count && now_ns - o->second_ns >= LITHOS_NSEC_PER_SEC) {
+        o->second_ns = now_ns;
+        lithosd_recordings_second(d);
+    }
+    if (d->process_count)
+        lithosd_timer_set(&d->loop, &o->tick, o->period_ns, tick, d);
+}
+
+void lithosd_observe_now(struct lithosd *d)
+{
+    bool outstanding;
+    look(d, &outstanding);
+}
+
+/* ---- processes and tenants ---- */
+
+void lithosd_observe_attach(struct lithosd_process *p)
+{
+    struct lithosd *d = p->daemon;
+    struct lithosd_tenant *t = p->tenant;
+    if (!d->options.observe)
+        return;
+    if (!t->observed)
+        t->observed = new_observed(t);
+    p->reader = t->observed ? calloc(1, sizeof *p->reader) : NULL;
+    if (!p->reader) {
+        lithos_warning("no memory to observe tenant %s: its kernels are not known", t->name);
+        return;
+    }
+    atomic_store_explicit(&p->arena->observe, t->observed->flags, memory_order_release);
+    d->observe.process_high = LITHOS_MAX(d->observe.process_high, (unsigned)(p - d->processes) + 1);
+    d->observe.period_ns = BUSY_NS;
+    lithosd_timer_set(&d->loop, &d->observe.tick, BUSY_NS, tick, d);
+}
+
+void lithosd_observe_detach(struct lithosd_process *p)
+{
+    struct lithosd *d = p->daemon;
+    if (!p->reader)
+        return;
+    /* All that its rings can hold, and no more: it may be alive and write on. */
+    for (unsigned n = 0; n <= LITHOS_RECORD_RINGS * LITHOS_RECORD_RING_SLOTS / BATCH && drain(p, true) > 0;
+         n++)
+        ;
+    poll_stamps(p->tenant);
+    lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
+    lithosd_handles_finish(&p->reader->functions);
+    free(p->reader->nodes);
+    free(p->reader);
+    p->reader = NULL;
+    if (d->process_count <= 1)
+        lithosd_timer_cancel(&d->loop, &d->observe.tick);
+}
+
+void lithosd_observe_ended(struct lithosd_tenant *t)
+{
+    struct lithosd_observed *o = t->observed;
+    lithosd_recordings_ended(t);
+    if (!o)
+        return;
+    for (unsigned g = 0; g < LITHOS_MAX_GPUS; g++)
+        free(o->predictor[g]);
+    free(o->timeline);
+    lithosd_names_finish(&o->names);
+    free(o);
+    t->observed = NULL;
+}
+
+void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LITHOSD_DROPS])
+{
+    static const uint32_t reasons[LITHOS_LOST_MAX] = {
+        [LITHOS_LOST_NO_SLOT] = LITHOS_TRACE_DROP_STAMP_RING,
+        [LITHOS_LOST_TAKEN] = LITHOS_TRACE_DROP_NO_SEMAPHORE,
+        [LITHOS_LOST_OFF] = LITHOSD_DROP_STAMPS_OFF,
+        [LITHOS_LOST_OVERWRITTEN] = LITHOS_TRACE_DROP_SLOT_REUSED,
+        [LITHOS_LOST_MISSING] = LITHOS_TRACE_DROP_INVALID,
+        [LITHOS_LOST_NO_ROOM] = LITHOS_TRACE_DROP_STAMP_RING,
+        [LITHOS_LOST_DIED] = LITHOS_TRACE_DROP_TENANT_ENDED,
+        [LITHOS_LOST_REPLAY] = LITHOS_TRACE_DROP_GRAPH_REPLAY,
+    };
+    memset(ret_drops, 0, LITHOSD_DROPS * sizeof *ret_drops);
+    if (!t->observed)
+        return;
+    uint64_t counters[LITHOS_COUNTER_MAX];
+    const struct lithos_timeline_stats *s = lithos_timeline_stats(t->observed->timeline);
+    lithosd_tenant_counters(t, counters);
+    for (int i = 0; i < LITHOS_LOST_MAX; i++)
+        ret_drops[reasons[i]] += s->lost[i];
+    ret_drops[LITHOS_TRACE_DROP_RECORD_RING] += counters[LITHOS_COUNTER_RECORDS_DROPPED];
+    ret_drops[LITHOS_TRACE_DROP_INVALID] += t->observed->damaged + t->observed->overrun;
+}

@@ -1,0 +1,102 @@
+/* What runs on the GPUs, and how long: launch records and completion stamps read out of the arenas, joined by
+ * core/timeline.h, foretold by core/predict.h, kept by tenant, and written into traces. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/timeline.h"
+#include "daemon/loop.h"
+#include "daemon/names.h"
+#include "proto/message.h"
+#include "trace/writer.h"
+
+#define LITHOSD_RECORDINGS_MAX 4u
+#define LITHOSD_GRAPH_NODES_MAX 8192u
+#define LITHOSD_GRAPH_REPLAY_MAX 4096u
+
+struct lithosd;
+struct lithosd_tenant;
+struct lithosd_process;
+struct lithosd_connection;
+
+/* A tenant's. */
+struct lithosd_observed {
+    struct lithos_timeline *timeline; /* in memory of its own */
+    struct lithos_predictor *predictor[LITHOS_MAX_GPUS];
+    bool no_predictor[LITHOS_MAX_GPUS];       /* none can be had for that card */
+    struct lithosd_names names;               /* of functions, by their hash */
+    uint64_t records[LITHOS_RECORD_KIND_MAX]; /* read */
+    uint64_t overrun, damaged;                /* records lost in reading */
+    uint32_t flags;                           /* LITHOS_OBSERVE_* of its arenas */
+};
+
+/* A kernel node of a graph: what its replays are. */
+struct lithosd_graph_node {
+    uint32_t graph;
+    bool launched; /* its graph was, since: nodes that come now are of another making */
+    struct lithos_timeline_launch launch;
+};
+
+/* A process's. */
+struct lithosd_reader {
+    uint64_t next_sequence; /* 0: none read yet */
+    bool have[LITHOS_RECORD_RINGS];
+    struct lithos_record head[LITHOS_RECORD_RINGS]; /* of each ring, read and not handled yet */
+    struct lithosd_handles functions;               /* handle -> hash of the name */
+    uint32_t node_count, node_room;
+    struct lithosd_graph_node *nodes;
+};
+
+struct lithosd_recording {
+    struct lithosd_connection *connection; /* NULL: none */
+    struct lithos_trace_writer *writer;    /* NULL: has failed */
+    int fd, error;
+    char tenant[LITHOS_NAME_MAX];
+    uint64_t events, kernels, dropped, bytes;
+    uint64_t *told; /* drops by tenant slot and reason, as told last */
+};
+
+struct lithosd_observe {
+    bool stamps_off; /* LITHOS_STAMPS=off */
+    struct lithosd_timer tick;
+    uint64_t period_ns;
+    uint64_t second_ns;    /* when the once-a-second work was done last */
+    unsigned process_high; /* slots of processes that have ever been used */
+    unsigned recording_count;
+    struct lithosd_recording recordings[LITHOSD_RECORDINGS_MAX];
+};
+
+/* ---- observe.c ---- */
+
+/* A process has its arena: say what it is to write, and begin to read. */
+void lithosd_observe_attach(struct lithosd_process *p);
+/* Its arena is about to go: read it a last time. */
+void lithosd_observe_detach(struct lithosd_process *p);
+/* No process of it is left. */
+void lithosd_observe_ended(struct lithosd_tenant *t);
+/* Read all arenas now. */
+void lithosd_observe_now(struct lithosd *d);
+/* Launches without an event, by reason (enum lithos_trace_drop_reason), and records lost. */
+#define LITHOSD_DROPS 16u
+#define LITHOSD_DROP_STAMPS_OFF 9u /* a reason that trace/trace.h has no name for */
+void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LITHOSD_DROPS]);
+
+/* ---- observe_status.c ---- */
+
+/* "observed" of docs/status.md. */
+json_t *lithosd_observe_status(const struct lithosd_tenant *t);
+
+/* ---- recording.c ---- */
+
+int lithosd_recording_request(struct lithosd_connection *c, const struct lithos_msg_trace *request, int fd,
+                              union lithos_message *ret_answer, char text[LITHOS_TEXT_MAX]);
+/* The connection is about to end, and what it had asked for with it. */
+void lithosd_recording_end(struct lithosd_connection *c);
+void lithosd_recordings_event(const struct lithosd_tenant *t, const struct lithos_trace_event *e);
+void lithosd_recordings_admitted(const struct lithosd_tenant *t);
+void lithosd_recordings_granted(const struct lithosd_tenant *t);
+void lithosd_recordings_ended(const struct lithosd_tenant *t);
+/* Once a second: what is lost, clocks, and all out to the file. */
+void lithosd_recordings_second(struct lithosd *d);

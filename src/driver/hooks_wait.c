@@ -1,0 +1,149 @@
+/* Where the app waits for the card, and where what stamps live in ends. */
+#include "driver/hooks.h"
+#include "driver/qmd_hook.h"
+
+/* Called from exports.S alone, under the names that hooks.def gives. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#define HIDDEN __attribute__((visibility("hidden")))
+
+typedef uintptr_t word;
+typedef CUresult (*real_fn)(word, word, word, word, word, word);
+
+enum wait { WAIT_ALL, WAIT_STREAM, WAIT_COPY };
+
+static uint64_t stream_waited_for(enum wait what, word first, bool per_thread)
+{
+    if (what != WAIT_STREAM)
+        return UINT64_MAX;
+    return first || !per_thread ? first : (uintptr_t)CU_STREAM_PER_THREAD;
+}
+
+static CUresult copy_and_wait(real_fn real, const word args[6])
+{
+    struct lithos_ticket ticket;
+    lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER);
+    CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
+    lithos_ticket_close(&ticket);
+    if (__builtin_expect(ticket.observe, 0) && result == CUDA_SUCCESS)
+        lithos_hook_client.observer->waited(&ticket.notes, UINT64_MAX);
+    return result;
+}
+
+static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_thread)
+{
+    uint32_t observe = atomic_load_explicit(lithos_hook_client.observer->observe, memory_order_relaxed);
+    struct lithos_ticket ticket;
+    if (__builtin_expect(observe, 0)) {
+        ticket.kind = LITHOS_TICKET_DRIVER;
+        ticket.observe = observe;
+        lithos_hook_client.observer->open(&ticket);
+    }
+    CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
+    if (__builtin_expect(observe, 0) && result == CUDA_SUCCESS)
+        lithos_hook_client.observer->waited(&ticket.notes, stream_waited_for(what, args[0], per_thread));
+    return result;
+}
+
+/* As in hooks_mark.c: six words carry the arguments of any of them through unchanged. */
+#define HOOK(name, base, since, per_thread, kind)
+#define MARK(name, base, since, per_thread, args)
+#define WAIT(name, base, since, per_thread, what)                                      \
+    HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f) \
+    {                                                                                  \
+        real_fn real = LITHOS_REAL(real_fn, name);                                     \
+        if (!lithos_hook_active())                                                     \
+            return real(a, b, c, d, e, f);                                             \
+        const word args[6] = {a, b, c, d, e, f};                                       \
+        LITHOS_HOOK_CALLED(name);                                                      \
+        return WAIT_##what == WAIT_COPY ? copy_and_wait(real, args)                    \
+                                        : wait(real, args, WAIT_##what, per_thread);   \
+    }
+#include "driver/hooks.def"
+#undef HOOK
+#undef MARK
+#undef WAIT
+
+/* ---- contexts and graphs end ---- */
+
+typedef CUresult (*ctx_fn)(CUcontext);
+typedef CUresult (*device_fn)(CUdevice);
+typedef CUresult (*state_fn)(CUdevice, unsigned *, int *);
+
+#define CONTEXT_ENDS(name)                                                                          \
+    ctx_fn real = LITHOS_REAL(ctx_fn, name);                                                        \
+    if (!lithos_hook_active())                                                                      \
+        return real(ctx);                                                                           \
+    lithos_hook_client.observer->context_ends(ctx, LITHOS_DEVICE_UNKNOWN);                          \
+    CUresult result = real(ctx);                                                                    \
+    lithos_hook_client.observer->context_ended(ctx, LITHOS_DEVICE_UNKNOWN, result == CUDA_SUCCESS); \
+    LITHOS_HOOK_CALLED(name);                                                                       \
+    return result
+
+HIDDEN CUresult lithos_hook_cuCtxDestroy(CUcontext ctx)
+{
+    CONTEXT_ENDS(cuCtxDestroy);
+}
+
+HIDDEN CUresult lithos_hook_cuCtxDestroy_v2(CUcontext ctx)
+{
+    CONTEXT_ENDS(cuCtxDestroy_v2);
+}
+
+/* Counts down, and ends the context at zero: taken for its end. */
+HIDDEN CUresult lithos_hook_cuCtxDetach(CUcontext ctx)
+{
+    CONTEXT_ENDS(cuCtxDetach);
+}
+
+/* Releasing ends a primary context only when nobody else holds it. */
+static bool primary_is_gone(CUdevice device)
+{
+    unsigned flags;
+    int active = 0;
+    return LITHOS_REAL(state_fn, cuDevicePrimaryCtxGetState)(device, &flags, &active) != CUDA_SUCCESS ||
+           !active;
+}
+
+#define PRIMARY_ENDS(name, gone)                                                                \
+    device_fn real = LITHOS_REAL(device_fn, name);                                              \
+    if (!lithos_hook_active())                                                                  \
+        return real(device);                                                                    \
+    lithos_hook_client.observer->context_ends(NULL, device);                                    \
+    CUresult result = real(device);                                                             \
+    lithos_hook_client.observer->context_ended(NULL, device, result == CUDA_SUCCESS && (gone)); \
+    LITHOS_HOOK_CALLED(name);                                                                   \
+    return result
+
+HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxRelease(CUdevice device)
+{
+    PRIMARY_ENDS(cuDevicePrimaryCtxRelease, primary_is_gone(device));
+}
+
+HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    PRIMARY_ENDS(cuDevicePrimaryCtxRelease_v2, primary_is_gone(device));
+}
+
+HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxReset(CUdevice device)
+{
+    PRIMARY_ENDS(cuDevicePrimaryCtxReset, true);
+}
+
+HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxReset_v2(CUdevice device)
+{
+    PRIMARY_ENDS(cuDevicePrimaryCtxReset_v2, true);
+}
+
+typedef CUresult (*graph_exec_fn)(CUgraphExec);
+
+HIDDEN CUresult lithos_hook_cuGraphExecDestroy(CUgraphExec exec)
+{
+    graph_exec_fn real = LITHOS_REAL(graph_exec_fn, cuGraphExecDestroy);
+    CUresult result = real(exec);
+    if (!lithos_hook_active())
+        return result;
+    LITHOS_HOOK_CALLED(cuGraphExecDestroy);
+    if (result == CUDA_SUCCESS)
+        lithos_hook_client.observer->graph_ended((uintptr_t)exec);
+    return result;
+}

@@ -1,0 +1,79 @@
+#include "proto/records.h"
+
+#include <errno.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct lithos_record) == 128, "a record is two cache lines");
+_Static_assert(sizeof(struct lithos_stamp) == 16, "the GPU writes four words");
+_Static_assert((LITHOS_RECORD_RING_SLOTS & (LITHOS_RECORD_RING_SLOTS - 1)) == 0, "positions wrap by masking");
+_Static_assert((LITHOS_STAMP_SLOTS & (LITHOS_STAMP_SLOTS - 1)) == 0, "slots wrap by masking");
+
+int lithos_record_validate(const struct lithos_record *r)
+{
+    switch (r->kind) {
+    case LITHOS_RECORD_LAUNCH:
+    case LITHOS_RECORD_DRIVER:
+    case LITHOS_RECORD_GRAPH_NODE:
+        return r->cluster ? 0 : -EPROTO;
+    case LITHOS_RECORD_GRAPH_LAUNCH:
+    case LITHOS_RECORD_SYNC:
+        return 0;
+    case LITHOS_RECORD_NAME:
+        return r->name.offset < r->name.total ? 0 : -EPROTO;
+    default:
+        return -EPROTO;
+    }
+}
+
+bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail,
+                       const struct lithos_record *r)
+{
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    if (head - atomic_load_explicit(tail, memory_order_acquire) >= LITHOS_RECORD_RING_SLOTS)
+        return false;
+    ring->records[head % LITHOS_RECORD_RING_SLOTS] = *r;
+    /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
+    if (atomic_load_explicit(&ring->head, memory_order_relaxed) != head)
+        return false;
+    atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+    return true;
+}
+
+int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail,
+                      struct lithos_record *ret_r, uint32_t *ret_lost)
+{
+    uint32_t at = atomic_load_explicit(tail, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+    if (head == at)
+        return 0;
+    if (head - at > LITHOS_RECORD_RING_SLOTS) {
+        atomic_store_explicit(tail, head, memory_order_release);
+        *ret_lost = head - at;
+        return -EOVERFLOW;
+    }
+    struct lithos_record copy;
+    memcpy(&copy, &ring->records[at % LITHOS_RECORD_RING_SLOTS], sizeof copy);
+    atomic_store_explicit(tail, at + 1, memory_order_release);
+    int r = lithos_record_validate(&copy);
+    if (r < 0)
+        return r;
+    *ret_r = copy;
+    return 1;
+}
+
+int lithos_stamp_read(const struct lithos_stamp *stamps, uint64_t sequence, uint64_t *ret_time_ns)
+{
+    const struct lithos_stamp *s = &stamps[sequence % LITHOS_STAMP_SLOTS];
+    uint64_t payload = atomic_load_explicit(&s->payload, memory_order_acquire);
+    if (sequence == 0 || payload < sequence || payload % LITHOS_STAMP_SLOTS != sequence % LITHOS_STAMP_SLOTS)
+        return 0;
+    if (payload != sequence)
+        return -ESTALE;
+    uint64_t time_ns = atomic_load_explicit(&s->time_ns, memory_order_acquire);
+    if (atomic_load_explicit(&s->payload, memory_order_relaxed) != sequence)
+        return -ESTALE; /* the time may be the next one's */
+    if (time_ns == 0)
+        return 0; /* the writer clears it beforehand, lest the payload be seen before the time */
+    *ret_time_ns = time_ns;
+    return 1;
+}

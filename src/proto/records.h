@@ -1,0 +1,98 @@
+/* Launch records and completion stamps: what a tenant process and the GPU write into the arena for lithosd to read.
+ *
+ * Records go up through rings with one writer (a thread of the tenant) and one reader (lithosd); a full ring drops and
+ * counts, it never waits. Stamps are written by the GPU itself (QMD release semaphore 1): 16 bytes at completion, into
+ * slot `sequence % LITHOS_STAMP_SLOTS`, whoever looks. The reader trusts neither: lithos_record_validate first, and a
+ * stamp counts only when its payload is the sequence asked for. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/tpcset.h"
+
+#define LITHOS_RECORD_RINGS 16u /* launching threads of a process that can be told apart; further ones drop */
+#define LITHOS_RECORD_RING_SLOTS 1024u /* a power of two */
+#define LITHOS_STAMP_SLOTS 16384u      /* a power of two */
+#define LITHOS_RECORD_NAME_BYTES 88u
+
+enum lithos_record_kind {
+    LITHOS_RECORD_LAUNCH = 1, /* a kernel of the app */
+    LITHOS_RECORD_DRIVER,     /* a kernel of the driver's own (memset, memcpy) */
+    LITHOS_RECORD_GRAPH_NODE, /* a kernel node of a graph, when its QMD was made: its stamp slot is its own from then on */
+    LITHOS_RECORD_GRAPH_LAUNCH,
+    LITHOS_RECORD_SYNC, /* the app waited: stream, or LITHOS_RECORD_ALL_STREAMS */
+    LITHOS_RECORD_NAME, /* name of a function seen for the first time, in pieces */
+    LITHOS_RECORD_KIND_MAX,
+};
+
+#define LITHOS_RECORD_ALL_STREAMS UINT64_MAX
+
+/* Flags of a launch: why it has no stamp. */
+#define LITHOS_RECORD_NO_STAMP_FULL 1u  /* no slot was free */
+#define LITHOS_RECORD_NO_STAMP_TAKEN 2u /* somebody else uses release semaphore 1 */
+#define LITHOS_RECORD_NO_STAMP_OFF 4u   /* stamps are off, or memory not registered with this GPU */
+#define LITHOS_RECORD_BREACH 8u         /* ran on more than the quota for its cluster's sake */
+#define LITHOS_RECORD_COOPERATIVE 16u
+
+struct lithos_record {
+    uint64_t
+        sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
+                           nothing), the same for all that one call brought about */
+    uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
+    uint64_t
+        function; /* the handle's value: names it within the process; DRIVER, GRAPH_NODE: address of the code */
+    uint64_t
+        stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
+    uint16_t kind; /* enum lithos_record_kind */
+    uint16_t flags;
+    uint8_t gpu;     /* index into the grant, 0xff unknown */
+    uint8_t cluster; /* blocks a cluster, 1 for plain grids */
+    uint16_t registers;
+    union {
+        struct {
+            uint64_t stamp; /* sequence that the GPU will write, 0: none (flags say why) */
+            uint32_t grid[3];
+            uint32_t block[3];
+            uint32_t shared_bytes;
+            uint32_t thread;           /* the ring */
+            struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
+            uint32_t
+                graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
+            uint32_t padding[7];
+        } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
+        struct {
+            uint16_t offset, total; /* bytes: this piece within the name */
+            uint32_t reserved;
+            char text[LITHOS_RECORD_NAME_BYTES - 8]; /* not ended by NUL */
+        } name;
+    };
+};
+
+struct lithos_stamp {
+    _Atomic uint64_t payload; /* stamp sequence, written by the GPU */
+    _Atomic uint64_t time_ns; /* the GPU's clock (%globaltimer) */
+};
+
+/* The tenant's part. */
+struct lithos_record_ring {
+    _Alignas(64) _Atomic uint32_t head; /* records ever written, modulo 2^32 */
+    _Atomic uint32_t thread_id;         /* of its writer (gettid), 0: free */
+    _Alignas(64) struct lithos_record records[LITHOS_RECORD_RING_SLOTS];
+};
+
+/* 0; -EPROTO: a kind that does not exist, a name piece out of bounds, a cluster of 0. */
+int lithos_record_validate(const struct lithos_record *r);
+
+/* Writer. False: the ring is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
+bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail,
+                       const struct lithos_record *r);
+/* Reader: copy the next record and validate it. 1 a record, 0 none, -EPROTO one that is damaged (skipped), -EOVERFLOW
+ * the writer's head is impossible (the ring is read from its head on; *ret_lost tells how many were passed over). */
+int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail,
+                      struct lithos_record *ret_r, uint32_t *ret_lost);
+/* Reader: has the GPU written stamp `sequence`? 1 with its time; 0 not yet; -ESTALE overwritten by a later one. A time of
+ * 0 counts as not yet: whoever hands out a slot clears it first. */
+int lithos_stamp_read(const struct lithos_stamp *stamps, uint64_t sequence, uint64_t *ret_time_ns);

@@ -1,0 +1,42 @@
+/* What this process tells lithosd of its launches: records (records.c), and stamps by the GPU (stamps.c). Nothing here waits,
+ * allocates or takes a lock on the way of a launch; what does not fit is dropped and counted. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "driver/client.h"
+
+/* ---- records.c ---- */
+
+extern const struct lithos_hook_observer lithos_tenant_observer;
+/* Other pages lie at lithos_tenant_home: its reader knows no names yet. */
+void lithos_records_renew(void);
+/* Child of a fork: one thread, nothing noted. */
+void lithos_records_forget(void);
+/* Index into the grant of each device, 0xff where it has none. */
+void lithos_records_set_gpu(int device, uint8_t grant_index);
+
+/* ---- stamps.c ---- */
+
+/* Address of the stamps as the GPU of the current context sees it, 0 when there are none. Registers them with that context at the
+ * first call in it. Calls the driver: never in the callback. */
+uint64_t lithos_stamps_here(void);
+/* Have the GPU stamp this QMD. 0 with the sequence it will write; -ENOSPC no slot; -EBUSY, -ENOTSUP, -ERANGE as
+ * lithos_stamp_put. For the callback. */
+int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
+                       uint64_t *ret_sequence);
+/* The same for a node of a graph, whose slot stays its own until the graph ends. owner: not 0. */
+int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
+                            uint64_t *ret_sequence);
+/* The launch that was to write it failed. */
+void lithos_stamps_give_back(uint64_t sequence);
+/* The nodes of `from` are those of `to`; 0: nobody's. */
+void lithos_stamps_pass_on(uint64_t from, uint64_t to);
+void lithos_stamps_context_ends(CUcontext ctx, CUdevice device);
+void lithos_stamps_context_ended(CUcontext ctx, CUdevice device, bool ended);
+/* Around the exchange of the pages at lithos_tenant_home: no stamps between the two. */
+void lithos_stamps_pause(void);
+void lithos_stamps_resume(void);
+void lithos_stamps_forget(void);

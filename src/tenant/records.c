@@ -1,0 +1,351 @@
+/* Launch records: one ring a launching thread. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "driver/exports.h"
+#include "driver/qmd_hook.h"
+#include "tenant/attach.h"
+#include "tenant/observe.h"
+
+#define NAMES 4096u /* a power of two */
+#define NAME_TRIES 8u
+#define NAME_BYTES_MAX 1024u
+#define PIECE sizeof(((struct lithos_record *)0)->name.text)
+#define TLS __attribute__((tls_model("initial-exec")))
+
+static struct {
+    _Atomic uint64_t sequence;
+    _Atomic uint32_t taken[LITHOS_RECORD_RINGS]; /* by which thread (gettid), 0: by none */
+    _Atomic uint64_t names[NAMES];               /* functions whose name was written */
+    _Atomic uint32_t renewed;                    /* how often other pages came */
+    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
+    pthread_once_t once;
+    pthread_key_t key;
+    bool have_key;
+} records = {.once = PTHREAD_ONCE_INIT};
+
+/* The ring of this thread, counted from 1; 0: none. */
+static __thread uint32_t my_ring TLS;
+static __thread uint32_t my_renewed TLS;
+
+/* ---- rings ---- */
+
+static void thread_ends(void *ring)
+{
+    uint32_t i = (uint32_t)(uintptr_t)ring - 1;
+    my_ring = 0;
+    atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, 0, memory_order_relaxed);
+    /* Head and tail go on: the next thread writes behind what the reader has not read. */
+    atomic_store_explicit(&records.taken[i], 0, memory_order_release);
+}
+
+static void make_key(void)
+{
+    records.have_key = pthread_key_create(&records.key, thread_ends) == 0;
+}
+
+static void take_ring(void)
+{
+    uint32_t self = (uint32_t)syscall(SYS_gettid); /* once a thread */
+    pthread_once(&records.once, make_key);
+    for (uint32_t i = 0; records.have_key && i < LITHOS_RECORD_RINGS; i++) {
+        uint32_t nobody = 0;
+        if (atomic_load_explicit(&records.taken[i], memory_order_relaxed) ||
+            !atomic_compare_exchange_strong_explicit(&records.taken[i], &nobody, self, memory_order_acquire,
+                                                     memory_order_relaxed))
+            continue;
+        if (pthread_setspecific(records.key, (void *)(uintptr_t)(i + 1)) != 0) { /* NOLINT: a small number */
+            atomic_store_explicit(&records.taken[i], 0, memory_order_release);
+            return;
+        }
+        atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, self, memory_order_relaxed);
+        my_ring = i + 1;
+        return;
+    }
+}
+
+static bool put(const struct lithos_record *r)
+{
+    bool done = my_ring && lithos_record_put(&lithos_tenant_home.rings[my_ring - 1],
+                                             &lithos_tenant_home.record_tails[my_ring - 1], r);
+    lithos_arena_count(&lithos_tenant_home, done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED,
+                       1);
+    return done;
+}
+
+/* ---- before the call, in the callback ---- */
+
+static void open_ticket(struct lithos_ticket *t)
+{
+    struct lithos_ticket_notes *n = &t->notes;
+    uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
+    if (__builtin_expect(!my_ring, 0))
+        take_ring();
+    if (__builtin_expect(my_renewed != renewed, 0) && my_ring) {
+        my_renewed = renewed;
+        atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
+                              atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
+                              memory_order_relaxed);
+    }
+    n->stamps = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_here() : 0;
+    n->stream = UINT64_MAX;  /* not known */
+    n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
+    n->seen = false;
+    n->stamp = 0;
+    n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    n->submit_ns = lithos_now_ns();
+}
+
+static uint8_t gpu_of(int32_t device)
+{
+    /* kept plus one, so that zeroed means unknown */
+    return device < 0 ? 0xff
+                      : (uint8_t)(atomic_load_explicit(&records.gpus[device], memory_order_relaxed) - 1);
+}
+
+/* The stamp of a QMD: its sequence, or 0 with the flag that says why. */
+static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint16_t *ret_flags)
+{
+    uint64_t sequence = 0, base = t->notes.stamps;
+    int r = -ENOTSUP;
+    if (base && seen->layout)
+        r = seen->owner == LITHOS_QMD_OWNER_GRAPH
+                ? lithos_stamps_take_node(base, seen->layout, seen->qmd, t->notes.graph, &sequence)
+                : lithos_stamps_take(base, seen->layout, seen->qmd, &sequence);
+    if (r == 0) {
+        lithos_arena_count(&lithos_tenant_home, LITHOS_COUNTER_STAMPS, 1);
+        return sequence;
+    }
+    if (r == -EBUSY || r == -ENOSPC)
+        lithos_arena_count(&lithos_tenant_home, LITHOS_COUNTER_STAMPS_DROPPED, 1);
+    *ret_flags |= r == -EBUSY    ? LITHOS_RECORD_NO_STAMP_TAKEN
+                  : r == -ENOSPC ? LITHOS_RECORD_NO_STAMP_FULL
+                                 : LITHOS_RECORD_NO_STAMP_OFF;
+    return 0;
+}
+
+/* A kernel that the app did not launch by itself: all that is known of it stands in its QMD. */
+static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint64_t stamped,
+                      uint16_t flags)
+{
+    struct lithos_record r = {
+        .sequence = t->notes.sequence,
+        .submit_ns = t->notes.submit_ns,
+        .stream = t->notes.stream,
+        .kind = seen->owner == LITHOS_QMD_OWNER_GRAPH ? LITHOS_RECORD_GRAPH_NODE : LITHOS_RECORD_DRIVER,
+        .flags = flags,
+        .gpu = gpu_of(t->device),
+        .cluster = 1,
+    };
+    r.launch.stamp = stamped;
+    r.launch.tpcs = seen->tpcs;
+    r.launch.thread = my_ring - 1;
+    if (seen->owner == LITHOS_QMD_OWNER_GRAPH && t->notes.graph != (uintptr_t)t)
+        r.launch.graph = (uint32_t)t->notes.graph;
+    if (seen->layout) {
+        struct lithos_qmd_view v;
+        lithos_qmd_decode(seen->layout, seen->qmd, &v);
+        r.function = v.entry;
+        r.registers = (uint16_t)v.registers;
+        r.cluster = (uint8_t)LITHOS_MAX(1u, LITHOS_MIN(255u, v.cluster[0] * v.cluster[1] * v.cluster[2]));
+        for (int i = 0; i < 3; i++) {
+            r.launch.grid[i] = v.grid[i] * LITHOS_MAX(1u, v.cluster[i]);
+            r.launch.block[i] = v.block[i];
+        }
+        r.launch.shared_bytes = v.shared_bytes;
+    }
+    put(&r);
+}
+
+static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
+{
+    if (seen->owner == LITHOS_QMD_OWNER_ESCAPED)
+        return;
+    uint16_t flags = seen->breach ? LITHOS_RECORD_BREACH : 0;
+    uint64_t stamped = stamp(t, seen, &flags);
+    if (seen->owner != LITHOS_QMD_OWNER_LAUNCH) {
+        put_other(t, seen, stamped, flags);
+        return;
+    }
+    struct lithos_ticket_notes *n = &t->notes;
+    n->seen = true;
+    n->stamp = stamped;
+    n->flags = flags;
+    n->tpcs = seen->tpcs;
+    n->cluster = 1;
+    n->registers = 0;
+    if (seen->layout) {
+        n->cluster = (uint8_t)lithos_qmd_cluster_blocks(seen->layout, seen->qmd);
+        n->registers = (uint16_t)lithos_qmd_get(seen->layout, seen->qmd,
+                                                lithos_qmd_has(seen->layout, LITHOS_QMD_REGISTER_COUNT)
+                                                    ? LITHOS_QMD_REGISTER_COUNT
+                                                    : LITHOS_QMD_REGISTER_COUNT_V,
+                                                0);
+    }
+}
+
+/* ---- names ---- */
+
+/* Is it this function's first launch? Never twice, but for a full table, where it is lossy: counted as dropped. */
+static bool first_sight(uint64_t function)
+{
+    unsigned at = (unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32);
+    for (unsigned i = 0; i < NAME_TRIES; i++) {
+        _Atomic uint64_t *slot = &records.names[(at + i) & (NAMES - 1)];
+        uint64_t there = atomic_load_explicit(slot, memory_order_relaxed);
+        if (there == 0 && atomic_compare_exchange_strong_explicit(slot, &there, function,
+                                                                  memory_order_relaxed, memory_order_relaxed))
+            return true;
+        if (there == function)
+            return false;
+    }
+    return false;
+}
+
+typedef CUresult (*name_fn)(const char **, const void *);
+
+/* cuFuncGetName came with 12.3; what was launched may be a CUkernel under a CUfunction's type. */
+static const char *name_of(CUfunction function)
+{
+    const char *name = NULL;
+    if (LITHOS_REAL(name_fn, cuFuncGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    if (LITHOS_REAL(name_fn, cuKernelGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    return NULL;
+}
+
+static void put_name(const struct lithos_ticket_notes *n, CUfunction function)
+{
+    const char *name = name_of(function);
+    size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
+    for (size_t offset = 0; offset < total; offset += PIECE) {
+        struct lithos_record r = {
+            .sequence = n->sequence,
+            .submit_ns = n->submit_ns,
+            .function = (uintptr_t)function,
+            .kind = LITHOS_RECORD_NAME,
+            .gpu = 0xff,
+            .cluster = 1,
+        };
+        r.name.offset = (uint16_t)offset;
+        r.name.total = (uint16_t)total;
+        memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
+        if (!put(&r))
+            return;
+    }
+}
+
+/* ---- after the call ---- */
+
+static void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
+{
+    const struct lithos_ticket_notes *n = &t->notes;
+    if (!n->seen)
+        return; /* into a graph, while the stream captures */
+    if (!success) {
+        lithos_stamps_give_back(n->stamp);
+        return;
+    }
+    if (__builtin_expect(first_sight((uintptr_t)launch->function), 0))
+        put_name(n, launch->function);
+    bool alone = t->qmds_due == 1;
+    struct lithos_record r = {
+        .sequence = n->sequence,
+        .submit_ns = n->submit_ns,
+        .function = (uintptr_t)launch->function,
+        .stream = (uintptr_t)launch->stream,
+        .kind = LITHOS_RECORD_LAUNCH,
+        .flags = (uint16_t)(n->flags | (launch->cooperative ? LITHOS_RECORD_COOPERATIVE : 0)),
+        .gpu = gpu_of(t->device),
+        .cluster = n->cluster,
+        .registers = n->registers,
+        .launch = {.stamp = n->stamp,
+                   .grid = {launch->grid[0], launch->grid[1], launch->grid[2]},
+                   .block = {launch->block[0], launch->block[1], launch->block[2]},
+                   .shared_bytes = launch->shared_bytes,
+                   .thread = my_ring - 1,
+                   .tpcs = n->tpcs},
+    };
+    if (!alone) { /* one QMD a device, and nothing says which is whose */
+        r.launch.stamp = 0;
+        r.flags |= LITHOS_RECORD_NO_STAMP_OFF;
+    }
+    put(&r);
+}
+
+static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64_t stream, uint64_t graph,
+                      uint8_t gpu)
+{
+    struct lithos_record r = {
+        .sequence = n->sequence,
+        .submit_ns = n->submit_ns,
+        .stream = stream,
+        .kind = kind,
+        .gpu = gpu,
+        .cluster = 1,
+    };
+    r.launch.thread = my_ring - 1;
+    r.launch.graph = (uint32_t)graph;
+    put(&r);
+}
+
+static void graph_launched(const struct lithos_ticket *t)
+{
+    put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, t->notes.stream, t->notes.graph, gpu_of(t->device));
+}
+
+static void graph_made(struct lithos_ticket *t, uint64_t graph)
+{
+    lithos_stamps_pass_on((uintptr_t)t, graph);
+}
+
+static void waited(const struct lithos_ticket_notes *notes, uint64_t stream)
+{
+    put_event(notes, LITHOS_RECORD_SYNC, stream, 0, 0xff);
+}
+
+static void graph_ended(uint64_t graph)
+{
+    lithos_stamps_pass_on(graph, 0);
+}
+
+const struct lithos_hook_observer lithos_tenant_observer = {
+    .observe = &lithos_tenant_home.observe,
+    .open = open_ticket,
+    .qmd = qmd_seen,
+    .launched = launched,
+    .graph_launched = graph_launched,
+    .graph_made = graph_made,
+    .waited = waited,
+    .context_ends = lithos_stamps_context_ends,
+    .context_ended = lithos_stamps_context_ended,
+    .graph_ended = graph_ended,
+};
+
+void lithos_records_set_gpu(int device, uint8_t grant_index)
+{
+    atomic_store_explicit(&records.gpus[device], (uint8_t)(grant_index + 1), memory_order_relaxed);
+}
+
+void lithos_records_renew(void)
+{
+    for (unsigned i = 0; i < NAMES; i++)
+        atomic_store_explicit(&records.names[i], 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&records.renewed, 1, memory_order_relaxed);
+}
+
+void lithos_records_forget(void)
+{
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
+        atomic_store(&records.taken[i], 0);
+    if (my_ring) /* the key's value is the parent's ring */
+        pthread_setspecific(records.key, NULL);
+    my_ring = 0;
+    atomic_store(&records.sequence, 0);
+    lithos_records_renew();
+}

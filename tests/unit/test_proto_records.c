@@ -1,0 +1,183 @@
+/* proto: launch records through a ring, completion stamps. */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "proto/arena.h"
+
+static struct lithos_record launch_record(uint64_t sequence)
+{
+    struct lithos_record r = {.sequence = sequence, .kind = LITHOS_RECORD_LAUNCH, .cluster = 1};
+    r.launch.grid[0] = (uint32_t)sequence;
+    return r;
+}
+
+static void validator_knows_good_from_bad(void **state)
+{
+    (void)state;
+    struct lithos_record r = launch_record(1);
+    assert_int_equal(lithos_record_validate(&r), 0);
+    r.cluster = 0;
+    assert_int_equal(lithos_record_validate(&r), -EPROTO);
+    r.kind = LITHOS_RECORD_SYNC;
+    assert_int_equal(lithos_record_validate(&r), 0);
+    r.kind = 0;
+    assert_int_equal(lithos_record_validate(&r), -EPROTO);
+    r.kind = LITHOS_RECORD_KIND_MAX;
+    assert_int_equal(lithos_record_validate(&r), -EPROTO);
+    r = (struct lithos_record){.kind = LITHOS_RECORD_NAME};
+    assert_int_equal(lithos_record_validate(&r), -EPROTO); /* no name at all */
+    r.name.total = 81;
+    r.name.offset = 80;
+    assert_int_equal(lithos_record_validate(&r), 0);
+    r.name.offset = 81;
+    assert_int_equal(lithos_record_validate(&r), -EPROTO);
+}
+
+static void a_full_ring_drops(void **state)
+{
+    (void)state;
+    static struct lithos_record_ring ring;
+    _Atomic uint32_t tail = UINT32_MAX - 5; /* wraps on the way */
+    struct lithos_record r, out;
+    uint32_t lost = 77;
+    atomic_store(&ring.head, tail);
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
+    for (uint32_t i = 0; i < LITHOS_RECORD_RING_SLOTS; i++) {
+        r = launch_record(i + 1);
+        assert_true(lithos_record_put(&ring, &tail, &r));
+    }
+    assert_false(lithos_record_put(&ring, &tail, &r));
+    for (uint32_t i = 0; i < LITHOS_RECORD_RING_SLOTS; i++) {
+        assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 1);
+        assert_int_equal(out.sequence, i + 1);
+        assert_int_equal(out.launch.grid[0], i + 1);
+    }
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
+    assert_true(lithos_record_put(&ring, &tail, &r));
+    assert_int_equal(lost, 77); /* untouched but when something was */
+}
+
+static void a_lying_writer_is_passed_over(void **state)
+{
+    (void)state;
+    static struct lithos_record_ring ring;
+    _Atomic uint32_t tail = 10;
+    struct lithos_record out = {.sequence = 99}, r = launch_record(3);
+    uint32_t lost = 0;
+    atomic_store(&ring.head, 10 + LITHOS_RECORD_RING_SLOTS + 1);
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EOVERFLOW);
+    assert_int_equal(lost, LITHOS_RECORD_RING_SLOTS + 1);
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
+    atomic_store(&ring.head, tail - 1); /* back in time */
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EOVERFLOW);
+    assert_int_equal(tail, ring.head);
+    r.kind = 1000;
+    assert_true(lithos_record_put(&ring, &tail, &r));
+    r = launch_record(4);
+    assert_true(lithos_record_put(&ring, &tail, &r));
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EPROTO);
+    assert_int_equal(out.sequence, 99);
+    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 1);
+    assert_int_equal(out.sequence, 4);
+}
+
+static void stamps_belong_to_a_sequence(void **state)
+{
+    (void)state;
+    static struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
+    uint64_t time_ns = 5;
+    assert_int_equal(lithos_stamp_read(stamps, 0, &time_ns), 0); /* of a launch without */
+    assert_int_equal(lithos_stamp_read(stamps, 7, &time_ns), 0);
+    atomic_store(&stamps[7].payload, 7);
+    assert_int_equal(lithos_stamp_read(stamps, 7, &time_ns), 0); /* its time is still under way */
+    assert_int_equal(time_ns, 5);
+    atomic_store(&stamps[7].time_ns, 123);
+    assert_int_equal(lithos_stamp_read(stamps, 7, &time_ns), 1);
+    assert_int_equal(time_ns, 123);
+    assert_int_equal(lithos_stamp_read(stamps, 7 + LITHOS_STAMP_SLOTS, &time_ns), 0);
+    atomic_store(&stamps[7].payload, 7 + LITHOS_STAMP_SLOTS);
+    assert_int_equal(lithos_stamp_read(stamps, 7, &time_ns), -ESTALE);
+    assert_int_equal(lithos_stamp_read(stamps, 7 + LITHOS_STAMP_SLOTS, &time_ns), 1);
+    atomic_store(&stamps[7].payload, 9 + LITHOS_STAMP_SLOTS); /* a payload that this slot cannot hold */
+    assert_int_equal(lithos_stamp_read(stamps, 7, &time_ns), 0);
+}
+
+/* ---- a writer and a reader at once ---- */
+
+#define RACED 200000u
+
+static struct {
+    struct lithos_record_ring ring;
+    _Atomic uint32_t tail;
+    struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
+} shared;
+
+/* As the GPU does: the time is there when the payload is. */
+static void write_stamp(uint64_t sequence)
+{
+    struct lithos_stamp *s = &shared.stamps[sequence % LITHOS_STAMP_SLOTS];
+    atomic_store_explicit(&s->time_ns, 0, memory_order_release);
+    atomic_store_explicit(&s->payload, sequence, memory_order_release);
+    atomic_store_explicit(&s->time_ns, sequence * 3, memory_order_release);
+}
+
+static void *write_all(void *dropped)
+{
+    for (uint64_t i = 1; i <= RACED;) {
+        struct lithos_record r = launch_record(i);
+        if (!lithos_record_put(&shared.ring, &shared.tail, &r)) {
+            (*(uint64_t *)dropped)++;
+            sched_yield();
+            continue;
+        }
+        write_stamp(i++);
+    }
+    return NULL;
+}
+
+static void a_reader_sees_whole_records(void **state)
+{
+    (void)state;
+    pthread_t writer;
+    uint64_t dropped = 0, stale = 0, time_ns, next = 1;
+    assert_int_equal(pthread_create(&writer, NULL, write_all, &dropped), 0);
+    while (next <= RACED) {
+        struct lithos_record r;
+        uint32_t lost;
+        int got = lithos_record_get(&shared.ring, &shared.tail, &r, &lost);
+        assert_in_range(got, 0, 1);
+        if (!got)
+            continue;
+        assert_int_equal(r.sequence, next);
+        assert_int_equal(r.launch.grid[0], (uint32_t)next);
+        int stamped = lithos_stamp_read(shared.stamps, next, &time_ns);
+        if (stamped == 1)
+            assert_int_equal(time_ns, next * 3);
+        stale += stamped == -ESTALE;
+        next++;
+    }
+    pthread_join(writer, NULL);
+    assert_int_equal(stale, 0); /* the ring holds fewer than there are stamps */
+    assert_int_equal(lithos_stamp_read(shared.stamps, RACED, &time_ns), 1);
+    assert_int_equal(lithos_stamp_read(shared.stamps, RACED - LITHOS_STAMP_SLOTS, &time_ns), -ESTALE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(validator_knows_good_from_bad), cmocka_unit_test(a_full_ring_drops),
+        cmocka_unit_test(a_lying_writer_is_passed_over), cmocka_unit_test(stamps_belong_to_a_sequence),
+        cmocka_unit_test(a_reader_sees_whole_records),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

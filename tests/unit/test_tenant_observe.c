@@ -1,0 +1,516 @@
+/* liblithos.so beside a daemon that the test plays: launch records, completion stamps, what they cost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "stub/fake_daemon.h"
+
+#define BOTH (LITHOS_OBSERVE_RECORDS | LITHOS_OBSERVE_STAMPS)
+
+typedef CUresult (*ctx_fn)(CUcontext);
+typedef CUresult (*device_fn)(CUdevice);
+typedef CUresult (*graph_fn)(CUgraphExec, CUstream);
+
+static launch_fn launch_kernel;
+
+static void observed(uint32_t observe)
+{
+    fake.observe = observe;
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    launch_kernel = (launch_fn)OURS("cuLaunchKernel");
+    CHECK_EQ(((ctx_fn)OURS("cuCtxSetCurrent"))((CUcontext)1), 0);
+}
+
+static CUresult launch_of(uintptr_t function, uintptr_t stream)
+{
+    return launch_kernel((CUfunction)function, 8, 2, 1, 32, 4, 1, 96, (CUstream)stream, NULL,
+                         NULL); /* NOLINT: numbers */
+}
+
+/* The next record of any ring but names, in ring order; its kind, 0 when there is none. */
+static int next_record(struct lithos_record *ret)
+{
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++) {
+        uint32_t lost;
+        int r;
+        do {
+            r = lithos_record_get(&fake.arena->rings[i], &fake.arena->record_tails[i], ret, &lost);
+            CHECK(r >= 0);
+        } while (r == 1 && ret->kind == LITHOS_RECORD_NAME);
+        if (r == 1)
+            return ret->kind;
+    }
+    return 0;
+}
+
+static int drain(void)
+{
+    struct lithos_record r;
+    int n = 0;
+    while (next_record(&r))
+        n++;
+    return n;
+}
+
+static uint64_t counted(enum lithos_counter c)
+{
+    return fake.arena->counters[c];
+}
+
+/* The stamp of a record has come, with a time between its submission and now. */
+static int stamped(const struct lithos_record *r)
+{
+    uint64_t time_ns;
+    return r->launch.stamp && lithos_stamp_read(fake.arena->stamps, r->launch.stamp, &time_ns) == 1 &&
+           time_ns >= r->submit_ns && time_ns <= lithos_now_ns();
+}
+
+/* ---- what a record says ---- */
+
+static void fields(void)
+{
+    struct lithos_record r;
+    struct lithos_tpcset quota;
+    lithos_tpcset_parse("9-16", &quota);
+    observed(BOTH);
+    uint64_t before = lithos_now_ns();
+    CHECK_EQ(launch_of(0x20, 0x99), 0);
+    CHECK_EQ(next_record(&r), LITHOS_RECORD_LAUNCH);
+    CHECK_EQ(r.sequence, 1);
+    CHECK(r.submit_ns >= before && r.submit_ns <= lithos_now_ns());
+    CHECK_EQ(r.function, 0x20);
+    CHECK_EQ(r.stream, 0x99);
+    CHECK(r.gpu == 0 && r.cluster == 1 && r.registers == 16 && r.flags == 0);
+    CHECK(r.launch.grid[0] == 8 && r.launch.grid[1] == 2 && r.launch.block[1] == 4);
+    CHECK_EQ(r.launch.shared_bytes, 96);
+    CHECK(lithos_tpcset_equal(&r.launch.tpcs, &quota));
+    CHECK(stamped(&r));
+    CHECK_EQ(next_record(&r), 0);
+    /* the per-thread default stream, a cooperative launch */
+    CHECK_EQ(
+        ((launch_fn)OURS("cuLaunchKernel_ptsz"))((CUfunction)0x20, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.stream == 2 && r.sequence == 2);
+    CUlaunchAttribute together = {.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
+    CUlaunchConfig config = {
+        .gridDimX = 3, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 7, .attrs = &together, .numAttrs = 1};
+    CHECK_EQ(((CUresult(*)(const CUlaunchConfig *, CUfunction, void **, void **))OURS("cuLaunchKernelEx"))(
+                 &config, (CUfunction)0x20, NULL, NULL),
+             0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.flags == LITHOS_RECORD_COOPERATIVE &&
+          r.launch.grid[0] == 3);
+    /* what is captured, or fails, is no launch */
+    stub->capturing = 1;
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    stub->capturing = 0;
+    stub->launch_result = CUDA_ERROR_LAUNCH_FAILED;
+    CHECK_EQ(launch_of(0x20, 0), CUDA_ERROR_LAUNCH_FAILED);
+    stub->launch_result = 0;
+    CHECK_EQ(next_record(&r), 0);
+    /* the driver's own */
+    CHECK_EQ(((CUresult(*)(CUdeviceptr, unsigned char, size_t))OURS("cuMemsetD8_v2"))(0, 1, 64), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_DRIVER && stamped(&r) && r.launch.block[0] == 32 &&
+          r.stream == UINT64_MAX);
+    /* waiting */
+    CUresult (*wait)(uintptr_t) = (CUresult(*)(uintptr_t))OURS("cuStreamSynchronize");
+    CHECK_EQ(wait(0x99), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_SYNC && r.stream == 0x99);
+    CHECK_EQ(((CUresult(*)(uintptr_t))OURS("cuStreamSynchronize_ptsz"))(0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_SYNC && r.stream == 2);
+    CHECK_EQ(((CUresult(*)(void))OURS("cuCtxSynchronize"))(), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_SYNC && r.stream == LITHOS_RECORD_ALL_STREAMS);
+    CHECK_EQ(((CUresult(*)(uintptr_t))OURS("cuEventSynchronize"))(1), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_SYNC && r.stream == LITHOS_RECORD_ALL_STREAMS);
+    CHECK_EQ(((CUresult(*)(uintptr_t))OURS("cuEventSynchronize"))(0), CUDA_ERROR_INVALID_HANDLE);
+    char byte, there = 5;
+    CHECK_EQ(((CUresult(*)(void *, CUdeviceptr, size_t))OURS("cuMemcpyDtoH_v2"))(&byte, (uintptr_t)&there, 1),
+             0);
+    CHECK(byte == 5 && next_record(&r) == LITHOS_RECORD_SYNC && r.stream == LITHOS_RECORD_ALL_STREAMS);
+    CHECK_EQ(next_record(&r), 0);
+    CHECK_EQ(stub->faults, 0);
+    /* nothing to be observed: nothing written */
+    uint64_t records = counted(LITHOS_COUNTER_RECORDS);
+    atomic_store(&fake.arena->observe, 0);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK_EQ(((CUresult(*)(void))OURS("cuCtxSynchronize"))(), 0);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS), records);
+    CHECK(
+        !lithos_qmd_get(lithos_qmd_layout(LITHOS_QMD_V04_00), stub->last_qmd, LITHOS_QMD_RELEASE_ENABLE, 1));
+    atomic_store(&fake.arena->observe, LITHOS_OBSERVE_RECORDS);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && !r.launch.stamp &&
+          r.flags == LITHOS_RECORD_NO_STAMP_OFF);
+    daemon_dies();
+}
+
+static void names(void)
+{
+    observed(LITHOS_OBSERVE_RECORDS);
+    static const uintptr_t functions[] = {0x20, 0x40, 0x20, 0x51};
+    char name[1024];
+    struct lithos_record r;
+    uint32_t lost, pieces = 0, launches = 0;
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(launch_of(functions[i], 0), 0);
+    while (lithos_record_get(&fake.arena->rings[0], &fake.arena->record_tails[0], &r, &lost) == 1) {
+        if (r.kind == LITHOS_RECORD_LAUNCH) {
+            launches++;
+            continue;
+        }
+        size_t bytes = LITHOS_MIN(sizeof r.name.text, (size_t)(r.name.total - r.name.offset));
+        memcpy(name + r.name.offset, r.name.text, bytes);
+        name[r.name.offset + bytes] = 0;
+        pieces++;
+        if (r.function == 0x20)
+            CHECK(!strcmp(name, "function_20_0"));
+        if (r.function == 0x51)
+            CHECK(!strcmp(name, "a_kernel"));
+        if (r.function == 0x40 && r.name.offset + bytes == r.name.total)
+            CHECK(strlen(name) == strlen("function_40_") + 300 && !strncmp(name, "function_40_0", 13));
+    }
+    CHECK_EQ(launches, 4);
+    CHECK_EQ(pieces, 1 + 4 + 1);
+    daemon_dies();
+}
+
+static void graphs(void)
+{
+    struct lithos_record r;
+    uint64_t node[3], time_ns, again_ns;
+    observed(BOTH);
+    CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && r.launch.graph == 0x5000 && r.stream == 0x9);
+        CHECK(stamped(&r));
+        node[i] = r.launch.stamp;
+        CHECK(node[i] % LITHOS_STAMP_SLOTS >= LITHOS_STAMP_SLOTS / 4 * 3);
+    }
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH && r.launch.graph == 0x5000 && r.stream == 0x9);
+    CHECK_EQ(lithos_stamp_read(fake.arena->stamps, node[0], &time_ns), 1);
+    /* launches come and go: the nodes' slots stay theirs */
+    for (unsigned i = 0; i < 2 * LITHOS_STAMP_SLOTS; i++) {
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        if (i % 512 == 0)
+            drain();
+    }
+    drain();
+    CHECK_EQ(lithos_stamp_read(fake.arena->stamps, node[0], &again_ns), 1);
+    CHECK_EQ(time_ns, again_ns);
+    /* more nodes than there are slots, then they are given back */
+    stub->qmds_per_graph = 500;
+    for (unsigned g = 0; g < 10; g++) {
+        CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)(uintptr_t)(0x6000 + g), NULL), 0);
+        while (next_record(&r))
+            CHECK(r.kind == LITHOS_RECORD_GRAPH_LAUNCH || stamped(&r) ||
+                  (g >= 8 && r.flags == LITHOS_RECORD_NO_STAMP_FULL));
+    }
+    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), 10 * 500 + 3 - LITHOS_STAMP_SLOTS / 4);
+    for (unsigned g = 0; g < 10; g++)
+        CHECK_EQ(((CUresult(*)(uintptr_t))OURS("cuGraphExecDestroy"))(0x6000 + g), 0);
+    CUgraphExec made = NULL;
+    CUresult (*make)(CUgraphExec *, CUgraph, unsigned long long) =
+        (CUresult(*)(CUgraphExec *, CUgraph, unsigned long long))OURS("cuGraphInstantiateWithFlags");
+    for (unsigned i = 0; i < 20; i++) { /* uploads at once: 10000 nodes, each time given back */
+        CHECK_EQ(make(&made, NULL, 2), 0);
+        while (next_record(&r))
+            CHECK(stamped(&r) && r.launch.graph == 0);
+        CHECK_EQ(((CUresult(*)(CUgraphExec))OURS("cuGraphExecDestroy"))(made), 0);
+    }
+    CHECK_EQ(stub->faults, 0);
+    daemon_dies();
+}
+
+/* ---- stamps ---- */
+
+static void slots(void)
+{
+    struct lithos_record r;
+    observed(BOTH);
+    for (unsigned i = 0; i < 3 * LITHOS_STAMP_SLOTS; i++) {
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
+    }
+    /* kernels that take their time: each slot once, then none */
+    stub->no_stamps = 1;
+    unsigned given = 0;
+    for (unsigned i = 0; i < LITHOS_STAMP_SLOTS; i++) {
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK_EQ(next_record(&r), LITHOS_RECORD_LAUNCH);
+        CHECK(r.launch.stamp ? r.flags == 0 : r.flags == LITHOS_RECORD_NO_STAMP_FULL);
+        given += r.launch.stamp != 0;
+    }
+    CHECK_EQ(given, LITHOS_STAMP_SLOTS / 4 * 3);
+    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), LITHOS_STAMP_SLOTS / 4);
+    daemon_dies();
+}
+
+static void taken_or_failed(void)
+{
+    struct lithos_record r;
+    observed(BOTH);
+    stub->taken = 1;
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && !r.launch.stamp &&
+          r.flags == LITHOS_RECORD_NO_STAMP_TAKEN);
+    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), 1);
+    stub->taken = 0;
+    /* launches that fail give their slots back */
+    stub->no_stamps = 1;
+    stub->launch_result = CUDA_ERROR_LAUNCH_FAILED;
+    for (unsigned i = 0; i < 2 * LITHOS_STAMP_SLOTS; i++)
+        launch_of(0x20, 0);
+    stub->launch_result = 0;
+    stub->no_stamps = 0;
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
+    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), 1);
+    daemon_dies();
+}
+
+/* A stamp goes nowhere but into memory that is registered, whatever contexts come and go. */
+static void contexts(void)
+{
+    struct lithos_record r;
+    ctx_fn set = (ctx_fn)OURS("cuCtxSetCurrent"), destroy = NULL;
+    (void)set;
+    observed(BOTH);
+    set = (ctx_fn)OURS("cuCtxSetCurrent");
+    destroy = (ctx_fn)OURS("cuCtxDestroy_v2");
+    device_fn release = (device_fn)OURS("cuDevicePrimaryCtxRelease_v2");
+    device_fn reset = (device_fn)OURS("cuDevicePrimaryCtxReset_v2");
+    CHECK_EQ(set(NULL), 0);
+    CHECK_EQ(launch_of(0x20, 0), 0); /* nobody's context: no stamp */
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && !r.launch.stamp && stub->registrations == 0);
+    CHECK_EQ(set((CUcontext)1), 0);
+    stub->capturing = 1; /* the first launch is captured: registering does not spoil that */
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK_EQ(stub->registrations, 1);
+    CHECK_EQ(stub->capture_spoiled, 0);
+    stub->capturing = 0;
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
+    CHECK_EQ(set((CUcontext)2), 0); /* a second context has a registration of its own */
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r) && stub->registrations == 2);
+    CHECK_EQ(destroy((CUcontext)2), 0);
+    CHECK_EQ(stub->registrations, 1);
+    CHECK_EQ(launch_of(0x20, 0), 0); /* the next one has the same handle */
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r) && stub->registrations == 2);
+    CHECK_EQ(set((CUcontext)1), 0);
+    stub->primary_holders = 1; /* somebody else holds it: nothing ends */
+    CHECK_EQ(release(0), 0);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r) && stub->registrations == 2);
+    CHECK_EQ(release(0), 0);
+    CHECK_EQ(stub->registrations, 1);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r) && stub->registrations == 2);
+    for (int i = 0; i < 100; i++) { /* there is an end to it, and it is not a fault */
+        CHECK_EQ(reset(0), 0);
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK_EQ(next_record(&r), LITHOS_RECORD_LAUNCH);
+        CHECK(stamped(&r) || (i > 50 && r.flags == LITHOS_RECORD_NO_STAMP_OFF));
+    }
+    CHECK_EQ(stub->faults, 0);
+    daemon_dies();
+}
+
+static void refused(void)
+{
+    struct lithos_record r;
+    observed(BOTH);
+    stub->register_result = CUDA_ERROR_NOT_SUPPORTED;
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && !r.launch.stamp &&
+              r.flags == LITHOS_RECORD_NO_STAMP_OFF);
+    }
+    CHECK_EQ(stub->stamps_written, 0);
+    daemon_dies();
+}
+
+static void switched_off(void)
+{
+    struct lithos_record r;
+    setenv("LITHOS_STAMPS", "off", 1);
+    observed(BOTH);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.flags == LITHOS_RECORD_NO_STAMP_OFF);
+    CHECK_EQ(stub->registrations, 0);
+    daemon_dies();
+}
+
+/* lithosd goes and comes: stamps under way go to the old pages, new ones to the new. */
+static void reattaches(void)
+{
+    struct lithos_record r;
+    observed(BOTH);
+    stub->no_stamps = 1;
+    for (int i = 0; i < 5; i++)
+        CHECK_EQ(launch_of(0x20, 0), 0);
+    stub->no_stamps = 0;
+    for (int round = 1; round <= 3; round++) {
+        daemon_dies();
+        usleep(50000);
+        CHECK_EQ(launch_of(0x20, 0), 0); /* nobody reads: written, not waited for */
+        daemon_starts(GOOD, "9-16");
+        wait_for_attach();
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r)); /* its name came before it, anew */
+        CHECK_EQ(stub->registrations, round + 1);
+        CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), 5);
+        CHECK(fake.arena->rings[r.launch.thread].thread_id == (uint32_t)gettid());
+    }
+    CHECK_EQ(stub->faults, 0);
+    daemon_dies();
+}
+
+/* ---- threads ---- */
+
+static void nothing(const struct lithos_tpcset *set, int masked)
+{
+    (void)set, (void)masked;
+}
+
+static void *launch_some(void *unused)
+{
+    CHECK_EQ(((ctx_fn)OURS("cuCtxSetCurrent"))((CUcontext)1), 0);
+    for (int i = 0; i < 2000; i++)
+        CHECK_EQ(launch_of(0x1000 + 2 * (uintptr_t)(i % 50), 0), 0);
+    return unused;
+}
+
+static void threads(void)
+{
+    enum { COUNT = 24 };
+    static uint8_t seen[COUNT * 2000 + 2];
+    pthread_t thread[COUNT];
+    struct lithos_record r;
+    uint64_t got = 0, with_stamp = 0;
+    observed(BOTH);
+    stub->on_mask = nothing;
+    for (int i = 0; i < COUNT; i++)
+        CHECK(!pthread_create(&thread[i], NULL, launch_some, NULL));
+    for (int i = 0; i < COUNT; i++) {
+        while (pthread_tryjoin_np(thread[i], NULL) != 0)
+            while (next_record(&r)) {
+                CHECK(r.sequence <= COUNT * 2000 && !seen[r.sequence]);
+                seen[r.sequence] = 1;
+                got++;
+                with_stamp += r.launch.stamp != 0;
+            }
+    }
+    got += (uint64_t)drain();
+    CHECK(got > 0 && with_stamp > 0);
+    CHECK_EQ(counted(LITHOS_COUNTER_LAUNCHES), COUNT * 2000);
+    CHECK(counted(LITHOS_COUNTER_RECORDS) + counted(LITHOS_COUNTER_RECORDS_DROPPED) >= COUNT * 2000);
+    CHECK(got <= counted(LITHOS_COUNTER_RECORDS)); /* names are records too */
+    CHECK_EQ(stub->faults, 0);
+    /* the rings are free again: of threads one after another each finds one */
+    uint64_t dropped = counted(LITHOS_COUNTER_RECORDS_DROPPED);
+    for (int i = 0; i < 2 * (int)LITHOS_RECORD_RINGS; i++) {
+        pthread_t one;
+        CHECK(!pthread_create(&one, NULL, launch_some, NULL));
+        while (pthread_tryjoin_np(one, NULL) != 0)
+            drain();
+        if (counted(LITHOS_COUNTER_RECORDS_DROPPED) > dropped + 1000 * (unsigned)(i + 1))
+            break; /* a slow reader drops too, but never all of them */
+    }
+    CHECK(counted(LITHOS_COUNTER_RECORDS) > 2 * LITHOS_RECORD_RINGS * 1000u);
+    daemon_dies();
+}
+
+/* Launches while lithosd goes and comes: no fault, no crash, no data race. */
+static void threads_reattach(void)
+{
+    pthread_t thread[3];
+    observed(BOTH);
+    stub->on_mask = nothing;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 3; i++)
+            CHECK(!pthread_create(&thread[i], NULL, launch_some, NULL));
+        daemon_dies();
+        daemon_starts(GOOD, "9-16");
+        for (int i = 0; i < 3; i++)
+            pthread_join(thread[i], NULL);
+        wait_for_attach();
+    }
+    CHECK_EQ(stub->faults, 0);
+    struct lithos_record r;
+    drain();
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
+    daemon_dies();
+}
+
+/* ---- cost ---- */
+
+static double best_ns(uint32_t observe)
+{
+    double best = 1e9;
+    atomic_store(&fake.arena->observe, observe);
+    for (int round = 0; round < 40; round++) {
+        uint64_t start = lithos_now_ns();
+        for (int i = 0; i < 800; i++)
+            launch_of(0x20, 0);
+        best = LITHOS_MIN(best, (double)(lithos_now_ns() - start) / 800);
+        drain();
+    }
+    return best;
+}
+
+static void cost(void)
+{
+    observed(BOTH);
+    stub->quick_stamps = 1; /* what the card does by itself is no cost of a launch */
+    launch_of(0x20, 0);
+    uint64_t start = lithos_now_ns();
+    for (int i = 0; i < 1000000; i++)
+        __asm__ volatile("" ::"r"(lithos_now_ns()));
+    double clock_ns = (double)(lithos_now_ns() - start) / 1e6;
+    double off = best_ns(0), records = best_ns(LITHOS_OBSERVE_RECORDS), both = best_ns(BOTH);
+    printf("added to a launch: records %.0f ns, records and stamps %.0f ns (without %.0f ns, one look at the "
+           "clock %.0f ns)\n",
+           records - off, both - off, off, clock_ns);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS_DROPPED), 0);
+    CHECK(LITHOS_SANITIZED || both - off < 1000);
+    daemon_dies();
+}
+
+static void run_all(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        void (*scenario)(void);
+    } scenarios[] = {
+        {"fields", fields},
+        {"names", names},
+        {"graphs", graphs},
+        {"slots", slots},
+        {"taken", taken_or_failed},
+        {"contexts", contexts},
+        {"off", switched_off},
+        {"reattaches", reattaches},
+        {"threads", threads},
+        {"threads_reattach", threads_reattach},
+        {"cost", cost},
+    };
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(scenarios); i++)
+        if (in_child(scenarios[i].scenario, NULL, 0) != 0)
+            fail_msg("scenario %s", scenarios[i].name);
+    char said[4096];
+    assert_int_equal(in_child(refused, said, sizeof said), 0);
+    const char *once = strstr(said, "no completion stamps");
+    assert_non_null(once);
+    assert_null(strstr(once + 1, "no completion stamps"));
+}
+
+int main(void)
+{
+    unsetenv("LITHOS_STAMPS");
+    const struct CMUnitTest tests[] = {cmocka_unit_test(run_all)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
