@@ -80,7 +80,6 @@ void lithosd_observe_ended(struct lithosd_tenant *t);
 void lithosd_observe_now(struct lithosd *d);
 /* Launches without an event, by reason (enum lithos_trace_drop_reason), and records lost. */
 #define LITHOSD_DROPS 16u
-#define LITHOSD_DROP_STAMPS_OFF 9u /* a reason that trace/trace.h has no name for */
 void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LITHOSD_DROPS]);
 
 /* ---- observe_status.c ---- */

@@ -51,7 +51,7 @@ struct lithos_arena {
     uint64_t tenant;
     _Atomic uint64_t lease_ns;  /* CLOCK_MONOTONIC when the daemon last looked after this arena */
     _Atomic uint32_t grant_seq; /* seqlock over grant: odd while it is written */
-    _Atomic uint32_t observe; /* LITHOS_OBSERVE_*: what the tenant is to write */
+    _Atomic uint32_t observe;   /* LITHOS_OBSERVE_*: what the tenant is to write */
     struct lithos_grant grant;
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     /* written by the tenant, on pages of its own */

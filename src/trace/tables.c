@@ -162,7 +162,7 @@ const char *lithos_trace_drop_name(uint32_t reason)
 {
     static const char *const names[] = {
         "unknown",      "record_ring",  "stamp_ring", "slot_reused", "no_semaphore",
-        "tenant_ended", "graph_replay", "writer",     "invalid",
+        "tenant_ended", "graph_replay", "writer",     "invalid",     "stamps_off",
     };
     _Static_assert(LITHOS_ARRAY_SIZE(names) == LITHOS_TRACE_DROP_REASON_MAX, "a name each");
 

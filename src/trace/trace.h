@@ -47,6 +47,8 @@ enum lithos_trace_drop_reason {
     LITHOS_TRACE_DROP_GRAPH_REPLAY = 6, /* completions: a graph's node ran again before its stamp was read */
     LITHOS_TRACE_DROP_WRITER = 7,       /* events: the trace could not be written fast enough */
     LITHOS_TRACE_DROP_INVALID = 8,      /* launches or completions that did not validate */
+    LITHOS_TRACE_DROP_STAMPS_OFF =
+        9, /* completions: stamps are off, or the GPU could not reach their memory */
     LITHOS_TRACE_DROP_REASON_MAX,
 };
 

@@ -436,6 +436,7 @@ static void everything_has_a_name(void **state)
     assert_string_equal(lithos_trace_kind_name(LITHOS_TRACE_CLOCK), "clock");
     assert_string_equal(lithos_trace_kind_name(LITHOS_TRACE_KIND_MAX), "unknown");
     assert_string_equal(lithos_trace_drop_name(LITHOS_TRACE_DROP_INVALID), "invalid");
+    assert_string_equal(lithos_trace_drop_name(LITHOS_TRACE_DROP_STAMPS_OFF), "stamps_off");
     assert_string_equal(lithos_trace_drop_name(12345), "unknown");
 }
 
