@@ -39,8 +39,10 @@ static int names_grow(struct lithosd_names *names)
     for (uint32_t i = 0; i < names->room; i++)
         if (names->name[i].hash)
             *name_slot(&larger, names->name[i].hash) = names->name[i];
-    free(names->name);
-    *names = larger;
+    struct lithosd_name *smaller = names->name;
+    names->name = larger.name;
+    names->room = larger.room;
+    free(smaller);
     return 0;
 }
 

@@ -73,8 +73,9 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
         return 0;
     s.head = s.tail + (n == 2 ? LITHOS_RECORD_RING_SLOTS + 1 : 6);
     s.stamp = (struct lithos_stamp){n == 3 ? s.sequence + LITHOS_STAMP_SLOTS : s.sequence, 1000};
-    for (uint16_t kind = 0; kind < LITHOS_ARRAY_SIZE(s.records); kind++)
-        s.records[kind] = (struct lithos_record){.sequence = kind, .kind = kind, .cluster = kind & 1};
+    for (size_t kind = 0; kind < LITHOS_ARRAY_SIZE(s.records); kind++)
+        s.records[kind] =
+            (struct lithos_record){.sequence = kind, .kind = (uint16_t)kind, .cluster = kind & 1};
     s.records[LITHOS_RECORD_NAME].name.total = 5;
     memcpy(buf, &s, sizeof s);
     return sizeof s;
