@@ -86,8 +86,8 @@ static json_t *operators_status(const struct lithosd_observed *observed)
     size_t n = 0;
     while (n < LITHOS_ARRAY_SIZE(all) && (op = lithos_timeline_operator(observed->timeline, (uint32_t)n)))
         all[n++] = op;
-    qsort(all, n, sizeof all[0],
-          longer); /* NOLINT(bugprone-sizeof-expression): pointers are what is sorted */
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are what is sorted */
+    qsort(all, n, sizeof all[0], longer);
     for (size_t i = 0; i < n && i < OPERATORS_SHOWN; i++) {
         const char *name = lithosd_names_text(&observed->names, all[i]->function);
         json_array_append_new(
