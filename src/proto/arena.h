@@ -1,7 +1,8 @@
 /* The arena: pages shared by one tenant process and lithosd alone, made by the daemon as a sealed memfd.
  *
- * The daemon writes the first part (header, lease, grant) and never reads it back; the tenant writes the second
- * (counters) and the daemon copies before it looks. A tenant that scribbles over everything hurts itself only. */
+ * The daemon writes the first part (header, lease, grant, how far it has read) and trusts nothing of it when it is read
+ * back; the tenant writes the second (counters, launch records), the GPU the third (stamps), and the daemon copies
+ * before it looks. A tenant that scribbles over everything hurts itself only. */
 #pragma once
 
 #include <stdatomic.h>

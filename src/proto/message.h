@@ -1,7 +1,7 @@
 /* Messages between lithosd and its clients, over SOCK_SEQPACKET: one packet, one struct, fixed size by type.
  *
- * A client asks, the daemon answers each request once, in order; the daemon never speaks first but for
- * LITHOS_MSG_NOTICE on an attached connection. Nothing received is trusted: lithos_message_validate first. */
+ * A client asks, the daemon answers each request once, in order; the daemon never speaks first.
+ * Nothing received is trusted: lithos_message_validate first. */
 #pragma once
 
 #include <stdbool.h>
