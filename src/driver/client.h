@@ -10,7 +10,7 @@
 #include "driver/ticket.h"
 #include "hw/qmd.h"
 
-/* What the hooks count. The client says where: names as in proto/counters.def. */
+/* What the hooks count: the first of proto/counters.def, in its order. */
 enum lithos_hook_count {
     LITHOS_COUNT_LAUNCHES,
     LITHOS_COUNT_QMDS,
@@ -75,8 +75,11 @@ struct lithos_hook_observer {
 };
 
 struct lithos_hook_client {
-    /* Counters, valid as long as the process lives. */
-    _Atomic uint64_t *counters[LITHOS_COUNT_MAX];
+    /* Counters of any thread, by enum lithos_hook_count; valid as long as the process lives. */
+    _Atomic uint64_t *counters;
+    /* Give this thread counters of its own (lithos_thread_counters), or leave it at the common ones when there are no more. Called
+     * when it opens a ticket without having any. */
+    void (*thread_starts)(void);
     /* A word that changes when the masks may have: read once a launch. Valid as long as the process lives. */
     const _Atomic uint32_t *watch;
     /* Called by a launching thread that found *watch other than lithos_hook_seen: rebuild the masks

@@ -25,13 +25,16 @@ const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
      .per_thread = thread,                              \
      .kind = LITHOS_HOOK_KIND_##k},
 #define MARK(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, MARK)
+#define UPDATE(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, GRAPH)
 #define WAIT(name, base_name, since_version, thread, what) HOOK(name, base_name, since_version, thread, WAIT)
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef UPDATE
 #undef WAIT
 };
 
+bool lithos_hook_counts_calls;
 _Atomic uint64_t lithos_hook_calls[LITHOS_HOOK_ID_MAX];
 
 /* ---- starting ---- */
@@ -89,7 +92,8 @@ static void start_once(void)
         static atomic_flag registered = ATOMIC_FLAG_INIT;
         if (!atomic_flag_test_and_set(&registered)) {
             pthread_atfork(NULL, NULL, after_fork_child);
-            if (lithos_log_threshold() >= LITHOS_LOG_DEBUG)
+            lithos_hook_counts_calls = lithos_log_threshold() >= LITHOS_LOG_DEBUG;
+            if (lithos_hook_counts_calls)
                 atexit(report_calls);
         }
         if (!atomic_load(&start.injected)) { /* else all of it is under way already */

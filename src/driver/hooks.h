@@ -20,10 +20,12 @@ enum lithos_hook_kind {
 enum lithos_hook_id {
 #define HOOK(name, base, since, per_thread, kind) LITHOS_HOOK_ID_##name,
 #define MARK(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
+#define UPDATE(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
 #define WAIT(name, base, since, per_thread, what) LITHOS_HOOK_ID_##name,
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef UPDATE
 #undef WAIT
     LITHOS_HOOK_ID_MAX,
 };
@@ -37,11 +39,16 @@ struct lithos_hook_row {
 };
 
 extern const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX];
-/* Calls made through each hooked function while the hooks are on. */
+/* Calls made through each hooked function while the hooks are on: counted for the log at level debug alone, since it costs
+ * every launch. */
+extern bool lithos_hook_counts_calls;
 extern _Atomic uint64_t lithos_hook_calls[LITHOS_HOOK_ID_MAX];
 
-#define LITHOS_HOOK_CALLED(name) \
-    atomic_fetch_add_explicit(&lithos_hook_calls[LITHOS_HOOK_ID_##name], 1, memory_order_relaxed)
+#define LITHOS_HOOK_CALLED(name)                                                                           \
+    do {                                                                                                   \
+        if (__builtin_expect(lithos_hook_counts_calls, 0))                                                 \
+            atomic_fetch_add_explicit(&lithos_hook_calls[LITHOS_HOOK_ID_##name], 1, memory_order_relaxed); \
+    } while (0)
 
 /* Our function in place of the real one that cuGetProcAddress gave for `symbol`, or `real` itself when that
  * is none of the hooked ones. */

@@ -34,6 +34,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
     uint32_t observe = atomic_load_explicit(lithos_hook_client.observer->observe, memory_order_relaxed);
     struct lithos_ticket ticket;
     if (__builtin_expect(observe, 0)) {
+        lithos_thread_ready();
         ticket.kind = LITHOS_TICKET_DRIVER;
         ticket.observe = observe;
         lithos_hook_client.observer->open(&ticket);
@@ -47,6 +48,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 /* As in hooks_mark.c: six words carry the arguments of any of them through unchanged. */
 #define HOOK(name, base, since, per_thread, kind)
 #define MARK(name, base, since, per_thread, args)
+#define UPDATE(name, base, since, per_thread, args)
 #define WAIT(name, base, since, per_thread, what)                                      \
     HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f) \
     {                                                                                  \
@@ -61,6 +63,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
+#undef UPDATE
 #undef WAIT
 
 /* ---- contexts and graphs end ---- */

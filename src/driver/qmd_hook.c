@@ -7,12 +7,14 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
+#include "driver/escape.h"
 #include "driver/exports.h"
 #include "driver/gate.h"
 #include "driver/qmd_table.h"
 #include "hw/qmd.h"
 
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
+__thread _Atomic uint64_t *lithos_thread_counters __attribute__((tls_model("initial-exec")));
 atomic_bool lithos_hook_on;
 _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
@@ -71,6 +73,7 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, bool empty,
     *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
         lithos_count(LITHOS_COUNT_ESCAPED, 1);
+        lithos_escape_say();
         return LITHOS_QMD_OWNER_ESCAPED;
     }
     uint32_t nth = ticket->qmds++;
@@ -191,6 +194,7 @@ int lithos_hook_subscribe(void)
 {
     const char *env = getenv("LITHOS_UNTESTED_GPU");
     hook.allow_unproved = env && !strcmp(env, "1");
+    lithos_escape_prepare();
     int r = lithos_qmd_table_subscribe(LITHOS_REAL(lithos_export_table_fn, cuGetExportTable),
                                        lithos_hook_callback, NULL, hook.why, sizeof hook.why);
     atomic_store(&hook.state, r < 0 ? LITHOS_HOOK_FAILED : LITHOS_HOOK_SUBSCRIBED);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/tpcset.h"
+#include "base/util.h"
 #include "driver/client.h"
 #include "driver/ticket.h"
 #include "hw/topology.h"
@@ -68,9 +69,24 @@ int32_t lithos_hook_current_device(void);
 /* Forget everything about this process' driver: for the child after a fork. */
 void lithos_hook_forget(void);
 
+/* Counters that this thread alone writes, by enum lithos_hook_count; NULL: it counts into the client's common ones. */
+extern __thread _Atomic uint64_t *lithos_thread_counters
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 static inline void lithos_count(enum lithos_hook_count what, uint64_t n)
 {
-    atomic_fetch_add_explicit(lithos_hook_client.counters[what], n, memory_order_relaxed);
+    _Atomic uint64_t *own = lithos_thread_counters;
+    if (__builtin_expect(own != NULL, 1))
+        lithos_add_alone(&own[what], n);
+    else
+        atomic_fetch_add_explicit(&lithos_hook_client.counters[what], n, memory_order_relaxed);
+}
+
+/* Counters of its own for this thread, if it can have any. */
+static inline void lithos_thread_ready(void)
+{
+    if (__builtin_expect(!lithos_thread_counters, 0))
+        lithos_hook_client.thread_starts();
 }
 
 /* Open a ticket for what this thread is about to ask of the driver; close it right after. */
@@ -80,6 +96,7 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
                              atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
                          0))
         lithos_hook_refresh();
+    lithos_thread_ready();
     t->kind = kind;
     t->qmds = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;

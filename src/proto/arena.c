@@ -86,7 +86,7 @@ int lithos_arena_read_grant(const struct lithos_arena *a, struct lithos_grant *r
 void lithos_arena_read_counters(const struct lithos_arena *a, uint64_t ret_counters[LITHOS_COUNTER_MAX])
 {
     for (int i = 0; i < LITHOS_COUNTER_MAX; i++)
-        ret_counters[i] = atomic_load_explicit(&a->counters[i], memory_order_relaxed);
+        ret_counters[i] = lithos_arena_counter(a, (enum lithos_counter)i);
 }
 
 /* The stable names come from the one list, which is upper case: lowered once, at the first question. */

@@ -15,7 +15,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 2u
+#define LITHOS_ARENA_VERSION 3u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -33,14 +33,6 @@ struct lithos_grant {
     struct lithos_grant_gpu gpus[LITHOS_MAX_GPUS];
 };
 
-/* What a tenant process counts, in the order of proto/counters.def. */
-enum lithos_counter {
-#define X(name, what) LITHOS_COUNTER_##name,
-#include "proto/counters.def"
-#undef X
-    LITHOS_COUNTER_MAX,
-};
-
 #define LITHOS_OBSERVE_RECORDS 1u /* launch records */
 #define LITHOS_OBSERVE_STAMPS 2u  /* completion stamps; only where the probe has seen them work on this GPU */
 
@@ -56,7 +48,7 @@ struct lithos_arena {
     struct lithos_grant grant;
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     /* written by the tenant, on pages of its own */
-    _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX];
+    _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring; the others count there */
     struct lithos_record_ring rings[LITHOS_RECORD_RINGS];
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
@@ -84,7 +76,15 @@ static inline void lithos_arena_count(struct lithos_arena *a, enum lithos_counte
 {
     atomic_fetch_add_explicit(&a->counters[c], n, memory_order_relaxed);
 }
-/* Daemon: copy of the counters. */
+/* A counter over all threads. Either side. */
+static inline uint64_t lithos_arena_counter(const struct lithos_arena *a, enum lithos_counter c)
+{
+    uint64_t sum = atomic_load_explicit(&a->counters[c], memory_order_relaxed);
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
+        sum += atomic_load_explicit(&a->rings[i].counters[c], memory_order_relaxed);
+    return sum;
+}
+/* All of them. */
 void lithos_arena_read_counters(const struct lithos_arena *a, uint64_t ret_counters[LITHOS_COUNTER_MAX]);
 /* Stable lower-case name for JSON and tables ("launches"). */
 const char *lithos_counter_name(enum lithos_counter c);

@@ -13,6 +13,14 @@
 
 #include "base/tpcset.h"
 
+/* What a tenant process counts, in the order of proto/counters.def. */
+enum lithos_counter {
+#define X(name, what) LITHOS_COUNTER_##name,
+#include "proto/counters.def"
+#undef X
+    LITHOS_COUNTER_MAX,
+};
+
 #define LITHOS_RECORD_RINGS 16u /* launching threads of a process that can be told apart; further ones drop */
 #define LITHOS_RECORD_RING_SLOTS 1024u /* a power of two */
 #define LITHOS_STAMP_SLOTS 16384u      /* a power of two */
@@ -80,6 +88,7 @@ struct lithos_stamp {
 struct lithos_record_ring {
     _Alignas(64) _Atomic uint32_t head; /* records ever written, modulo 2^32 */
     _Atomic uint32_t thread_id;         /* of its writer (gettid), 0: free */
+    _Alignas(64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
     _Alignas(64) struct lithos_record records[LITHOS_RECORD_RING_SLOTS];
 };
 

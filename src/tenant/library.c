@@ -48,21 +48,21 @@ static void injected(void)
     start(true);
 }
 
-#define COUNTER(name) [LITHOS_COUNT_##name] = &lithos_tenant_home.counters[LITHOS_COUNTER_##name]
+#define SAME(name) \
+    _Static_assert((int)LITHOS_COUNT_##name == (int)LITHOS_COUNTER_##name, "the hooks count into the arena")
+SAME(LAUNCHES);
+SAME(QMDS);
+SAME(DRIVER_QMDS);
+SAME(GRAPH_QMDS);
+SAME(GRAPH_LAUNCHES);
+SAME(ESCAPED);
+SAME(BREACHES);
+SAME(UNMASKED);
+SAME(MASKED);
 
 const struct lithos_hook_client lithos_hook_client = {
-    .counters =
-        {
-            COUNTER(LAUNCHES),
-            COUNTER(QMDS),
-            COUNTER(DRIVER_QMDS),
-            COUNTER(GRAPH_QMDS),
-            COUNTER(GRAPH_LAUNCHES),
-            COUNTER(ESCAPED),
-            COUNTER(BREACHES),
-            COUNTER(UNMASKED),
-            COUNTER(MASKED),
-        },
+    .counters = lithos_tenant_home.counters,
+    .thread_starts = lithos_records_thread_starts,
     .watch = &lithos_tenant_home.grant_seq,
     .refresh = lithos_tenant_refresh,
     .started = started,

@@ -11,6 +11,8 @@
 /* ---- records.c ---- */
 
 extern const struct lithos_hook_observer lithos_tenant_observer;
+/* A ring, and with it counters, for this thread; none when all are taken. */
+void lithos_records_thread_starts(void);
 /* Other pages lie at lithos_tenant_home: its reader knows no names yet. */
 void lithos_records_renew(void);
 /* Child of a fork: one thread, nothing noted. */
@@ -23,10 +25,13 @@ void lithos_records_set_gpu(int device, uint8_t grant_index);
 /* Address of the stamps as the GPU of the current context sees it, 0 when there are none. Registers them with that context at the
  * first call in it. Calls the driver: never in the callback. */
 uint64_t lithos_stamps_here(void);
-/* Have the GPU stamp this QMD. 0 with the sequence it will write; -ENOSPC no slot; -EBUSY, -ENOTSUP, -ERANGE as
- * lithos_stamp_put. For the callback. */
-int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
-                       uint64_t *ret_sequence);
+/* Set a slot aside for a launch to come, so that the callback need not look for one: its sequence, 0 when none is free. */
+uint64_t lithos_stamps_reserve(void);
+/* It will not be needed. */
+void lithos_stamps_cancel(uint64_t reserved);
+/* Have the GPU stamp this QMD. 0: it will write `reserved`; -ENOSPC there is none (0, or the pages have been exchanged since);
+ * -EBUSY, -ENOTSUP, -ERANGE as lithos_stamp_put, and the slot is free again. For the callback. */
+int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t reserved);
 /* The same for a node of a graph, whose slot stays its own until the graph ends. owner: not 0. */
 int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
                             uint64_t *ret_sequence);

@@ -31,6 +31,8 @@ static struct {
 /* The ring of this thread, counted from 1; 0: none. */
 static __thread uint32_t my_ring TLS;
 static __thread uint32_t my_renewed TLS;
+/* A stamp set aside for this thread's next launch, 0: none. */
+static __thread uint64_t my_stamp TLS;
 
 /* ---- rings ---- */
 
@@ -38,6 +40,9 @@ static void thread_ends(void *ring)
 {
     uint32_t i = (uint32_t)(uintptr_t)ring - 1;
     my_ring = 0;
+    lithos_thread_counters = NULL;
+    lithos_stamps_cancel(my_stamp);
+    my_stamp = 0;
     atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, 0, memory_order_relaxed);
     /* Head and tail go on: the next thread writes behind what the reader has not read. */
     atomic_store_explicit(&records.taken[i], 0, memory_order_release);
@@ -48,7 +53,7 @@ static void make_key(void)
     records.have_key = pthread_key_create(&records.key, thread_ends) == 0;
 }
 
-static void take_ring(void)
+void lithos_records_thread_starts(void)
 {
     uint32_t self = (uint32_t)syscall(SYS_gettid); /* once a thread */
     pthread_once(&records.once, make_key);
@@ -64,29 +69,48 @@ static void take_ring(void)
         }
         atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, self, memory_order_relaxed);
         my_ring = i + 1;
+        lithos_thread_counters = lithos_tenant_home.rings[i].counters;
         return;
     }
+}
+
+static void count(enum lithos_counter what)
+{
+    if (my_ring)
+        lithos_add_alone(&lithos_tenant_home.rings[my_ring - 1].counters[what], 1);
+    else
+        lithos_arena_count(&lithos_tenant_home, what, 1);
 }
 
 static bool put(const struct lithos_record *r)
 {
     bool done = my_ring && lithos_record_put(&lithos_tenant_home.rings[my_ring - 1],
                                              &lithos_tenant_home.record_tails[my_ring - 1], r);
-    lithos_arena_count(&lithos_tenant_home, done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED,
-                       1);
+    count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
     return done;
 }
 
 /* ---- before the call, in the callback ---- */
 
+/* What the launch will write: fetched while the driver is at work. */
+static void prefetch(void)
+{
+    const struct lithos_record_ring *ring = &lithos_tenant_home.rings[my_ring - 1];
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    const struct lithos_record *next = &ring->records[head % LITHOS_RECORD_RING_SLOTS];
+    lithos_prefetch_write(next);
+    lithos_prefetch_write((const char *)next + 64);
+    lithos_prefetch_write(&ring->head);
+    __builtin_prefetch(&lithos_tenant_home.record_tails[my_ring - 1]);
+}
+
 static void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
     uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
-    if (__builtin_expect(!my_ring, 0))
-        take_ring();
     if (__builtin_expect(my_renewed != renewed, 0) && my_ring) {
         my_renewed = renewed;
+        my_stamp = 0; /* of the pages before */
         atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
                               atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
                               memory_order_relaxed);
@@ -97,6 +121,11 @@ static void open_ticket(struct lithos_ticket *t)
     n->seen = false;
     n->stamp = 0;
     n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    if (t->kind == LITHOS_TICKET_LAUNCH && my_ring) {
+        if (n->stamps && !my_stamp)
+            my_stamp = lithos_stamps_reserve();
+        prefetch();
+    }
     n->submit_ns = lithos_now_ns();
 }
 
@@ -107,6 +136,17 @@ static uint8_t gpu_of(int32_t device)
                       : (uint8_t)(atomic_load_explicit(&records.gpus[device], memory_order_relaxed) - 1);
 }
 
+/* The slot set aside for a launch, or one looked for now (multi-device launches, kernels of the driver). */
+static int take_stamp(uint64_t base, const struct lithos_qmd_seen *seen, uint64_t *ret_sequence)
+{
+    uint64_t reserved = my_stamp ? my_stamp : lithos_stamps_reserve();
+    my_stamp = 0;
+    int r = lithos_stamps_take(base, seen->layout, seen->qmd, reserved);
+    if (r == 0)
+        *ret_sequence = reserved;
+    return r;
+}
+
 /* The stamp of a QMD: its sequence, or 0 with the flag that says why. */
 static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint16_t *ret_flags)
 {
@@ -115,13 +155,13 @@ static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *see
     if (base && seen->layout)
         r = seen->owner == LITHOS_QMD_OWNER_GRAPH
                 ? lithos_stamps_take_node(base, seen->layout, seen->qmd, t->notes.graph, &sequence)
-                : lithos_stamps_take(base, seen->layout, seen->qmd, &sequence);
+                : take_stamp(base, seen, &sequence);
     if (r == 0) {
-        lithos_arena_count(&lithos_tenant_home, LITHOS_COUNTER_STAMPS, 1);
+        count(LITHOS_COUNTER_STAMPS);
         return sequence;
     }
     if (r == -EBUSY || r == -ENOSPC)
-        lithos_arena_count(&lithos_tenant_home, LITHOS_COUNTER_STAMPS_DROPPED, 1);
+        count(LITHOS_COUNTER_STAMPS_DROPPED);
     *ret_flags |= r == -EBUSY    ? LITHOS_RECORD_NO_STAMP_TAKEN
                   : r == -ENOSPC ? LITHOS_RECORD_NO_STAMP_FULL
                                  : LITHOS_RECORD_NO_STAMP_OFF;
@@ -346,6 +386,8 @@ void lithos_records_forget(void)
     if (my_ring) /* the key's value is the parent's ring */
         pthread_setspecific(records.key, NULL);
     my_ring = 0;
+    my_stamp = 0;
+    lithos_thread_counters = NULL;
     atomic_store(&records.sequence, 0);
     lithos_records_renew();
 }

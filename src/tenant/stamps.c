@@ -28,6 +28,7 @@
 /* Of a launch that finds slots whose stamps have not come. */
 #define TRIES 8
 #define NODE_TRIES 64
+#define RESERVED (1ull << 63)
 #define MODE_RELAXED 2 /* CU_STREAM_CAPTURE_MODE_RELAXED */
 _Static_assert(sizeof(((struct lithos_arena *)0)->stamps) % 4096 == 0, "the stamps are whole pages");
 _Static_assert(sizeof(struct lithos_stamp) == LITHOS_STAMP_BYTES, "as the GPU writes them");
@@ -36,7 +37,7 @@ _Static_assert(sizeof(struct lithos_stamp) == LITHOS_STAMP_BYTES, "as the GPU wr
 
 static struct {
     _Atomic uint64_t next;                /* plain stamps ever asked for, less one */
-    _Atomic uint64_t owners[PLAIN_SLOTS]; /* sequence last handed out, 0 none */
+    _Atomic uint64_t owners[PLAIN_SLOTS]; /* sequence last handed out, 0 none; RESERVED: no QMD has it yet */
     _Atomic uint32_t node_next;
     _Atomic uint64_t node_owners[NODE_SLOTS]; /* a graph's handle, 0 none */
     _Atomic uint32_t node_rounds[NODE_SLOTS];
@@ -61,25 +62,40 @@ static int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
     return lithos_stamp_put(layout, qmd, base + sequence % LITHOS_STAMP_SLOTS * LITHOS_STAMP_BYTES, sequence);
 }
 
-int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
-                       uint64_t *ret_sequence)
+uint64_t lithos_stamps_reserve(void)
 {
     for (int i = 0; i < TRIES; i++) {
         uint64_t n = atomic_fetch_add_explicit(&slots.next, 1, memory_order_relaxed) + 1;
         uint64_t sequence = n / PLAIN_SLOTS * LITHOS_STAMP_SLOTS + n % PLAIN_SLOTS;
         _Atomic uint64_t *owner = &slots.owners[n % PLAIN_SLOTS];
         uint64_t before = atomic_load_explicit(owner, memory_order_relaxed);
-        if (!arrived(before) || !atomic_compare_exchange_strong_explicit(
-                                    owner, &before, sequence, memory_order_relaxed, memory_order_relaxed))
+        if (!arrived(before) ||
+            !atomic_compare_exchange_strong_explicit(owner, &before, sequence | RESERVED,
+                                                     memory_order_relaxed, memory_order_relaxed))
             continue;
-        int r = put(base, layout, qmd, sequence);
-        if (r < 0)
-            lithos_stamps_give_back(sequence);
-        else
-            *ret_sequence = sequence;
-        return r;
+        lithos_prefetch_write(stamp_of(sequence));
+        return sequence;
     }
-    return -ENOSPC;
+    return 0;
+}
+
+void lithos_stamps_cancel(uint64_t reserved)
+{
+    uint64_t owner = reserved | RESERVED;
+    if (reserved)
+        atomic_compare_exchange_strong_explicit(&slots.owners[reserved % LITHOS_STAMP_SLOTS], &owner, 0,
+                                                memory_order_relaxed, memory_order_relaxed);
+}
+
+int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t reserved)
+{
+    _Atomic uint64_t *owner = &slots.owners[reserved % LITHOS_STAMP_SLOTS];
+    if (!reserved || atomic_load_explicit(owner, memory_order_relaxed) != (reserved | RESERVED))
+        return -ENOSPC;
+    int r = put(base, layout, qmd, reserved);
+    /* Nobody else writes a slot that is set aside, but for the exchange of the pages, which frees all. */
+    atomic_store_explicit(owner, r < 0 ? 0 : reserved, memory_order_relaxed);
+    return r;
 }
 
 void lithos_stamps_give_back(uint64_t sequence)
@@ -128,8 +144,10 @@ void lithos_stamps_pass_on(uint64_t from, uint64_t to)
 static uint64_t free_slots(void)
 {
     uint64_t lost = 0;
-    for (uint32_t i = 0; i < PLAIN_SLOTS; i++)
-        lost += !arrived(atomic_load_explicit(&slots.owners[i], memory_order_relaxed));
+    for (uint32_t i = 0; i < PLAIN_SLOTS; i++) {
+        uint64_t owner = atomic_load_explicit(&slots.owners[i], memory_order_relaxed);
+        lost += !(owner & RESERVED) && !arrived(owner);
+    }
     for (uint32_t i = 0; i < PLAIN_SLOTS; i++)
         atomic_store_explicit(&slots.owners[i], 0, memory_order_relaxed);
     for (uint32_t i = 0; i < NODE_SLOTS; i++)

@@ -35,8 +35,8 @@ static void attaches(void)
     launch();
     CHECK(masked_with("9-16"));
     /* the daemon sees what is counted */
-    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_LAUNCHES], 1);
-    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_MASKED], 1);
+    CHECK_EQ(lithos_arena_counter(fake.arena, LITHOS_COUNTER_LAUNCHES), 1);
+    CHECK_EQ(lithos_arena_counter(fake.arena, LITHOS_COUNTER_MASKED), 1);
     /* `lithos set`: in force with the next launch */
     struct lithos_grant grant = grant_of("0-3,75");
     for (int i = 0; i < 1000; i++) {
@@ -82,7 +82,7 @@ static void daemon_comes_back(void)
         CHECK(masked_with(i & 1 ? "9-16" : "18-25"));
     }
     /* what was counted before went along */
-    CHECK_EQ(fake.arena->counters[LITHOS_COUNTER_LAUNCHES], 7);
+    CHECK_EQ(lithos_arena_counter(fake.arena, LITHOS_COUNTER_LAUNCHES), 7);
     daemon_dies();
 }
 
@@ -105,7 +105,7 @@ static void bad_daemon(void)
     tenant_starts();
     launch();
     CHECK(masked_with("54-62"));
-    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
 }
 
 static void test_bad_daemons(void **state)
@@ -126,7 +126,7 @@ static void bad_grant_text(void)
     tenant_starts();
     launch();
     CHECK(!stub->last_masked);
-    CHECK_EQ(home->counters[LITHOS_COUNTER_UNMASKED], 1);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_UNMASKED), 1);
 }
 
 static void bad_tenant_text(void)
@@ -158,17 +158,17 @@ static void forks(void)
     pid_t pid = fork();
     if (pid == 0) {
         alarm(10);
-        CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 0); /* memory of its own */
+        CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 0); /* memory of its own */
         CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);            /* attaches by itself */
         launch();
         CHECK(masked_with("9-16"));
-        CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+        CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
         _exit(0);
     }
     int status;
     waitpid(pid, &status, 0);
     CHECK_EQ(status, 0);
-    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
     CHECK_EQ(atomic_load(&fake.attached), 2);
     launch();
     CHECK(masked_with("9-16"));
@@ -229,8 +229,8 @@ static void races(void)
     pthread_join(publisher, NULL);
     CHECK_EQ(masks, 12000);
     CHECK_EQ(odd_masks, 0);
-    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 12000);
-    CHECK_EQ(home->counters[LITHOS_COUNTER_ESCAPED], 0);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 12000);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_ESCAPED), 0);
     daemon_dies();
 }
 
@@ -262,8 +262,8 @@ static void deaf(void)
     tenant_starts();
     for (int i = 0; i < 1500; i++)
         launch();
-    CHECK_EQ(home->counters[LITHOS_COUNTER_LAUNCHES], 1500);
-    CHECK_EQ(home->counters[LITHOS_COUNTER_QMDS], 0);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1500);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_QMDS), 0);
     usleep(1300000); /* the link thread looks once a second */
     daemon_dies();
 }

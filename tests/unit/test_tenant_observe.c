@@ -57,7 +57,7 @@ static int drain(void)
 
 static uint64_t counted(enum lithos_counter c)
 {
-    return fake.arena->counters[c];
+    return lithos_arena_counter(fake.arena, c);
 }
 
 /* The stamp of a record has come, with a time between its submission and now. */
