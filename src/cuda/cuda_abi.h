@@ -147,7 +147,12 @@ typedef struct {
 #define LITHOS_QMD_DOMAIN 0xb
 #define LITHOS_QMD_CALLBACK_ID 1
 #define LITHOS_QMD_PARAMS_BYTES 0x58u /* params[0], its own size */
-#define LITHOS_QMD_PARAMS_WORD 4u     /* params[4] (8-byte words): host pointer to the QMD */
+/* 8-byte words of params: the CUcontext, the CUmodule and the CUfunction of the kernel (the driver's own have some of their own), and
+ * the QMD in host memory. */
+#define LITHOS_QMD_PARAMS_CONTEXT 1u
+#define LITHOS_QMD_PARAMS_MODULE 2u
+#define LITHOS_QMD_PARAMS_FUNCTION 3u
+#define LITHOS_QMD_PARAMS_QMD 4u
 
 typedef void (*lithos_qmd_callback)(void *user, int domain, int id, const void *params);
 typedef int (*lithos_qmd_subscribe_fn)(uint32_t *ret_handle, lithos_qmd_callback callback, void *user);

@@ -153,10 +153,27 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
     lithos_timeline_submit(o->timeline, l);
 }
 
-/* Nodes that come after their graph was launched are of another instantiation under the same handle. */
+/* A node that was changed takes the place of what it was. */
+static bool graph_node_changed(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_reader *reader = p->reader;
+    for (uint32_t i = 0; i < reader->node_count; i++) {
+        struct lithosd_graph_node *n = &reader->nodes[i];
+        if (n->graph != r->launch.graph || n->launch.stamp != r->launch.stamp)
+            continue;
+        n->launch = launch_of(p, r);
+        n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
+        return true;
+    }
+    return false;
+}
+
+/* Other nodes that come after their graph was launched are of another instantiation under the same handle. */
 static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_reader *reader = p->reader;
+    if (r->flags & LITHOS_RECORD_NODE_CHANGED && graph_node_changed(p, r))
+        return;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < reader->node_count; i++)
         if (reader->nodes[i].graph != r->launch.graph || !reader->nodes[i].launched)

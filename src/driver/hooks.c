@@ -25,12 +25,10 @@ const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
      .per_thread = thread,                              \
      .kind = LITHOS_HOOK_KIND_##k},
 #define MARK(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, MARK)
-#define UPDATE(name, base_name, since_version, thread, args) HOOK(name, base_name, since_version, thread, GRAPH)
 #define WAIT(name, base_name, since_version, thread, what) HOOK(name, base_name, since_version, thread, WAIT)
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
-#undef UPDATE
 #undef WAIT
 };
 
@@ -177,19 +175,19 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
 /* ---- launches ---- */
 
 /* Call the real `name` with the arguments in parentheses, under a ticket. */
-#define UNDER_TICKET(name, type, ticket_kind, call) \
-    type real = LITHOS_REAL(type, name);            \
-    if (!lithos_hook_active())                      \
-        return real call;                           \
-    struct lithos_ticket ticket;                    \
-    lithos_ticket_open(&ticket, ticket_kind);       \
-    CUresult result = real call;                    \
-    lithos_ticket_close(&ticket);                   \
+#define UNDER_TICKET(name, type, ticket_kind, function, call) \
+    type real = LITHOS_REAL(type, name);                      \
+    if (!lithos_hook_active())                                \
+        return real call;                                     \
+    struct lithos_ticket ticket;                              \
+    lithos_ticket_open(&ticket, ticket_kind, function);       \
+    CUresult result = real call;                              \
+    lithos_ticket_close(&ticket);                             \
     LITHOS_HOOK_CALLED(name)
 
-/* The rest says what is launched: the members of a struct lithos_launch. */
+/* Of the function f. The rest says what is launched: the members of a struct lithos_launch. */
 #define LAUNCH(name, type, call, ...)                        \
-    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, call);    \
+    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, f, call); \
     if (result == CUDA_SUCCESS)                              \
         lithos_count(LITHOS_COUNT_LAUNCHES, 1);              \
     if (__builtin_expect(ticket.observe, 0)) {               \
@@ -296,7 +294,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
     if (!lithos_hook_active())
         return real(launches, count, flags);
     struct lithos_ticket ticket;
-    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH);
+    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, NULL);
     ticket.qmds_due = count;
     if (count > 1) /* one QMD a device, and nothing says which comes when */
         ticket.device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
@@ -349,7 +347,7 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
     if (!lithos_hook_active())                                    \
         return real call;                                         \
     struct lithos_ticket ticket;                                  \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH);             \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);       \
     if (__builtin_expect(ticket.observe, 0)) {                    \
         ticket.notes.graph = (uintptr_t)exec;                     \
         ticket.notes.stream = (uintptr_t)(stream_of);             \
@@ -366,7 +364,7 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
 
 /* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
 #define GRAPH_MAKE(name, type, call)                                                                         \
-    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, call);                                                     \
+    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, NULL, call);                                               \
     if (__builtin_expect(ticket.observe && ticket.qmds, 0))                                                  \
         lithos_hook_client.observer->graph_made(&ticket, result == CUDA_SUCCESS ? (uintptr_t)*ret_exec : 0); \
     return result

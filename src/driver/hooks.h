@@ -20,12 +20,10 @@ enum lithos_hook_kind {
 enum lithos_hook_id {
 #define HOOK(name, base, since, per_thread, kind) LITHOS_HOOK_ID_##name,
 #define MARK(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
-#define UPDATE(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
 #define WAIT(name, base, since, per_thread, what) LITHOS_HOOK_ID_##name,
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
-#undef UPDATE
 #undef WAIT
     LITHOS_HOOK_ID_MAX,
 };

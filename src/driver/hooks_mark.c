@@ -1,5 +1,5 @@
-/* Copies and sets: the driver may run kernels of its own for them, which are told apart from launches that
- * escaped. And changes of an executable graph, which may make its nodes' QMDs anew.
+/* Copies, sets, and the loading of code: the driver may run kernels of its own for them (for the last to set up a module's
+ * variables), which are told apart from launches that escaped.
  *
  * One wrapper for all: every argument of these functions is an integer or a pointer, so six registers (and
  * four words of the caller's frame for the batched ones) carry any of them through unchanged. */
@@ -15,8 +15,9 @@ typedef CUresult (*real_10_fn)(word, word, word, word, word, word, word, word, w
 #define PARAMETERS_10 PARAMETERS_6, word g, word h, word i, word j
 #define ARGUMENTS_10 ARGUMENTS_6, g, h, i, j
 
-/* of_graph: what the ticket's notes name as the graph whose kernels these are, 0 none. */
-#define WRAPPER(name, args, ticket_kind, of_graph)                                        \
+#define HOOK(name, base, since, per_thread, kind)
+#define WAIT(name, base, since, per_thread, what)
+#define MARK(name, base, since, per_thread, args)                                         \
     __attribute__((visibility("hidden"))) CUresult lithos_hook_##name(PARAMETERS_##args); \
     CUresult lithos_hook_##name(PARAMETERS_##args)                                        \
     {                                                                                     \
@@ -24,17 +25,10 @@ typedef CUresult (*real_10_fn)(word, word, word, word, word, word, word, word, w
         if (!lithos_hook_active())                                                        \
             return real(ARGUMENTS_##args);                                                \
         struct lithos_ticket ticket;                                                      \
-        lithos_ticket_open(&ticket, ticket_kind);                                         \
-        if ((of_graph) && ticket.observe)                                                 \
-            ticket.notes.graph = (of_graph);                                              \
+        lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);                          \
         CUresult result = real(ARGUMENTS_##args);                                         \
         lithos_ticket_close(&ticket);                                                     \
         LITHOS_HOOK_CALLED(name);                                                         \
         return result;                                                                    \
     }
-
-#define HOOK(name, base, since, per_thread, kind)
-#define WAIT(name, base, since, per_thread, what)
-#define MARK(name, base, since, per_thread, args) WRAPPER(name, args, LITHOS_TICKET_DRIVER, 0)
-#define UPDATE(name, base, since, per_thread, args) WRAPPER(name, args, LITHOS_TICKET_GRAPH, a)
 #include "driver/hooks.def"

@@ -21,7 +21,7 @@ static uint64_t stream_waited_for(enum wait what, word first, bool per_thread)
 static CUresult copy_and_wait(real_fn real, const word args[6])
 {
     struct lithos_ticket ticket;
-    lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER);
+    lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);
     CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
     lithos_ticket_close(&ticket);
     if (__builtin_expect(ticket.observe, 0) && result == CUDA_SUCCESS)
@@ -48,7 +48,6 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 /* As in hooks_mark.c: six words carry the arguments of any of them through unchanged. */
 #define HOOK(name, base, since, per_thread, kind)
 #define MARK(name, base, since, per_thread, args)
-#define UPDATE(name, base, since, per_thread, args)
 #define WAIT(name, base, since, per_thread, what)                                      \
     HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f) \
     {                                                                                  \
@@ -63,7 +62,6 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
-#undef UPDATE
 #undef WAIT
 
 /* ---- contexts and graphs end ---- */

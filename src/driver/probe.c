@@ -13,7 +13,6 @@
 #include "driver/census.h"
 #include "driver/loader.h"
 #include "driver/qmd_table.h"
-#include "driver/stamp.h"
 #include "hw/qmd.h"
 
 /* The driver's functions that a probe needs, by name: X(member, exported name, parameters). */
@@ -111,20 +110,21 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !seen.in_census)
         return;
     const struct lithos_qmd_layout *layout;
-    uint64_t words[LITHOS_QMD_PARAMS_WORD + 1];
+    uint64_t words[LITHOS_QMD_PARAMS_QMD + 1];
     memcpy(&seen.params_bytes, params, sizeof seen.params_bytes);
     seen.seen++;
     seen.result = -EPROTO;
     if (seen.params_bytes != LITHOS_QMD_PARAMS_BYTES)
         return;
     memcpy(words, params, sizeof words);
-    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_WORD]; /* NOLINT(performance-no-int-to-ptr) */
+    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_QMD]; /* NOLINT(performance-no-int-to-ptr) */
     seen.result = lithos_qmd_identify(seen.cc_major, seen.cc_minor, qmd, seen.allow_unproved, &layout);
     if (seen.result < 0)
         return;
     snprintf(seen.layout, sizeof seen.layout, "%s", lithos_qmd_layout_name(layout));
     if (seen.stamp_address)
-        seen.stamp_result = lithos_stamp_put(layout, qmd, seen.stamp_address, seen.stamp_payload);
+        seen.stamp_result = lithos_qmd_set_release(
+            layout, qmd, &(struct lithos_qmd_release){seen.stamp_address, seen.stamp_payload}, NULL);
     if (!seen.masked)
         return;
     seen.result = lithos_qmd_set_tpcs(layout, qmd, &seen.mask);
@@ -479,7 +479,7 @@ static int stamp_once(struct bench *b, uint64_t *page, CUdeviceptr address, uint
     seen.cc_minor = gpu->cc_minor;
     seen.stamp_address = address;
     seen.stamp_payload = payload;
-    memset(page, 0, LITHOS_STAMP_BYTES);
+    memset(page, 0, LITHOS_QMD_RELEASE_BYTES);
     seen.in_census = true;
     CUresult r = cu.launch(b->kernel, 1, 1, 1, 1, 1, 1, 0, b->stream, params, NULL);
     seen.in_census = false;
@@ -508,7 +508,7 @@ static int stamp_all(struct bench *b, uint64_t *page, CUdeviceptr address)
 {
     uint64_t before_ns = 0, time_ns = 0;
     for (unsigned i = 0; i < STAMP_LAUNCHES; i++) {
-        uint64_t at = i * LITHOS_STAMP_BYTES;
+        uint64_t at = i * LITHOS_QMD_RELEASE_BYTES;
         int r = stamp_once(b, page + at / sizeof *page, address + at, 0x7105 + i, &time_ns);
         if (r < 0)
             return r;

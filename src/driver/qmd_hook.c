@@ -19,6 +19,8 @@ atomic_bool lithos_hook_on;
 _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
 
+#define DRIVER_FUNCTIONS 32u
+
 /* One row of a gate as the callback reads it. */
 struct mask {
     _Atomic uint64_t w[2];
@@ -40,6 +42,7 @@ static struct {
     _Atomic int device_count;
     struct lithos_hook_device devices[LITHOS_HOOK_MAX_DEVICES];
     struct device_masks masks[LITHOS_HOOK_MAX_DEVICES];
+    _Atomic(CUfunction) driver_functions[DRIVER_FUNCTIONS]; /* filled from the front, NULL: free */
 } hook;
 
 /* ---- the callback: no driver call, no wait, no allocation ---- */
@@ -67,8 +70,42 @@ static bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *r
     return false;
 }
 
+/* The driver's own kernels (a handful: memsets) are known by the CUfunctions seen where nothing of the app's can be. */
+static void learn_driver_function(CUfunction function)
+{
+    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++) {
+        CUfunction there = atomic_load_explicit(&hook.driver_functions[i], memory_order_relaxed);
+        if (!there)
+            atomic_compare_exchange_strong_explicit(&hook.driver_functions[i], &there, function,
+                                                    memory_order_relaxed, memory_order_relaxed);
+        if (!there || there == function)
+            return;
+    }
+}
+
+static bool is_driver_function(CUfunction function)
+{
+    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++) {
+        CUfunction there = atomic_load_explicit(&hook.driver_functions[i], memory_order_relaxed);
+        if (!there || there == function)
+            return there != NULL;
+    }
+    return false;
+}
+
+/* Is it what a launch ticket is for? A launch may make the driver run kernels of its own first (the function's module is loaded at
+ * its first launch) or beside it. What the app named is a CUfunction, as the callback has it, or a CUkernel, which is another
+ * handle: then all but the driver's known ones is taken for it. */
+static bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
+{
+    if (ticket->qmds_taken >= ticket->qmds_due)
+        return false;
+    return ticket->function == function || !is_driver_function(function);
+}
+
 /* Whose QMD is it? Counts it; *ret_sure: it is sure that it is for the ticket's device. */
-static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, bool empty, bool *ret_sure)
+static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction function, bool empty,
+                                       bool *ret_sure)
 {
     *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
@@ -76,7 +113,7 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, bool empty,
         lithos_escape_say();
         return LITHOS_QMD_OWNER_ESCAPED;
     }
-    uint32_t nth = ticket->qmds++;
+    ticket->qmds++;
     /* A launch is for the current context's device; a graph's nodes and a copy's ends may lie on others. */
     *ret_sure = ticket->kind == LITHOS_TICKET_LAUNCH ||
                 atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire) >= 0;
@@ -84,8 +121,12 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, bool empty,
         lithos_count(LITHOS_COUNT_GRAPH_QMDS, 1);
         return LITHOS_QMD_OWNER_GRAPH;
     }
-    if (ticket->kind == LITHOS_TICKET_LAUNCH && nth < ticket->qmds_due)
+    if (ticket->kind == LITHOS_TICKET_LAUNCH && is_launched(ticket, function)) {
+        ticket->qmds_taken++;
         return LITHOS_QMD_OWNER_LAUNCH;
+    }
+    if (ticket->kind == LITHOS_TICKET_DRIVER && function)
+        learn_driver_function(function);
     lithos_count(LITHOS_COUNT_DRIVER_QMDS, 1);
     return LITHOS_QMD_OWNER_DRIVER;
 }
@@ -95,7 +136,7 @@ static bool confine(struct lithos_qmd_seen *seen, int32_t device, bool sure)
 {
     struct lithos_gate_row row;
     bool anywhere;
-    unsigned blocks = lithos_qmd_cluster_blocks(seen->layout, seen->qmd);
+    unsigned blocks = seen->brief.cluster_blocks;
     if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX || !read_mask(device, blocks, &row, &anywhere) ||
         row.state == LITHOS_GATE_CLOSED) {
         return false;
@@ -138,19 +179,22 @@ static void say_unknown(int r, int32_t device)
         r == -EPERM ? ", or LITHOS_UNTESTED_GPU=1 to try it" : "");
 }
 
-static bool handle_qmd(void *qmd)
+static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
 {
     struct lithos_ticket *ticket = lithos_ticket_current;
     int32_t device =
         ticket ? ticket->device : atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
-    struct lithos_qmd_seen seen = {.qmd = qmd, .tpcs = {{UINT64_MAX, UINT64_MAX}}};
+    struct lithos_qmd_seen seen = {
+        .qmd = qmd, .ctx = ctx, .function = function, .tpcs = {{UINT64_MAX, UINT64_MAX}}};
+    bool sure;
     int r = -ENODEV;
     if (device >= 0)
         r = lithos_qmd_identify(hook.devices[device].cc_major, hook.devices[device].cc_minor, qmd,
                                 hook.allow_unproved, &seen.layout);
-    bool empty = r == 0 && lithos_qmd_grid_empty(seen.layout, qmd), sure;
-    seen.owner = attribute(ticket, empty, &sure);
-    if (empty)
+    if (r == 0)
+        lithos_qmd_brief(seen.layout, qmd, &seen.brief);
+    seen.owner = attribute(ticket, function, seen.brief.empty, &sure);
+    if (seen.brief.empty)
         return true; /* nothing runs: nothing to confine, nothing to count as missed */
     bool masked = r == 0 && confine(&seen, device, sure);
     if (r < 0)
@@ -166,7 +210,7 @@ void lithos_hook_callback(void *user, int domain, int id, const void *params)
     if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params || !lithos_hook_active())
         return;
     lithos_count(LITHOS_COUNT_QMDS, 1);
-    uint64_t words[LITHOS_QMD_PARAMS_WORD + 1];
+    uint64_t words[LITHOS_QMD_PARAMS_QMD + 1];
     uint32_t bytes;
     memcpy(&bytes, params, sizeof bytes);
     if (bytes != LITHOS_QMD_PARAMS_BYTES) {
@@ -179,9 +223,12 @@ void lithos_hook_callback(void *user, int domain, int id, const void *params)
         return;
     }
     memcpy(words, params, sizeof words);
-    void *qmd = (void *)(uintptr_t)
-        words[LITHOS_QMD_PARAMS_WORD]; /* NOLINT(performance-no-int-to-ptr): given as a number */
-    if (!qmd || !handle_qmd(qmd)) {
+    /* NOLINTBEGIN(performance-no-int-to-ptr): given as numbers */
+    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_QMD];
+    CUcontext ctx = (CUcontext)(uintptr_t)words[LITHOS_QMD_PARAMS_CONTEXT];
+    CUfunction function = (CUfunction)(uintptr_t)words[LITHOS_QMD_PARAMS_FUNCTION];
+    /* NOLINTEND(performance-no-int-to-ptr) */
+    if (!qmd || !handle_qmd(qmd, ctx, function)) {
         lithos_count(LITHOS_COUNT_UNMASKED, 1);
         return;
     }
@@ -337,5 +384,7 @@ void lithos_hook_forget(void)
     atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);
     for (int i = 0; i < LITHOS_HOOK_MAX_DEVICES; i++)
         publish(&hook.masks[i], NULL, NULL);
+    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++)
+        atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;
 }

@@ -89,8 +89,9 @@ static inline void lithos_thread_ready(void)
         lithos_hook_client.thread_starts();
 }
 
-/* Open a ticket for what this thread is about to ask of the driver; close it right after. */
-static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind)
+/* Open a ticket for what this thread is about to ask of the driver; close it right after. function: as in the ticket. */
+static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind,
+                                      CUfunction function)
 {
     if (__builtin_expect(atomic_load_explicit(lithos_hook_client.watch, memory_order_relaxed) !=
                              atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
@@ -98,7 +99,9 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
         lithos_hook_refresh();
     lithos_thread_ready();
     t->kind = kind;
+    t->function = function;
     t->qmds = 0;
+    t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;
     t->device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
     if (__builtin_expect(t->device < 0, 0))

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/tpcset.h"
+#include "cuda/cuda_abi.h"
 
 enum lithos_ticket_kind {
     LITHOS_TICKET_LAUNCH, /* a kernel launch of the app: one QMD; more are the driver's own */
@@ -20,21 +21,23 @@ enum lithos_ticket_kind {
 /* What is noted for the client's records (driver/client.h). Written by the client alone. */
 struct lithos_ticket_notes {
     uint64_t sequence, submit_ns; /* of the call */
-    uint64_t stamps;              /* address of the stamps in the current context, 0: none there */
     uint64_t stream, graph;       /* handles, as far as they are known before the call */
     /* the app's own kernel, from its QMD */
     bool seen;
     uint8_t cluster;
     uint16_t registers;
     uint16_t flags;
+    uint64_t function;
     uint64_t stamp;
     struct lithos_tpcset tpcs;
 };
 
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
+    CUfunction function;            /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
     uint32_t qmds;                  /* seen so far under this ticket */
     uint32_t qmds_due;              /* that are the app's own: 1, for multi-device launches one a device */
+    uint32_t qmds_taken;            /* of those, seen */
     int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
     struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
     uint32_t observe; /* the client's word when the ticket was opened; 0: notes are not filled in */

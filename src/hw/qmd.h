@@ -78,12 +78,30 @@ int lithos_qmd_encode(const struct lithos_qmd_layout *layout, const struct litho
 void lithos_qmd_decode(const struct lithos_qmd_layout *layout, const void *qmd,
                        struct lithos_qmd_view *ret_view);
 
-/* Blocks a cluster (1 for plain grids): all the launch path needs to choose a mask. */
-uint32_t lithos_qmd_cluster_blocks(const struct lithos_qmd_layout *layout, const void *qmd);
-/* A graph uploads a QMD with an empty grid: true for those; leave them alone. */
-bool lithos_qmd_grid_empty(const struct lithos_qmd_layout *layout, const void *qmd);
+/* What the launch path needs to know of a QMD. */
+struct lithos_qmd_brief {
+    bool empty; /* no block: a graph uploads such, and a node of it that is switched off; leave them alone */
+    uint32_t cluster_blocks; /* 1 for plain grids */
+    uint32_t registers;      /* a thread */
+};
+
+void lithos_qmd_brief(const struct lithos_qmd_layout *layout, const void *qmd,
+                      struct lithos_qmd_brief *ret_brief);
 /* Allow exactly these TPCs. No check that the set is sane: that is the last gate's (driver/gate.h). -ENOTSUP
  * when the layout has no mask; -ERANGE when the set has a bit of 64 or more and the layout's mask has 64 bits
  * (before V04_00). The QMD is then untouched. No allocation, lock or call out: it runs inside the driver's
  * launch. */
 int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const struct lithos_tpcset *tpcs);
+
+/* Bytes that a release semaphore writes. */
+#define LITHOS_QMD_RELEASE_BYTES 16u
+/* Release semaphore 1 (the driver uses 0): at the kernel's completion the GPU writes payload (8 bytes) and its clock (8 bytes, ns)
+ * at an address, a multiple of 16. */
+struct lithos_qmd_release {
+    uint64_t address, payload;
+};
+
+/* 0; -EBUSY when it is in use already (ret_in_use, if not NULL, says how); -ENOTSUP when the layout's semaphores are not of the form
+ * measured; -ERANGE for an address that is no multiple of 16 or does not fit. The QMD is then untouched. */
+int lithos_qmd_set_release(const struct lithos_qmd_layout *layout, void *qmd,
+                           const struct lithos_qmd_release *release, struct lithos_qmd_release *ret_in_use);

@@ -74,3 +74,9 @@ static inline struct lithos_qmd_grid lithos_qmd_grid_fields(const struct lithos_
     return (struct lithos_qmd_grid){
         {LITHOS_QMD_CTA_RASTER_WIDTH, LITHOS_QMD_CTA_RASTER_HEIGHT, LITHOS_QMD_CTA_RASTER_DEPTH}};
 }
+
+static inline enum lithos_qmd_field lithos_qmd_register_field(const struct lithos_qmd_layout *layout)
+{
+    return lithos_qmd_row_exists(layout, LITHOS_QMD_REGISTER_COUNT) ? LITHOS_QMD_REGISTER_COUNT
+                                                                    : LITHOS_QMD_REGISTER_COUNT_V;
+}

@@ -25,12 +25,6 @@ static struct place shared_place(const struct lithos_qmd_layout *layout)
     return (struct place){LITHOS_QMD_SHARED_MEMORY_SIZE, LITHOS_QMD_FIELD_MAX, 0, false};
 }
 
-static enum lithos_qmd_field register_field(const struct lithos_qmd_layout *layout)
-{
-    return lithos_qmd_row_exists(layout, LITHOS_QMD_REGISTER_COUNT) ? LITHOS_QMD_REGISTER_COUNT
-                                                                    : LITHOS_QMD_REGISTER_COUNT_V;
-}
-
 static enum lithos_qmd_field minor_field(const struct lithos_qmd_layout *layout)
 {
     return lithos_qmd_row_exists(layout, LITHOS_QMD_QMD_MINOR_VERSION) ? LITHOS_QMD_QMD_MINOR_VERSION
@@ -110,7 +104,7 @@ int lithos_qmd_encode(const struct lithos_qmd_layout *layout, const struct litho
         (r = put_type(layout, qmd, view)) < 0 ||
         (r = put_dims(layout, qmd, lithos_qmd_grid_fields(layout).dim, view->grid)) < 0 ||
         (r = put_dims(layout, qmd, block_fields, view->block)) < 0 ||
-        (r = put(layout, qmd, register_field(layout), view->registers)) < 0 ||
+        (r = put(layout, qmd, lithos_qmd_register_field(layout), view->registers)) < 0 ||
         (r = put_place(layout, qmd, shared_place(layout), view->shared_bytes)) < 0 ||
         (r = put_place(layout, qmd, entry_place(layout), view->entry)) < 0)
         return r;
@@ -145,7 +139,7 @@ void lithos_qmd_decode(const struct lithos_qmd_layout *layout, const void *qmd,
         get_dims(layout, qmd, cluster_fields, v.cluster);
     get_dims(layout, qmd, lithos_qmd_grid_fields(layout).dim, v.grid);
     get_dims(layout, qmd, block_fields, v.block);
-    v.registers = lithos_qmd_get(layout, qmd, register_field(layout), 0);
+    v.registers = lithos_qmd_get(layout, qmd, lithos_qmd_register_field(layout), 0);
     v.shared_bytes = (uint32_t)get_place(layout, qmd, shared_place(layout));
     v.entry = get_place(layout, qmd, entry_place(layout));
     v.masked = masked(layout, qmd, &v.tpcs);

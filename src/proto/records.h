@@ -44,6 +44,7 @@ enum lithos_record_kind {
 #define LITHOS_RECORD_NO_STAMP_OFF 4u   /* stamps are off, or memory not registered with this GPU */
 #define LITHOS_RECORD_BREACH 8u         /* ran on more than the quota for its cluster's sake */
 #define LITHOS_RECORD_COOPERATIVE 16u
+#define LITHOS_RECORD_NODE_CHANGED 32u /* of a graph node: it was changed, and has the stamp it had before */
 
 struct lithos_record {
     uint64_t
@@ -51,7 +52,7 @@ struct lithos_record {
                            nothing), the same for all that one call brought about */
     uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
     uint64_t
-        function; /* the handle's value: names it within the process; DRIVER, GRAPH_NODE: address of the code */
+        function; /* the CUfunction's value: names it within the process */
     uint64_t
         stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
     uint16_t kind; /* enum lithos_record_kind */

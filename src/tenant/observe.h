@@ -22,17 +22,19 @@ void lithos_records_set_gpu(int device, uint8_t grant_index);
 
 /* ---- stamps.c ---- */
 
-/* Address of the stamps as the GPU of the current context sees it, 0 when there are none. Registers them with that context at the
- * first call in it. Calls the driver: never in the callback. */
-uint64_t lithos_stamps_here(void);
+/* Register the stamps with the current context, if they are not yet. Calls the driver: never in the callback. */
+void lithos_stamps_ready(void);
+/* Address of the stamps as the GPU of a context sees it, 0 when there are none. For the callback. */
+uint64_t lithos_stamps_base(CUcontext ctx);
 /* Set a slot aside for a launch to come, so that the callback need not look for one: its sequence, 0 when none is free. */
 uint64_t lithos_stamps_reserve(void);
 /* It will not be needed. */
 void lithos_stamps_cancel(uint64_t reserved);
 /* Have the GPU stamp this QMD. 0: it will write `reserved`; -ENOSPC there is none (0, or the pages have been exchanged since);
- * -EBUSY, -ENOTSUP, -ERANGE as lithos_stamp_put, and the slot is free again. For the callback. */
+ * -EBUSY, -ENOTSUP, -ERANGE as lithos_qmd_set_release, and the slot is free again. For the callback. */
 int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t reserved);
-/* The same for a node of a graph, whose slot stays its own until the graph ends. owner: not 0. */
+/* The same for a node of a graph, whose slot stays its own until the graph ends. owner: not 0. 1 instead of 0: the QMD is one seen
+ * before, made again because the node was changed, and goes on with the slot it has. */
 int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
                             uint64_t *ret_sequence);
 /* The launch that was to write it failed. */

@@ -14,6 +14,7 @@
 #define NAMES 4096u /* a power of two */
 #define NAME_TRIES 8u
 #define NAME_BYTES_MAX 1024u
+#define UNNAMED 256u
 #define PIECE sizeof(((struct lithos_record *)0)->name.text)
 #define TLS __attribute__((tls_model("initial-exec")))
 
@@ -23,6 +24,8 @@ static struct {
     _Atomic uint64_t names[NAMES];               /* functions whose name was written */
     _Atomic uint32_t renewed;                    /* how often other pages came */
     _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
+    /* Of graph nodes: seen in the callback, where the driver may not be asked for names. A row a ring, its writer's own. */
+    uint64_t unnamed[LITHOS_RECORD_RINGS][UNNAMED];
     pthread_once_t once;
     pthread_key_t key;
     bool have_key;
@@ -33,6 +36,10 @@ static __thread uint32_t my_ring TLS;
 static __thread uint32_t my_renewed TLS;
 /* A stamp set aside for this thread's next launch, 0: none. */
 static __thread uint64_t my_stamp TLS;
+/* The stamps are registered with the context that this thread last launched in. Which that will be next is known in the callback
+ * alone, where nothing can be registered: the first launch in another one goes without a stamp. */
+static __thread bool my_context_ready TLS;
+static __thread uint32_t my_unnamed TLS; /* in the row of my_ring */
 
 /* ---- rings ---- */
 
@@ -40,6 +47,7 @@ static void thread_ends(void *ring)
 {
     uint32_t i = (uint32_t)(uintptr_t)ring - 1;
     my_ring = 0;
+    my_unnamed = 0;
     lithos_thread_counters = NULL;
     lithos_stamps_cancel(my_stamp);
     my_stamp = 0;
@@ -90,6 +98,78 @@ static bool put(const struct lithos_record *r)
     return done;
 }
 
+/* ---- names ---- */
+
+enum { NAME_THERE = -1, NAME_NO_ROOM = -2 };
+
+/* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
+static int find_name(uint64_t function)
+{
+    unsigned at = (unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32);
+    for (unsigned i = 0; i < NAME_TRIES; i++) {
+        int slot = (int)((at + i) & (NAMES - 1));
+        uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
+        if (there == 0)
+            return slot;
+        if (there == function)
+            return NAME_THERE;
+    }
+    return NAME_NO_ROOM;
+}
+
+/* Is it this function's first launch? Never twice; when the table is full, or another thread is at the same place, not at all. */
+static bool first_sight(uint64_t function)
+{
+    int slot = find_name(function);
+    uint64_t nobody = 0;
+    return slot >= 0 && atomic_compare_exchange_strong_explicit(&records.names[slot], &nobody, function,
+                                                                memory_order_relaxed, memory_order_relaxed);
+}
+
+typedef CUresult (*name_fn)(const char **, const void *);
+
+/* cuFuncGetName came with 12.3; what was launched may be a CUkernel under a CUfunction's type. */
+static const char *name_of(CUfunction function)
+{
+    const char *name = NULL;
+    if (LITHOS_REAL(name_fn, cuFuncGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    if (LITHOS_REAL(name_fn, cuKernelGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    return NULL;
+}
+
+static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
+{
+    const char *name = name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
+    for (size_t offset = 0; offset < total; offset += PIECE) {
+        struct lithos_record r = {
+            .sequence = n->sequence,
+            .submit_ns = n->submit_ns,
+            .function = function,
+            .kind = LITHOS_RECORD_NAME,
+            .gpu = 0xff,
+            .cluster = 1,
+        };
+        r.name.offset = (uint16_t)offset;
+        r.name.total = (uint16_t)total;
+        memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
+        if (!put(&r))
+            return;
+    }
+}
+
+/* Names of the nodes that this thread's callbacks have noted. */
+static void put_names(const struct lithos_ticket_notes *n)
+{
+    for (; my_unnamed; my_unnamed--) {
+        uint64_t function = records.unnamed[my_ring - 1][my_unnamed - 1];
+        if (first_sight(function))
+            put_name(n, function);
+    }
+}
+
 /* ---- before the call, in the callback ---- */
 
 /* What the launch will write: fetched while the driver is at work. */
@@ -104,29 +184,42 @@ static void prefetch(void)
     __builtin_prefetch(&lithos_tenant_home.record_tails[my_ring - 1]);
 }
 
+/* Other pages than at this thread's last ticket. */
+static void renew(uint32_t renewed)
+{
+    my_renewed = renewed;
+    my_stamp = 0; /* of the pages before */
+    my_context_ready = false;
+    atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
+                          atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
 static void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
     uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
-    if (__builtin_expect(my_renewed != renewed, 0) && my_ring) {
-        my_renewed = renewed;
-        my_stamp = 0; /* of the pages before */
-        atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
-                              atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
-                              memory_order_relaxed);
-    }
-    n->stamps = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_here() : 0;
+    bool stamps = (t->observe & LITHOS_OBSERVE_STAMPS) != 0;
     n->stream = UINT64_MAX;  /* not known */
     n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
     n->seen = false;
-    n->stamp = 0;
     n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
-    if (t->kind == LITHOS_TICKET_LAUNCH && my_ring) {
-        if (n->stamps && !my_stamp)
-            my_stamp = lithos_stamps_reserve();
-        prefetch();
+    if (__builtin_expect(my_ring != 0, 1)) {
+        if (__builtin_expect(my_renewed != renewed, 0))
+            renew(renewed);
+        if (t->kind == LITHOS_TICKET_LAUNCH) {
+            if (stamps && !my_stamp)
+                my_stamp = lithos_stamps_reserve();
+            prefetch();
+        }
+    }
+    if (stamps && __builtin_expect(!my_context_ready, 0)) {
+        lithos_stamps_ready();
+        my_context_ready = true;
     }
     n->submit_ns = lithos_now_ns();
+    if (__builtin_expect(my_unnamed != 0, 0))
+        put_names(n);
 }
 
 static uint8_t gpu_of(int32_t device)
@@ -150,14 +243,17 @@ static int take_stamp(uint64_t base, const struct lithos_qmd_seen *seen, uint64_
 /* The stamp of a QMD: its sequence, or 0 with the flag that says why. */
 static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint16_t *ret_flags)
 {
-    uint64_t sequence = 0, base = t->notes.stamps;
+    uint64_t sequence = 0;
+    uint64_t base = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_base(seen->ctx) : 0;
     int r = -ENOTSUP;
+    my_context_ready = base != 0; /* else looked after before the next launch */
     if (base && seen->layout)
         r = seen->owner == LITHOS_QMD_OWNER_GRAPH
                 ? lithos_stamps_take_node(base, seen->layout, seen->qmd, t->notes.graph, &sequence)
                 : take_stamp(base, seen, &sequence);
-    if (r == 0) {
+    if (r >= 0) {
         count(LITHOS_COUNTER_STAMPS);
+        *ret_flags |= r ? LITHOS_RECORD_NODE_CHANGED : 0;
         return sequence;
     }
     if (r == -EBUSY || r == -ENOSPC)
@@ -168,15 +264,24 @@ static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *see
     return 0;
 }
 
+/* A node's function is named as soon as the driver may be asked. */
+static void note_unnamed(uint64_t function)
+{
+    if (my_ring && my_unnamed < UNNAMED && find_name(function) != NAME_THERE)
+        records.unnamed[my_ring - 1][my_unnamed++] = function;
+}
+
 /* A kernel that the app did not launch by itself: all that is known of it stands in its QMD. */
 static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint64_t stamped,
                       uint16_t flags)
 {
+    bool node = seen->owner == LITHOS_QMD_OWNER_GRAPH;
     struct lithos_record r = {
         .sequence = t->notes.sequence,
         .submit_ns = t->notes.submit_ns,
+        .function = (uintptr_t)seen->function,
         .stream = t->notes.stream,
-        .kind = seen->owner == LITHOS_QMD_OWNER_GRAPH ? LITHOS_RECORD_GRAPH_NODE : LITHOS_RECORD_DRIVER,
+        .kind = node ? LITHOS_RECORD_GRAPH_NODE : LITHOS_RECORD_DRIVER,
         .flags = flags,
         .gpu = gpu_of(t->device),
         .cluster = 1,
@@ -184,12 +289,11 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
     r.launch.stamp = stamped;
     r.launch.tpcs = seen->tpcs;
     r.launch.thread = my_ring - 1;
-    if (seen->owner == LITHOS_QMD_OWNER_GRAPH && t->notes.graph != (uintptr_t)t)
+    if (node && t->notes.graph != (uintptr_t)t)
         r.launch.graph = (uint32_t)t->notes.graph;
     if (seen->layout) {
         struct lithos_qmd_view v;
         lithos_qmd_decode(seen->layout, seen->qmd, &v);
-        r.function = v.entry;
         r.registers = (uint16_t)v.registers;
         r.cluster = (uint8_t)LITHOS_MAX(1u, LITHOS_MIN(255u, v.cluster[0] * v.cluster[1] * v.cluster[2]));
         for (int i = 0; i < 3; i++) {
@@ -199,6 +303,8 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
         r.launch.shared_bytes = v.shared_bytes;
     }
     put(&r);
+    if (node && r.function)
+        note_unnamed(r.function);
 }
 
 static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
@@ -213,71 +319,12 @@ static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen
     }
     struct lithos_ticket_notes *n = &t->notes;
     n->seen = true;
+    n->function = (uintptr_t)seen->function;
     n->stamp = stamped;
     n->flags = flags;
     n->tpcs = seen->tpcs;
-    n->cluster = 1;
-    n->registers = 0;
-    if (seen->layout) {
-        n->cluster = (uint8_t)lithos_qmd_cluster_blocks(seen->layout, seen->qmd);
-        n->registers = (uint16_t)lithos_qmd_get(seen->layout, seen->qmd,
-                                                lithos_qmd_has(seen->layout, LITHOS_QMD_REGISTER_COUNT)
-                                                    ? LITHOS_QMD_REGISTER_COUNT
-                                                    : LITHOS_QMD_REGISTER_COUNT_V,
-                                                0);
-    }
-}
-
-/* ---- names ---- */
-
-/* Is it this function's first launch? Never twice, but for a full table, where it is lossy: counted as dropped. */
-static bool first_sight(uint64_t function)
-{
-    unsigned at = (unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32);
-    for (unsigned i = 0; i < NAME_TRIES; i++) {
-        _Atomic uint64_t *slot = &records.names[(at + i) & (NAMES - 1)];
-        uint64_t there = atomic_load_explicit(slot, memory_order_relaxed);
-        if (there == 0 && atomic_compare_exchange_strong_explicit(slot, &there, function,
-                                                                  memory_order_relaxed, memory_order_relaxed))
-            return true;
-        if (there == function)
-            return false;
-    }
-    return false;
-}
-
-typedef CUresult (*name_fn)(const char **, const void *);
-
-/* cuFuncGetName came with 12.3; what was launched may be a CUkernel under a CUfunction's type. */
-static const char *name_of(CUfunction function)
-{
-    const char *name = NULL;
-    if (LITHOS_REAL(name_fn, cuFuncGetName)(&name, function) == CUDA_SUCCESS && name)
-        return name;
-    if (LITHOS_REAL(name_fn, cuKernelGetName)(&name, function) == CUDA_SUCCESS && name)
-        return name;
-    return NULL;
-}
-
-static void put_name(const struct lithos_ticket_notes *n, CUfunction function)
-{
-    const char *name = name_of(function);
-    size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
-    for (size_t offset = 0; offset < total; offset += PIECE) {
-        struct lithos_record r = {
-            .sequence = n->sequence,
-            .submit_ns = n->submit_ns,
-            .function = (uintptr_t)function,
-            .kind = LITHOS_RECORD_NAME,
-            .gpu = 0xff,
-            .cluster = 1,
-        };
-        r.name.offset = (uint16_t)offset;
-        r.name.total = (uint16_t)total;
-        memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
-        if (!put(&r))
-            return;
-    }
+    n->cluster = seen->layout ? (uint8_t)seen->brief.cluster_blocks : 1;
+    n->registers = seen->layout ? (uint16_t)seen->brief.registers : 0;
 }
 
 /* ---- after the call ---- */
@@ -291,13 +338,14 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
         lithos_stamps_give_back(n->stamp);
         return;
     }
-    if (__builtin_expect(first_sight((uintptr_t)launch->function), 0))
-        put_name(n, launch->function);
+    uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
+    if (__builtin_expect(first_sight(function), 0))
+        put_name(n, function);
     bool alone = t->qmds_due == 1;
     struct lithos_record r = {
         .sequence = n->sequence,
         .submit_ns = n->submit_ns,
-        .function = (uintptr_t)launch->function,
+        .function = function,
         .stream = (uintptr_t)launch->stream,
         .kind = LITHOS_RECORD_LAUNCH,
         .flags = (uint16_t)(n->flags | (launch->cooperative ? LITHOS_RECORD_COOPERATIVE : 0)),
@@ -336,6 +384,8 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64
 
 static void graph_launched(const struct lithos_ticket *t)
 {
+    if (my_unnamed)
+        put_names(&t->notes);
     put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, t->notes.stream, t->notes.graph, gpu_of(t->device));
 }
 
@@ -347,6 +397,12 @@ static void graph_made(struct lithos_ticket *t, uint64_t graph)
 static void waited(const struct lithos_ticket_notes *notes, uint64_t stream)
 {
     put_event(notes, LITHOS_RECORD_SYNC, stream, 0, 0xff);
+}
+
+static void context_ended(CUcontext ctx, CUdevice device, bool ended)
+{
+    my_context_ready = false;
+    lithos_stamps_context_ended(ctx, device, ended);
 }
 
 static void graph_ended(uint64_t graph)
@@ -363,7 +419,7 @@ const struct lithos_hook_observer lithos_tenant_observer = {
     .graph_made = graph_made,
     .waited = waited,
     .context_ends = lithos_stamps_context_ends,
-    .context_ended = lithos_stamps_context_ended,
+    .context_ended = context_ended,
     .graph_ended = graph_ended,
 };
 
@@ -386,7 +442,9 @@ void lithos_records_forget(void)
     if (my_ring) /* the key's value is the parent's ring */
         pthread_setspecific(records.key, NULL);
     my_ring = 0;
+    my_unnamed = 0;
     my_stamp = 0;
+    my_context_ready = false;
     lithos_thread_counters = NULL;
     atomic_store(&records.sequence, 0);
     lithos_records_renew();

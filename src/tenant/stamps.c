@@ -17,7 +17,6 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "driver/exports.h"
-#include "driver/stamp.h"
 #include "tenant/attach.h"
 #include "tenant/observe.h"
 
@@ -31,7 +30,7 @@
 #define RESERVED (1ull << 63)
 #define MODE_RELAXED 2 /* CU_STREAM_CAPTURE_MODE_RELAXED */
 _Static_assert(sizeof(((struct lithos_arena *)0)->stamps) % 4096 == 0, "the stamps are whole pages");
-_Static_assert(sizeof(struct lithos_stamp) == LITHOS_STAMP_BYTES, "as the GPU writes them");
+_Static_assert(sizeof(struct lithos_stamp) == LITHOS_QMD_RELEASE_BYTES, "as the GPU writes them");
 
 /* ---- slots ---- */
 
@@ -55,11 +54,14 @@ static bool arrived(uint64_t sequence)
            atomic_load_explicit(&stamp_of(sequence)->payload, memory_order_acquire) == sequence;
 }
 
-static int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t sequence)
+static int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t sequence,
+               struct lithos_qmd_release *ret_in_use)
 {
+    const struct lithos_qmd_release release = {
+        .address = base + sequence % LITHOS_STAMP_SLOTS * LITHOS_QMD_RELEASE_BYTES, .payload = sequence};
     /* A reader that sees the payload before the time takes 0 for not yet. */
     atomic_store_explicit(&stamp_of(sequence)->time_ns, 0, memory_order_relaxed);
-    return lithos_stamp_put(layout, qmd, base + sequence % LITHOS_STAMP_SLOTS * LITHOS_STAMP_BYTES, sequence);
+    return lithos_qmd_set_release(layout, qmd, &release, ret_in_use);
 }
 
 uint64_t lithos_stamps_reserve(void)
@@ -92,7 +94,7 @@ int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, vo
     _Atomic uint64_t *owner = &slots.owners[reserved % LITHOS_STAMP_SLOTS];
     if (!reserved || atomic_load_explicit(owner, memory_order_relaxed) != (reserved | RESERVED))
         return -ENOSPC;
-    int r = put(base, layout, qmd, reserved);
+    int r = put(base, layout, qmd, reserved, NULL);
     /* Nobody else writes a slot that is set aside, but for the exchange of the pages, which frees all. */
     atomic_store_explicit(owner, r < 0 ? 0 : reserved, memory_order_relaxed);
     return r;
@@ -106,6 +108,15 @@ void lithos_stamps_give_back(uint64_t sequence)
                                                 memory_order_relaxed);
 }
 
+/* Is a release that stands in a node's QMD one of ours, in force? The driver keeps the QMD of a node, as it went to the card, and
+ * makes it again from that when the node is changed. */
+static bool still_ours(uint64_t base, const struct lithos_qmd_release *release, uint64_t owner)
+{
+    uint64_t slot = release->payload % LITHOS_STAMP_SLOTS;
+    return slot >= PLAIN_SLOTS && release->address == base + slot * LITHOS_QMD_RELEASE_BYTES &&
+           atomic_load_explicit(&slots.node_owners[slot - PLAIN_SLOTS], memory_order_relaxed) == owner;
+}
+
 int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
                             uint64_t *ret_sequence)
 {
@@ -117,11 +128,16 @@ int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layou
             continue;
         uint64_t round = atomic_fetch_add_explicit(&slots.node_rounds[slot], 1, memory_order_relaxed);
         uint64_t sequence = round * LITHOS_STAMP_SLOTS + PLAIN_SLOTS + slot;
-        int r = put(base, layout, qmd, sequence);
-        if (r < 0) {
+        struct lithos_qmd_release in_use;
+        int r = put(base, layout, qmd, sequence, &in_use);
+        if (r < 0)
             atomic_store_explicit(&slots.node_owners[slot], 0, memory_order_relaxed);
-            return r;
+        if (r == -EBUSY && still_ours(base, &in_use, owner)) {
+            *ret_sequence = in_use.payload;
+            return 1;
         }
+        if (r < 0)
+            return r;
         atomic_store_explicit(&slots.have_nodes, true, memory_order_relaxed);
         *ret_sequence = sequence;
         return 0;
@@ -211,36 +227,36 @@ static CUresult register_alias(void *alias, CUdeviceptr *ret_address)
     return result;
 }
 
-/* Under the lock: a registration for the current context; 0 when there cannot be one. */
-static uint64_t add_alias(CUcontext ctx)
+/* Under the lock: a registration for the current context. */
+static void add_alias(CUcontext ctx)
 {
     const char *env = stamps.asked ? NULL : getenv("LITHOS_STAMPS");
     stamps.asked = true;
     if (env && !strcmp(env, "off")) {
         atomic_store(&stamps.off, true);
-        return 0;
+        return;
     }
     uint32_t n = atomic_load(&stamps.count);
     if (n == ALIASES) {
         switch_off("too many contexts or restarts of lithosd", 0);
-        return 0;
+        return;
     }
     /* Old size 0: the same pages once more, which only a shared mapping has. */
     void *alias = mremap(lithos_tenant_home.stamps, 0, sizeof lithos_tenant_home.stamps, MREMAP_MAYMOVE);
     if (alias == MAP_FAILED) {
         switch_off("the stamps cannot be mapped", errno);
-        return 0;
+        return;
     }
     CUdeviceptr address = 0;
     CUdevice device = LITHOS_DEVICE_UNKNOWN;
     CUresult result = LITHOS_REAL(ctx_device_fn, cuCtxGetDevice)(&device);
     if (result == CUDA_SUCCESS)
         result = register_alias(alias, &address);
-    if (result != CUDA_SUCCESS || !address || address % LITHOS_STAMP_BYTES) {
+    if (result != CUDA_SUCCESS || !address || address % LITHOS_QMD_RELEASE_BYTES) {
         /* Nothing has its address: it may go (when the driver holds on to it, the pages stay with the driver). */
         munmap(alias, sizeof lithos_tenant_home.stamps);
         switch_off("the driver does not register their memory", result);
-        return 0;
+        return;
     }
     struct alias *a = &stamps.aliases[n];
     atomic_store(&a->ctx, ctx);
@@ -248,7 +264,6 @@ static uint64_t add_alias(CUcontext ctx)
     a->device = device;
     atomic_store_explicit(&a->state, ALIAS_LIVE, memory_order_release);
     atomic_store_explicit(&stamps.count, n + 1, memory_order_release);
-    return address;
 }
 
 /* The entry of a context: its address, 0 when it is ending, or -1 (none yet). */
@@ -265,23 +280,27 @@ static int64_t find_alias(CUcontext ctx)
     return -1;
 }
 
-uint64_t lithos_stamps_here(void)
+uint64_t lithos_stamps_base(CUcontext ctx)
+{
+    if (atomic_load_explicit(&stamps.off, memory_order_relaxed) ||
+        atomic_load_explicit(&stamps.paused, memory_order_acquire))
+        return 0;
+    int64_t address = find_alias(ctx);
+    return address > 0 ? (uint64_t)address : 0;
+}
+
+void lithos_stamps_ready(void)
 {
     CUcontext ctx = NULL;
     if (atomic_load_explicit(&stamps.off, memory_order_relaxed) ||
         atomic_load_explicit(&stamps.paused, memory_order_acquire) ||
-        LITHOS_REAL(ctx_current_fn, cuCtxGetCurrent)(&ctx) != CUDA_SUCCESS || !ctx)
-        return 0;
-    int64_t address = find_alias(ctx);
-    if (__builtin_expect(address >= 0, 1))
-        return (uint64_t)address;
+        LITHOS_REAL(ctx_current_fn, cuCtxGetCurrent)(&ctx) != CUDA_SUCCESS || !ctx || find_alias(ctx) >= 0)
+        return;
     if (pthread_mutex_trylock(&stamps.lock) != 0)
-        return 0; /* another thread is at it: this launch goes without */
-    address = find_alias(ctx);
-    if (address < 0 && !atomic_load(&stamps.paused))
-        address = (int64_t)add_alias(ctx);
+        return; /* another thread is at it: this launch goes without */
+    if (find_alias(ctx) < 0 && !atomic_load(&stamps.paused))
+        add_alias(ctx);
     pthread_mutex_unlock(&stamps.lock);
-    return address > 0 ? (uint64_t)address : 0;
 }
 
 /* Move the entries of a context (or with NULL of a device) from one state to another. */

@@ -32,8 +32,10 @@ static void check(const struct lithos_qmd_layout *layout, uint8_t qmd[LITHOS_QMD
     const struct lithos_tpcset one = {{1, 0}};
 
     lithos_qmd_decode(layout, qmd, &view);
-    lithos_assert(lithos_qmd_cluster_blocks(layout, qmd) >= 1);
-    lithos_assert(lithos_qmd_grid_empty(layout, qmd) == (!view.grid[0] || !view.grid[1] || !view.grid[2]));
+    struct lithos_qmd_brief brief;
+    lithos_qmd_brief(layout, qmd, &brief);
+    lithos_assert(brief.cluster_blocks >= 1 && brief.registers == view.registers);
+    lithos_assert(brief.empty == (!view.grid[0] || !view.grid[1] || !view.grid[2]));
     const int r = lithos_qmd_encode(layout, &view, other);
     if (r == 0) {
         lithos_qmd_decode(layout, other, &again);

@@ -25,12 +25,10 @@ static const char *const names[] = {
 static const char *const hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) #name,
 #define MARK(name, base, since, per_thread, args) #name,
-#define UPDATE(name, base, since, per_thread, args) #name,
 #define WAIT(name, base, since, per_thread, what) #name,
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
-#undef UPDATE
 #undef WAIT
 };
 
@@ -59,7 +57,6 @@ static const char *const implemented[] = {
     "cuStreamSynchronize_ptsz",
     "cuEventSynchronize",
     "cuGraphExecDestroy",
-    "cuGraphExecKernelNodeSetParams_v2",
     "cuGraphInstantiateWithFlags",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxSetCurrent",

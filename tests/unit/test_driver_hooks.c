@@ -22,12 +22,10 @@ static const struct {
 } hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) {#name, #base, per_thread},
 #define MARK(name, base, since, per_thread, args) {#name, #base, per_thread},
-#define UPDATE(name, base, since, per_thread, args) {#name, #base, per_thread},
 #define WAIT(name, base, since, per_thread, what) {#name, #base, per_thread},
 #include "driver/hooks.def"
 #undef HOOK
 #undef MARK
-#undef UPDATE
 #undef WAIT
 };
 #define HOOKED (sizeof hooked / sizeof hooked[0])
@@ -228,23 +226,30 @@ static void masks_and_counts(void)
     CHECK_EQ(launch(), 0);
     stub->qmds_per_launch = 1;
     CHECK_EQ(count_of(LITHOS_COUNTER_DRIVER_QMDS), 2);
+    /* one that does so before, also where the launch names another handle than the callback */
+    stub->own_before = 1;
+    CHECK_EQ(launch(), 0);
+    CHECK_EQ(count_of(LITHOS_COUNTER_DRIVER_QMDS), 3);
+    stub->kernel_handles = 1;
+    CHECK_EQ(launch(), 0);
+    CHECK_EQ(count_of(LITHOS_COUNTER_DRIVER_QMDS), 4);
+    stub->own_before = stub->kernel_handles = 0;
+    /* loading code */
+    stub->load_uploads = 1;
+    CUmodule module;
+    CHECK_EQ(((CUresult(*)(CUmodule *, const void *))OURS("cuModuleLoadData"))(&module, NULL), 0);
+    CHECK_EQ(count_of(LITHOS_COUNTER_DRIVER_QMDS), 5);
+    CHECK(masked_with("0,9-16"));
     /* a graph, three kernels */
     CHECK_EQ(((CUresult(*)(CUgraphExec, CUstream))OURS("cuGraphLaunch"))(NULL, NULL), 0);
     CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_QMDS), 3);
-    CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_LAUNCHES), 1);
-    CHECK(masked_with("0,9-16"));
-    /* one of its nodes changed: its descriptor is made anew at once */
-    CHECK_EQ(((CUresult(*)(CUgraphExec, CUgraphNode, const void *))OURS("cuGraphExecKernelNodeSetParams_v2"))(
-                 NULL, NULL, NULL),
-             0);
-    CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_QMDS), 4);
     CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_LAUNCHES), 1);
     CHECK(masked_with("0,9-16"));
     stub->empty_grid = 1;
     CHECK_EQ(((CUresult(*)(CUgraphExec, CUstream))OURS("cuGraphLaunch"))(NULL, NULL), 0);
     stub->empty_grid = 0;
     CHECK(!stub->last_masked); /* left alone */
-    CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_QMDS), 4);
+    CHECK_EQ(count_of(LITHOS_COUNTER_GRAPH_QMDS), 3);
     CHECK_EQ(count_of(LITHOS_COUNTER_ESCAPED), 0);
     /* past us, but not past the QMD hook */
     void (*escape)(void) = (void (*)(void))dlsym(dlopen(STUB_PATH, RTLD_NOW | RTLD_NOLOAD), "stub_escape");

@@ -560,7 +560,7 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     const uint64_t *words = params;
     CHECK(user == &fired && domain == LITHOS_QMD_DOMAIN && id == LITHOS_QMD_CALLBACK_ID);
     CHECK((uint32_t)words[0] == LITHOS_QMD_PARAMS_BYTES);
-    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_WORD];
+    void *qmd = (void *)(uintptr_t)words[LITHOS_QMD_PARAMS_QMD];
     const struct lithos_qmd_layout *layout;
     CHECK(lithos_qmd_identify(9, 0, qmd, false, &layout) == 0);
     fired++;

@@ -66,7 +66,7 @@ static void mask_two(void *user, int domain, int id, const void *params)
     (void)user;
     (void)domain;
     (void)id;
-    void *qmd = (void *)(uintptr_t)((const uint64_t *)params)[LITHOS_QMD_PARAMS_WORD];
+    void *qmd = (void *)(uintptr_t)((const uint64_t *)params)[LITHOS_QMD_PARAMS_QMD];
     struct lithos_tpcset two = {{1u << 3 | 1u << 9, 0}};
     if (lithos_qmd_set_tpcs(lithos_qmd_layout(LITHOS_QMD_V04_00), qmd, &two))
         _exit(3);

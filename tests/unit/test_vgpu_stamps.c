@@ -111,7 +111,7 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     (void)user;
     (void)domain;
     (void)id;
-    void *qmd = (void *)(uintptr_t)((const uint64_t *)params)[LITHOS_QMD_PARAMS_WORD];
+    void *qmd = (void *)(uintptr_t)((const uint64_t *)params)[LITHOS_QMD_PARAMS_QMD];
     const struct lithos_qmd_layout *layout;
     CHECK(lithos_qmd_identify(9, 0, qmd, false, &layout) == 0);
     ask.fired++;

@@ -163,6 +163,7 @@ struct vgpu_op {
             unsigned width; /* bytes an element: 1, 2, 4 */
         } memset;
         struct {
+            struct CUfunc_st *func; /* named to the hook, not used */
             const struct ptx_entry *entry;
             uint64_t address;             /* of the program, as in the QMD */
             struct vgpu_program *program; /* a reference */
@@ -280,8 +281,8 @@ int vgpu_func_attribute(const struct CUfunc_st *func, int attribute, int *ret_va
 /* ---- qmdhook.c */
 CUresult vgpu_qmd_table(const void **ret_table);
 bool vgpu_qmd_enabled(void);
-/* Let the subscriber see and edit the QMD, on this thread. */
-void vgpu_qmd_fire(void *qmd);
+/* Let the subscriber see and edit the QMD, on this thread. func NULL: a kernel of the driver's own. */
+void vgpu_qmd_fire(void *qmd, struct CUctx_st *ctx, struct CUfunc_st *func);
 
 /* ---- launch.c */
 struct vgpu_launch_request {

@@ -143,6 +143,7 @@ CUresult vgpu_launch_prepare(struct CUfunc_st *f, struct CUstream_st *stream,
     if (!op)
         return CUDA_ERROR_OUT_OF_MEMORY;
     atomic_fetch_add(&f->module->program->refs, 1);
+    op->launch.func = f;
     op->launch.program = f->module->program;
     op->launch.entry = e;
     op->launch.globals = f->module->globals;
@@ -272,7 +273,8 @@ static CUresult read_back(struct vgpu_op *op)
 
 CUresult vgpu_launch_hook(struct vgpu_op *op)
 {
-    vgpu_qmd_fire(op->msg.launch.qmd);
+    vgpu_qmd_fire(op->msg.launch.qmd, op->stream->ctx,
+                  op->kind == VGPU_OP_LAUNCH ? op->launch.func : NULL);
     return read_back(op);
 }
 

@@ -56,12 +56,18 @@ bool vgpu_qmd_enabled(void)
     return atomic_load_explicit(&enabled, memory_order_acquire);
 }
 
-void vgpu_qmd_fire(void *qmd)
+void vgpu_qmd_fire(void *qmd, struct CUctx_st *ctx, struct CUfunc_st *func)
 {
+    /* Handles that the app never had. */
+    static struct CUmod_st own_module;
+    static struct CUfunc_st own_func = {.module = &own_module};
     if (!vgpu_qmd_enabled())
         return;
     uint64_t params[LITHOS_QMD_PARAMS_BYTES / sizeof(uint64_t)] = {LITHOS_QMD_PARAMS_BYTES};
-    params[LITHOS_QMD_PARAMS_WORD] = (uint64_t)(uintptr_t)qmd;
+    params[LITHOS_QMD_PARAMS_CONTEXT] = (uint64_t)(uintptr_t)ctx;
+    params[LITHOS_QMD_PARAMS_MODULE] = (uintptr_t)(func ? func->module : &own_module);
+    params[LITHOS_QMD_PARAMS_FUNCTION] = (uintptr_t)(func ? func : &own_func);
+    params[LITHOS_QMD_PARAMS_QMD] = (uint64_t)(uintptr_t)qmd;
     callback(callback_user, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID, params);
 }
 

@@ -141,7 +141,10 @@ static void release(const struct lithos_qmd_layout *layout, const void *qmd)
 
 /* ---- QMDs ---- */
 
-static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
+/* What the driver's own kernels are to a callback: a function of no module that the app knows. */
+#define OWN_FUNCTION ((CUfunction)0xd00)
+
+static void upload(CUfunction function, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
 {
     const struct lithos_qmd_layout *layout = lithos_qmd_layout(LITHOS_QMD_V04_00);
     uint32_t blocks = S.cluster[0] * S.cluster[1] * S.cluster[2];
@@ -157,10 +160,15 @@ static void upload(uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx)
     if (lithos_qmd_encode(layout, &view, qmd) < 0)
         fprintf(stderr, "stub: cannot encode\n"), abort();
     lithos_qmd_set(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, 1, S.taken != 0);
+    if (S.again)
+        memcpy(qmd, S.last_qmd, sizeof qmd);
     if (S.unknown_version)
         qmd[72] = 0x77;
     if (subscriber && enabled) {
-        uint64_t params[11] = {S.params_bytes, 0, 0, 0, (uint64_t)(uintptr_t)qmd};
+        uint64_t params[11] = {S.params_bytes};
+        params[LITHOS_QMD_PARAMS_CONTEXT] = (uintptr_t)(current + 1);
+        params[LITHOS_QMD_PARAMS_FUNCTION] = (uintptr_t)function;
+        params[LITHOS_QMD_PARAMS_QMD] = (uintptr_t)qmd;
         __atomic_fetch_add(&S.callbacks, 1, __ATOMIC_RELAXED);
         subscriber(subscriber_user, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID, params);
     }
@@ -409,7 +417,7 @@ API CUresult cuMemFree_v2(CUdeviceptr pointer)
 
 API CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t bytes)
 {
-    upload(1, 1, 1, 32);
+    upload(OWN_FUNCTION, 1, 1, 1, 32);
     if (pointer)
         memset((void *)(uintptr_t)pointer, value, bytes);
     return CUDA_SUCCESS;
@@ -417,7 +425,7 @@ API CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t byte
 
 API CUresult cuMemsetD32_v2(CUdeviceptr pointer, unsigned value, size_t count)
 {
-    upload(1, 1, 1, 32);
+    upload(OWN_FUNCTION, 1, 1, 1, 32);
     for (size_t i = 0; pointer && i < count; i++)
         ((uint32_t *)(uintptr_t)pointer)[i] = value;
     return CUDA_SUCCESS;
@@ -440,6 +448,8 @@ API CUresult cuMemcpyBatchAsync(uint64_t a, uint64_t b, uint64_t c, uint64_t d, 
 API CUresult cuModuleLoadData(CUmodule *ret_module, const void *image)
 {
     (void)image;
+    if (S.load_uploads)
+        upload(OWN_FUNCTION, 1, 1, 1, 32);
     *ret_module = (CUmodule)0x10;
     return CUDA_SUCCESS;
 }
@@ -485,8 +495,12 @@ static CUresult launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsi
     if (S.capturing)
         return CUDA_SUCCESS;
     __atomic_fetch_add(&S.launches, 1, __ATOMIC_RELAXED);
-    for (int i = 0; i < S.qmds_per_launch; i++)
-        upload(gx, gy, gz, bx);
+    for (int i = 0; i < S.own_before; i++)
+        upload(OWN_FUNCTION, 1, 1, 1, 32);
+    /* A CUkernel is another handle than the CUfunction that the callback is given. */
+    upload(S.kernel_handles ? (CUfunction)((uintptr_t)f + 0x1000) : f, gx, gy, gz, bx);
+    for (int i = 1; i < S.qmds_per_launch; i++)
+        upload(OWN_FUNCTION, gx, gy, gz, bx);
     if (f == (CUfunction)0x30)
         census(params);
     return S.launch_result;
@@ -528,7 +542,7 @@ API CUresult cuLaunchCooperativeKernelMultiDevice(void *launches, unsigned count
 {
     (void)launches, (void)flags;
     for (unsigned i = 0; i < count; i++)
-        upload(1, 1, 1, 32);
+        upload((CUfunction)(uintptr_t)(0x500 + i), 1, 1, 1, 32);
     return CUDA_SUCCESS;
 }
 
@@ -536,7 +550,7 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
 {
     (void)exec, (void)stream;
     for (int i = 0; i < S.qmds_per_graph; i++)
-        upload(4, 1, 1, 32);
+        upload((CUfunction)(uintptr_t)(0x600 + i), 4, 1, 1, 32);
     return CUDA_SUCCESS;
 }
 
@@ -545,15 +559,8 @@ API CUresult cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph, u
 {
     (void)graph, (void)flags;
     for (int i = 0; i < S.qmds_per_graph; i++)
-        upload(4, 1, 1, 32);
+        upload((CUfunction)(uintptr_t)(0x600 + i), 4, 1, 1, 32);
     *ret_exec = (CUgraphExec)0x7000;
-    return CUDA_SUCCESS;
-}
-
-API CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode node, const void *params)
-{
-    (void)exec, (void)node, (void)params;
-    upload(4, 1, 1, 32);
     return CUDA_SUCCESS;
 }
 
@@ -573,7 +580,7 @@ API CUresult cuGreenCtxCreate(void *ret, void *desc, CUdevice device, unsigned f
 API void stub_escape(void);
 void stub_escape(void)
 {
-    upload(2, 1, 1, 32);
+    upload((CUfunction)0x700, 2, 1, 1, 32);
 }
 
 /* Ten integer arguments and a float: what a stub of the library must carry through at the first call. */

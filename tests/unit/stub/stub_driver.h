@@ -24,6 +24,10 @@ struct stub_control {
     int empty_grid;        /* the next QMD's grid is empty */
     int qmds_per_graph;    /* kernel nodes of every graph */
     int qmds_per_launch;   /* 1; more are the driver's own */
+    int own_before;        /* QMDs of the driver's own before the launch's: its module is loaded only then */
+    int kernel_handles;    /* what is launched is a CUkernel: the callback is given another handle */
+    int load_uploads;      /* loading a module runs a kernel of the driver's own */
+    int again;             /* the next QMDs are the last one, as it went to the card: a node made again */
     int unknown_version;   /* QMDs of a version nobody knows */
     int green_result;      /* cuGreenCtxCreate */
     int hidden_launch;     /* cuGetProcAddress gives a launch function that is not exported */
