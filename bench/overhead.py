@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""What LithOS adds to a launch and to a program's start, beside a bare program in the same run.
+"""What LithOS adds to a launch, to a program's start, and to whole iterations, beside bare programs in the same run.
 
-Two lithos-launchcost processes, one bare and one under LithOS, measure in turns of a few thousand launches on the same CPU,
-so that both see the same machine. Both are clients of the same MPS (only LithOS differs), and again with neither under MPS."""
+lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off) and one under a lithosd as it comes
+(records, stamps, prediction), measure in turns of a few thousand launches on the same CPU, so that all see the same machine. All
+are clients of the same MPS (only LithOS differs), and again with none under MPS. Models run the same way: a bare process and one
+with everything on take turns of some iterations."""
+import contextlib
 import json
 import os
 import pathlib
@@ -11,15 +14,57 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, servers  # noqa: E402
+from lib import cli, models, results, servers  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 QUOTA = "100%"
+BARE, MASK, ALL = "bare", "mask only", "everything on"
+PARTS = ("launch", "start", "models")
+BLOCK_S = 0.3  # of iterations of a model, a turn
+MODELS = ["resnet50 inference", "resnet50 training", "bert inference", "bert training"]
 
 
 def choose_cpu():
     """The last CPU we may use: interrupts favour the first."""
     return sorted(os.sched_getaffinity(0))[-1]
+
+
+class Contestants:
+    """Who is compared: bare, and under two daemons that differ in what they observe. All under one MPS, or none."""
+
+    def __init__(self, place, scratch, mode):
+        self.place, self.scratch, self.mode = place, scratch, mode
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        with self.stack:
+            if self.mode == "mps":
+                env = self.stack.enter_context(servers.Mps(self.scratch, "m")).env
+                args, daemon_env = [], env
+            else:
+                env, args, daemon_env = servers.clean_env(), ["--mps=off"], None
+            self.bare_env = env
+            self.daemons = {
+                name: self.stack.enter_context(servers.Lithosd(self.place, self.scratch, folder, args + extra, daemon_env))
+                for name, folder, extra in ((MASK, "lm", ["--observe=off"]), (ALL, "la", []))}
+            self.stack = self.stack.pop_all()  # all is up: it stays so until __exit__
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def command(self, who, tenant, argv):
+        """(arguments, environment) of argv as this contestant."""
+        if who == BARE:
+            return argv, self.bare_env
+        return self.daemons[who].run(QUOTA, tenant, argv), self.daemons[who].env
+
+
+def in_turn(items, turn):
+    """Everybody is first as often as the others."""
+    items = list(items)
+    first = turn % len(items)
+    return items[first:] + items[:first]
 
 
 class Bench:
@@ -31,35 +76,34 @@ class Bench:
     def launchcost(self, *args):
         return [self.place.program("lithos-launchcost"), *args]
 
-    def turns(self, bare_env, d):
-        """Figures of one repetition: {"bare": {...}, "lithos": {...}}."""
-        args = ["--cpu", str(self.cpu)]
-        with Child(self.launchcost(*args), bare_env, self.errors) as bare, \
-                Child(d.run(QUOTA, "cost", self.launchcost(*args)), d.env, self.errors) as managed:
-            both = [("bare", bare), ("lithos", managed)]
-            for _, c in both:
-                c.expect("ready", 120)
-            self.one_turn(both, 500)
-            for _, c in both:  # what was measured while warming up is not kept
-                c.tell("report")
-                c.line(60)
+    def turns(self, c):
+        """({who: figures} of one repetition, {who: counters})"""
+        argv = self.launchcost("--cpu", str(self.cpu))
+        with contextlib.ExitStack() as stack:
+            children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv), self.errors))) for who in (BARE, MASK, ALL)]
+            for _, child in children:
+                child.expect("ready", 120)
+            self.one_turn(children, 500)
+            for _, child in children:  # what was measured while warming up is not kept
+                child.tell("report")
+                child.line(60)
             for turn in range(self.o.turns):
-                self.one_turn(both if turn % 2 == 0 else both[::-1], self.o.launches)
+                self.one_turn(in_turn(children, turn), self.o.launches)
             out = {}
-            for name, c in both:
-                c.tell("report")
-                out[name] = json.loads(c.line(60))
-            escaped = tenant_counters(d.status())
-            for _, c in both:
-                c.popen.stdin.close()
-                c.wait(20)
-            return out, escaped
+            for who, child in children:
+                child.tell("report")
+                out[who] = json.loads(child.line(60))
+            counters = {who: d.tenant("cost").get("counters", {}) for who, d in c.daemons.items()}
+            for _, child in children:
+                child.popen.stdin.close()
+                child.wait(20)
+            return out, counters
 
-    def one_turn(self, both, launches):
+    def one_turn(self, children, launches):
         for what, n in (("async", launches), ("sync", max(1, launches // 4))):
-            for _, c in both:
-                c.tell(f"{what} {n}")
-                c.expect("done", 120)
+            for _, child in children:
+                child.tell(f"{what} {n}")
+                child.expect("done", 120)
 
     def start_ms(self, argv, env):
         """Process start to the end of its first launch, as the one who started it sees it."""
@@ -71,87 +115,141 @@ class Bench:
                 raise Failed(f"{argv[0]}: exit code {c.popen.returncode}. {c.why()}")
         return took, figures
 
-    def attach(self, bare_env, d):
-        """Median start of a bare program and of one under LithOS, in turns; the topology is cached by then."""
-        times = {"bare": [], "lithos": []}
-        commands = {"bare": (self.launchcost("--once"), bare_env),
-                    "lithos": (d.run(QUOTA, "start", self.launchcost("--once")), d.env)}
+    def starts(self, c):
+        """Median start of each; the topology is cached by then."""
+        times = {who: [] for who in (BARE, MASK, ALL)}
         for turn in range(self.o.starts + 1):
-            for name in ("bare", "lithos") if turn % 2 == 0 else ("lithos", "bare"):
-                took, figures = self.start_ms(*commands[name])
+            for who in in_turn(times, turn):
+                took, figures = self.start_ms(*c.command(who, "start", self.launchcost("--once")))
                 if turn:  # the first fills caches
-                    times[name].append((took, figures["open_ms"], figures["first_launch_ms"]))
-        return {name: {"start_ms": results.median([v[0] for v in t]), "open_ms": results.median([v[1] for v in t]),
-                       "first_launch_ms": results.median([v[2] for v in t]), "start_ms_max": max(v[0] for v in t)}
-                for name, t in times.items()}
+                    times[who].append((took, figures["open_ms"], figures["first_launch_ms"]))
+        return {who: {"start_ms": results.median([v[0] for v in t]), "open_ms": results.median([v[1] for v in t]),
+                      "first_launch_ms": results.median([v[2] for v in t]), "start_ms_max": max(v[0] for v in t)}
+                for who, t in times.items()}
 
 
-def tenant_counters(status):
-    tenants = status.get("tenants") or []
-    return next((t.get("counters", t) for t in tenants if t.get("name") == "cost"), {})
-
-
-def repetition(bench, result, rep, mode, bare_env, d):
-    got, counters = bench.turns(bare_env, d)
-    for name, figures in got.items():
+def launches(bench, result, rep, mode, c):
+    got, counters = bench.turns(c)
+    for who, figures in got.items():
         flat = {f"{what}_{k}": v for what, series in figures.items() for k, v in series.items()}
-        result.case(f"{mode}, {name}", rep, **flat)
-        log(f"[{rep}] {mode}, {name}:", ", ".join(f"{k} {v}" for k, v in flat.items()))
-    added = {f"{what}_{q}_added_us": round(got["lithos"][what][f"{q}_us"] - got["bare"][what][f"{q}_us"], 4)
-             for what in ("async", "sync") for q in ("p50", "p99")}
-    result.case(f"{mode}, added", rep, **added, **{k: v for k, v in counters.items() if isinstance(v, int)})
-    log(f"[{rep}] {mode}, added:", added)
-    starts = bench.attach(bare_env, d)
-    for name, figures in starts.items():
-        result.case(f"{mode}, start {name}", rep, **{k: round(v, 3) for k, v in figures.items()})
-    added_ms = starts["lithos"]["start_ms"] - starts["bare"]["start_ms"]
-    result.case(f"{mode}, start added", rep, added_ms=round(added_ms, 3),
-                open_added_ms=round(starts["lithos"]["open_ms"] - starts["bare"]["open_ms"], 3))
-    log(f"[{rep}] {mode}, start: bare {starts['bare']['start_ms']:.1f} ms, added {added_ms:.1f} ms")
+        result.case(f"{mode}, {who}", rep, **flat)
+        log(f"[{rep}] {mode}, {who}:", ", ".join(f"{k} {v}" for k, v in flat.items()))
+    for who in (MASK, ALL):
+        added = {f"{what}_{q}_added_us": round(got[who][what][f"{q}_us"] - got[BARE][what][f"{q}_us"], 4)
+                 for what in ("async", "sync") for q in ("p50", "p99")}
+        result.case(f"{mode}, {who}, added", rep, **added, **{k: v for k, v in counters[who].items() if isinstance(v, int)})
+        log(f"[{rep}] {mode}, {who}, added:", added)
+
+
+def starts(bench, result, rep, mode, c):
+    got = bench.starts(c)
+    for who, figures in got.items():
+        result.case(f"{mode}, start {who}", rep, **{k: round(v, 3) for k, v in figures.items()})
+    for who in (MASK, ALL):
+        added = {f"{k}_added_ms": round(got[who][f"{k}_ms"] - got[BARE][f"{k}_ms"], 3) for k in ("start", "open", "first_launch")}
+        result.case(f"{mode}, start {who}, added", rep, **added)
+        log(f"[{rep}] {mode}, start {who}: bare {got[BARE]['start_ms']:.1f} ms, added {added}")
+
+
+def end_to_end(bench, result, name, c):
+    """A bare process and one under LithOS take turns; the two iterations of a pair are next to each other in time."""
+    o, scratch = bench.o, bench.scratch
+    with models.bare(o, c.bare_env, "e2e-bare", name, scratch) as bare, \
+            models.under_lithos(o, c.daemons[ALL], QUOTA, "e2e", name, scratch) as managed:
+        first = [child.do("run 5")["p50_us"] for child in (bare, managed)]
+        block = max(3, min(200, round(BLOCK_S * o.scale * 1e6 / max(first))))
+        for rep in range(1, o.repetitions + 1):
+            pairs = []
+            for turn in range(o.model_turns):
+                took = {child: results.median(child.do(f"run {block}")["us"]) for child in in_turn((bare, managed), turn)}
+                pairs.append((took[bare], took[managed]))
+            figures = {"bare_us": results.median([b for b, _ in pairs]), "lithos_us": results.median([m for _, m in pairs]),
+                       "added_percent": results.median([100 * (m / b - 1) for b, m in pairs]),
+                       "added_percent_min": min(100 * (m / b - 1) for b, m in pairs),
+                       "added_percent_max": max(100 * (m / b - 1) for b, m in pairs)}
+            result.case(f"end to end, {name}", rep, iterations=block * len(pairs), **{k: round(v, 3) for k, v in figures.items()})
+            log(f"[{rep}] end to end, {name}: {figures}")
+
+
+def bars(result, parts, names):
+    for mode, suffix in (("mps", ""), ("no mps", ", no MPS")):
+        if "launch" in parts:
+            for what, who, limits in (("async added", MASK, (0.2, 1)), ("everything on, added", ALL, (0.3, 1))):
+                for q, word, limit in zip(("p50", "p99"), ("median", "p99"), limits):
+                    result.bar(f"{what} {word} us{suffix}", result.median(f"{mode}, {who}, added", f"async_{q}_added_us"),
+                               "<=", limit)
+        if "start" in parts:
+            result.bar(f"attach added ms{suffix}", result.median(f"{mode}, start {MASK}, added", "start_added_ms"), "<=", 100)
+            result.note(f"Attach with everything on{suffix}: {result.median(f'{mode}, start {ALL}, added', 'start_added_ms')} ms.")
+    if "models" in parts:
+        values = {n: result.median(f"end to end, {n}", "added_percent") for n in names}
+        measured = [v for v in values.values() if v is not None]
+        result.bar("end to end %", max(measured) if measured and len(measured) == len(names) else None, "<=", 1)
+        result.note("End to end: the worst of " + (", ".join(f"{n} {v if v is None else round(v, 3)} %" for n, v in values.items())
+                                                   or "none") + "; each the median over pairs of blocks of iterations.")
+    result.note("\"async added\" and \"attach added\" are of masking alone (lithosd --observe=off), \"everything on\" is lithosd as "
+                "it comes: records, stamps, prediction.")
+
+
+def attempt(result, case, rep, function):
+    """1 when it failed, and the result says so."""
+    try:
+        function()
+        return 0
+    except (Failed, ValueError, KeyError) as e:
+        result.case(case, rep, error=str(e)[:1000])
+        log(f"[{rep}] {case}: FAILED: {e}")
+        return 1
+
+
+def measure(bench, result, rep, mode, parts):
+    with Contestants(bench.place, bench.scratch, mode) as c:
+        if "launch" in parts:
+            launches(bench, result, rep, mode, c)
+        if "start" in parts:
+            starts(bench, result, rep, mode, c)
+
+
+def measure_model(bench, result, name):
+    with Contestants(bench.place, bench.scratch, "mps") as c:
+        end_to_end(bench, result, name, c)
 
 
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=5)
+    models.add_options(p, MODELS)
     p.add_argument("--turns", type=int, default=40, help="turns of each process in a repetition")
     p.add_argument("--launches", type=int, default=2048, help="asynchronous launches a turn")
     p.add_argument("--starts", type=int, default=8, help="program starts a repetition")
+    p.add_argument("--model-turns", type=int, default=8, help="turns of each model in a repetition")
+    p.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: %(default)s)")
     o, place = cli.start(p)
+    parts = o.parts.split(",")
+    if set(parts) - set(PARTS):
+        p.error(f"--parts: {', '.join(PARTS)}")
     begun, failures = time.monotonic(), 0
     with servers.Scratch() as scratch:
         bench = Bench(o, place, scratch)
         result = results.Result("overhead", cli.command_line(), o.repetitions, place,
                                 results.probe(place, servers.clean_env()))
-        done = 0
-        for rep in range(1, o.repetitions + 1):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+        names, done = models.choose(o, result) if "models" in parts else [], 0
+        for rep in range(1, o.repetitions + 1) if parts != ["models"] else ():
+            # models want their part of the time
+            if done and o.keep_going_after and time.monotonic() - begun > o.keep_going_after * (0.5 if names else 1):
                 result.note(f"Only {done} repetitions: time ran out.")
                 break
-            try:
-                with servers.Mps(scratch, "m") as mps, \
-                        servers.Lithosd(place, scratch, "lm", env=mps.env) as d:
-                    repetition(bench, result, rep, "mps", mps.env, d)
-            except Failed as e:
-                failures += 1
-                result.case("mps", rep, error=str(e)[:1000])
-                log(f"[{rep}] mps: FAILED: {e}")
-            try:
-                with servers.Lithosd(place, scratch, "ln", args=["--mps=off"]) as d:
-                    repetition(bench, result, rep, "no mps", servers.clean_env(), d)
-            except Failed as e:
-                failures += 1
-                result.case("no mps", rep, error=str(e)[:1000])
-                log(f"[{rep}] no mps: FAILED: {e}")
+            for mode in ("mps", "no mps"):
+                failures += attempt(result, mode, rep, lambda mode=mode, rep=rep: measure(bench, result, rep, mode, parts))
             done = rep
-        result.doc["repetitions"] = done
+        for name in names:
+            failures += attempt(result, f"end to end, {name}", 1, lambda name=name: measure_model(bench, result, name))
+        result.doc["repetitions"] = done or o.repetitions
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card: its driver costs what it costs here, not "
                         "what NVIDIA's does; only that the experiment works can be read off these figures.")
-        for mode, suffix in (("mps", ""), ("no mps", ", no MPS")):
-            result.bar(f"async added median us{suffix}", result.median(f"{mode}, added", "async_p50_added_us"), "<=", 0.2)
-            result.bar(f"async added p99 us{suffix}", result.median(f"{mode}, added", "async_p99_added_us"), "<=", 1)
-            result.bar(f"attach added ms{suffix}", result.median(f"{mode}, start added", "added_ms"), "<=", 100)
         result.note("Attach: from the start of the process (with LithOS: of `lithos run`, daemon running, topology cached) to "
                     "the end of its first launch, as seen by the one who started it.")
+        bars(result, parts, names)
         missed = result.write(o.out)
     sys.exit(1 if failures or missed else 0)
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # All benchmarks on this machine's card. Usage: run_all.sh [--out DIR] [--budget SECONDS] [--quick] [NAME...]
-# NAME: isolation, overhead, transparency (default: all). From an unpacked tarball, an installation or a checkout that was built.
+# NAME: isolation, overhead, transparency, stamps, predict (default: all of these); traces, show.
+# From an unpacked tarball, an installation or a checkout that was built.
 # First what the machine is and whether LithOS works on it at all; then the benchmarks, each with a share of the time that is
 # left. Goes on when one fails. Changes no setting of the card and joins no MPS but its own.
 set -uo pipefail
@@ -13,13 +14,13 @@ while [[ $# -gt 0 ]]; do
     --budget) budget=$2; shift ;;
     --quick) quick=1 ;;
     --prefix) prefix=$2; shift ;;
-    isolation | overhead | transparency) names+=("$1") ;;
-    -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
+    isolation | overhead | transparency | stamps | predict | traces | show) names+=("$1") ;;
+    -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
     *) echo "run_all: unknown word '$1'" >&2; exit 2 ;;
     esac
     shift
 done
-[[ ${#names[@]} -gt 0 ]] || names=(isolation overhead transparency)
+[[ ${#names[@]} -gt 0 ]] || names=(isolation overhead transparency stamps predict)
 
 for root in ${prefix:+"$prefix"} "$here/.." "$here/../../.." "$here/../build/dev"; do
     [[ -x $root/bin/lithos ]] && break
@@ -29,6 +30,8 @@ root=$(cd "$root" && pwd)
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 export PYTHONUNBUFFERED=1 LITHOS_CACHE_DIR=${LITHOS_CACHE_DIR:-$out/cache}
+# what torch.compile made for one script serves the next
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/cache/inductor} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$out/cache/triton}
 begin=$SECONDS
 left() { echo $((budget - (SECONDS - begin))); }
 
@@ -81,8 +84,11 @@ for name in "${names[@]}"; do
     if ((quick)); then
         case $name in
         isolation) args+=(--seconds 1.5) ;;
-        overhead) args+=(--turns 10 --starts 3) ;;
+        overhead) args+=(--turns 10 --starts 3 --repetitions 2 --model-turns 4) ;;
         transparency) args+=(--repetitions 1) ;;
+        stamps) args+=(--repetitions 1 --iterations 10) ;;
+        predict) args+=(--repetitions 1 --seconds 2) ;;
+        traces | show) args+=(--seconds 1) ;;
         esac
     fi
     step "$name" $((share - 15)) python3 "$here/$name.py" "${args[@]}" || failed=1

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, servers  # noqa: E402
+from lib import cli, models, results, servers  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 WORKLOADS = pathlib.Path(__file__).resolve().parent / "workloads"
@@ -27,10 +27,6 @@ class Bench:
         self.o, self.place, self.scratch = o, place, scratch
         self.deadline = None
         self.lock, self.runs = threading.Lock(), 0
-        self.common_env = {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TOKENIZERS_PARALLELISM": "false",
-                           "TORCHINDUCTOR_CACHE_DIR": str(scratch.folder("inductor")),
-                           "TRITON_CACHE_DIR": str(scratch.folder("triton")), "HF_HUB_OFFLINE": "1",
-                           "CUPY_CACHE_DIR": str(scratch.folder("cupy")), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def script(self, name):
         return [self.o.python, str(WORKLOADS / f"{name}.py")]
@@ -41,7 +37,7 @@ class Bench:
             self.runs += 1
             errors = self.scratch.path / f"{self.runs}-{name}.err"
         begin = time.monotonic()
-        with Child(argv, dict(env, **self.common_env), errors) as c:
+        with Child(argv, models.environment(env, self.scratch), errors) as c:
             while True:
                 left = self.o.timeout - (time.monotonic() - begin)
                 if left <= 0:
@@ -150,7 +146,7 @@ def main():
         topology = (card["gpus"] or [{}])[0].get("topology") or {}
         quota_sms = o.quota * topology.get("sms_per_tpc", 2)
         result = results.Result("transparency", cli.command_line(), o.repetitions, place, card)
-        missing = [n for n in names if n in NEEDS and not has_module(o.python, NEEDS[n])]
+        missing = [n for n in names if n in NEEDS and not models.has_module(o.python, NEEDS[n])]
         for n in missing:
             result.note(f"{n}: not run, {NEEDS[n]} is not installed here.")
         names = [n for n in names if n not in missing]
@@ -181,12 +177,6 @@ def main():
         result.bar("SMs over 2 x quota", totals["over"] if ran else None, "==", 0)
         missed = result.write(o.out)
     sys.exit(1 if missed else 0)
-
-
-def has_module(python, module):
-    import subprocess
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return subprocess.run([python, "-c", code], stdin=subprocess.DEVNULL).returncode == 0
 
 
 main()

@@ -1,6 +1,7 @@
 """The result file: one JSON document a benchmark, with its raw cases, its bars and the commit that ran."""
 import datetime
 import json
+import math
 import operator
 import pathlib
 import statistics
@@ -11,6 +12,16 @@ OPS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
 
 def median(values):
     return statistics.median(values)
+
+
+def quantile(values, q):
+    """By nearest rank; None of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(q * len(ordered)) - 1))] if ordered else None
+
+
+def percent(part, whole):
+    return 100 * part / whole if whole else None
 
 
 class Result:

@@ -113,6 +113,17 @@ class Lithosd:
     def status(self, timeout_s=20):
         return document([self.place.program("lithos"), "status", "--json"], self.env, timeout_s)
 
+    def tenant(self, name):
+        """What the status document says of a living tenant."""
+        for t in self.status().get("tenants") or []:
+            if t.get("name") == name:
+                return t
+        raise Failed(f"lithos status does not know the tenant {name}")
+
+    def record(self, path, tenant=None):
+        """With it: a trace of the tenant's kernels, or of everybody's, in path, from its begin to its end."""
+        return Recording(self, path, tenant)
+
     def run(self, quota, name, argv, extra=()):
         """The command that runs argv as a tenant."""
         return [self.place.program("lithos"), "run", "--quota", str(quota), "--name", name, *extra, "--", *argv]
@@ -124,3 +135,30 @@ class Lithosd:
                 log("lithosd did not end on SIGTERM in 15 s, killed")
             self.child.kill()
 
+
+
+class Recording:
+    """`lithos trace record`, from when lithosd has begun until it has written all."""
+
+    def __init__(self, lithosd, path, tenant):
+        self.lithosd, self.path, self.tenant = lithosd, pathlib.Path(path), tenant
+        self.child = None
+
+    def __enter__(self):
+        said = self.path.with_suffix(".said")
+        argv = [self.lithosd.place.program("lithos"), "trace", "record", "-o", self.path]
+        self.child = Child(argv + (["--tenant", self.tenant] if self.tenant else []), self.lithosd.env, said)
+        deadline = time.monotonic() + 20
+        while "recording into" not in said.read_text(errors="replace"):
+            if self.child.popen.poll() is not None or time.monotonic() > deadline:
+                self.child.kill()
+                raise Failed(f"lithos trace record: does not begin. {self.child.why()}")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, kind, *_):
+        self.child.signal(signal.SIGTERM)
+        code = self.child.wait(60)
+        self.child.kill()
+        if code != 0 and kind is None:
+            raise Failed(f"lithos trace record: exit code {code}. {self.child.why()}")

@@ -51,24 +51,61 @@ static json_t *clock_status(const struct lithosd_tenant *t)
     return o;
 }
 
-static json_t *prediction_status(const struct lithosd_observed *observed)
+static void add_score(struct lithos_predict_score *sum, const struct lithos_predict_score *score)
 {
-    struct lithos_predict_score sum = {0, 0, 0};
-    uint64_t error[LITHOS_PREDICT_ERROR_SLOTS] = {0};
+    sum->launches += score->launches;
+    sum->silent += score->silent;
+    sum->off += score->off;
+}
+
+static json_t *score_status(const struct lithos_predict_score *score)
+{
+    return json_pack("{s:o,s:o,s:o}", "launches", number(score->launches), "silent", number(score->silent),
+                     "mispredicted", number(score->off));
+}
+
+/* Sums over the predictors of all its GPUs. */
+static void sum_predictions(const struct lithosd_observed *observed, struct lithos_predict_stats *sum)
+{
     for (unsigned g = 0; g < LITHOS_MAX_GPUS; g++) {
         if (!observed->predictor[g])
             continue;
         const struct lithos_predict_stats *s = lithos_predictor_stats(observed->predictor[g]);
-        sum.launches += s->chosen.launches;
-        sum.silent += s->chosen.silent;
-        sum.off += s->chosen.off;
+        add_score(&sum->chosen, &s->chosen);
+        for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++)
+            add_score(&sum->method[m], &s->method[m]);
+        for (unsigned i = 0; i < LITHOS_PREDICT_SOURCE_MAX; i++) {
+            sum->source[i] += s->source[i];
+            sum->source_off[i] += s->source_off[i];
+        }
         for (unsigned i = 0; i < LITHOS_PREDICT_ERROR_SLOTS; i++)
-            error[i] += s->error[i];
+            sum->error[i] += s->error[i];
     }
-    return json_pack("{s:o,s:o,s:o,s:f,s:f}", "launches", number(sum.launches), "silent", number(sum.silent),
-                     "mispredicted", number(sum.off), "mispredicted_percent",
-                     sum.launches ? 100.0 * (double)sum.off / (double)sum.launches : 0.0, "p99_error_us",
-                     us(lithos_predict_error_quantile_ns(error, 0.99)));
+}
+
+static json_t *prediction_status(const struct lithosd_observed *observed)
+{
+    /* a method is called as the answers that come from its own medians are */
+    _Static_assert(LITHOS_PREDICT_PATH - LITHOS_PREDICT_ORDINAL == LITHOS_PREDICT_BY_PATH,
+                   "one each, in order");
+    struct lithos_predict_stats sum = {0};
+    sum_predictions(observed, &sum);
+    json_t *o = score_status(&sum.chosen), *methods = json_object(), *sources = json_object();
+    double launches = (double)sum.chosen.launches;
+    json_object_set_new(o, "mispredicted_percent",
+                        json_real(launches > 0 ? 100 * (double)sum.chosen.off / launches : 0));
+    json_object_set_new(o, "p99_error_us", json_real(us(lithos_predict_error_quantile_ns(sum.error, 0.99))));
+    for (unsigned m = 0; m < LITHOS_PREDICT_METHOD_MAX; m++)
+        json_object_set_new(
+            methods, lithos_predict_source_name((enum lithos_predict_source)(LITHOS_PREDICT_ORDINAL + m)),
+            score_status(&sum.method[m]));
+    for (unsigned i = 0; i < LITHOS_PREDICT_SOURCE_MAX; i++)
+        json_object_set_new(sources, lithos_predict_source_name((enum lithos_predict_source)i),
+                            json_pack("{s:o,s:o}", "launches", number(sum.source[i]), "mispredicted",
+                                      number(sum.source_off[i])));
+    json_object_set_new(o, "methods", methods);
+    json_object_set_new(o, "sources", sources);
+    return o;
 }
 
 static int longer(const void *a, const void *b)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The benchmark harness on the virtual GPU: short, for the harness's sake, not the figures'. Usage: bench.py isolation|overhead"""
+"""The benchmark harness on the virtual GPU: short, for the harness's sake, not the figures'. Usage: bench.py NAME"""
 import json
 import os
 import pathlib
@@ -15,11 +15,41 @@ RUNS = {
     "isolation": (["--seconds", "0.2", "--warmup", "0.05", "--repetitions", "1", "--scale", "20", "--only", "3, short"],
                   {"hp alone": "p99_us", "be alone, short waves": "be_kernels_per_s", "lithos 33/33, short waves": "p99_us"},
                   ["HP p99 over alone, 33/33, short waves", "HP p99 over alone, 33/33, long blocks"]),
-    "overhead": (["--turns", "2", "--launches", "128", "--starts", "2", "--repetitions", "1", "--scale", "1"],
-                 {"mps, bare": "async_p50_us", "mps, lithos": "sync_p99_us", "mps, added": "async_p50_added_us",
-                  "no mps, start added": "added_ms"},
-                 ["async added median us", "async added p99 us", "attach added ms"]),
+    "overhead": (["--turns", "2", "--launches", "128", "--starts", "2", "--repetitions", "1", "--scale", "1", "--model-turns", "2"],
+                 {"mps, bare": "async_p50_us", "mps, mask only": "sync_p99_us", "mps, everything on": "sync_p99_us",
+                  "mps, mask only, added": "async_p50_added_us", "mps, everything on, added": "stamps",
+                  "no mps, start mask only, added": "start_added_ms", "end to end, toy inference": "added_percent"},
+                 ["async added median us", "async added p99 us", "attach added ms", "everything on, added median us",
+                  "everything on, added p99 us, no MPS", "end to end %"]),
+    "stamps": (["--iterations", "6", "--repetitions", "1", "--scale", "20"],
+               {"toy inference": "error_p50_percent", "all": "error_p95_percent"},
+               ["duration error p50 %", "duration error p95 %"]),
+    "predict": (["--seconds", "0.1", "--repetitions", "1", "--scale", "10"],
+                {"toy inference, eager, alone": "mispredicted_percent", "toy inference, eager, beside": "path_mispredicted_percent"},
+                ["inference mispredicted %", "training mispredicted %"]),
 }
+
+
+def exact_stamps(doc):
+    """Every launch of the model was stamped and found by the other observer, and the two agree where neither guesses."""
+    case = next(c for c in doc["cases"] if c["case"] == "toy inference")
+    launches = 6 * 12  # iterations times the toy's layers
+    if [case[k] for k in ("stamped", "stamped_under_profiler", "profiled", "matched")] != [launches] * 4:
+        yield f"{launches} launches are not what was seen: {case}"
+    if case["end_to_end_error_p50_percent"] > 2:
+        yield f"ends of kernels that follow each other disagree: {case}"
+
+
+def exact_prediction(doc):
+    """The trace and lithosd's own counters say the same, and the only tenant that is alone is foretold well by its path."""
+    for case in doc["cases"]:
+        if case["launches"] != case["iterations"] * 12:
+            yield f"{case['iterations']} iterations of 12 launches are not {case['launches']}"
+        if abs(case["mispredicted_percent"] - case["daemon_mispredicted_percent"]) > 1e-3:
+            yield f"the trace and lithosd differ about the predictions: {case}"
+
+
+CHECKS = {"stamps": exact_stamps, "predict": exact_prediction}
 
 
 def main(name):
@@ -39,6 +69,8 @@ def main(name):
         if not values or not all(isinstance(v, (int, float)) for v in values):
             failures.append(f"case {case}: no {figure}: {values}")
     failures += [f"bar {b} is missing" for b in bars if b not in [x["what"] for x in doc["bars"]]]
+    if not failures:
+        failures += CHECKS.get(name, lambda _: [])(doc)
     if "virtual" not in doc["card"].lower():
         failures.append(f"a virtual card is called {doc['card']!r}: its results could be taken for a card's")
     # a bar that was missed makes it 1; anything else is a fault of the harness
