@@ -5,6 +5,7 @@ Each model runs alone as a tenant that is traced: some iterations as they are, t
 see the profiled half, each kernel is compared with itself. Where the profiler keeps the stamps out, the two halves are compared,
 kernel by kernel of an iteration, medians over the iterations. Where LithOS keeps the profiler out, the profiled half is a run of
 the same program without LithOS. Bars are over kernels of 20 us and more."""
+import json
 import pathlib
 import sys
 import time
@@ -148,6 +149,16 @@ def errors(pairs):
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items() if v is not None}
 
 
+def write_pairs(folder, name, pairs):
+    """One line a kernel: what was compared, for whoever wants to know where the error comes from."""
+    path = pathlib.Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / f"{name.replace(' ', '-')}.jsonl", "w") as f:
+        for a, b in pairs:
+            print(json.dumps({"stamps_ns": a.duration_ns, "cupti_ns": b.duration_ns, "stamps_gap_ns": a.gap_ns,
+                              "cupti_gap_ns": b.gap_ns, "flags": a.flags, "grid": a.grid, "name": b.name[:60]}), file=f)
+
+
 def repetition(bench, result, rep, names):
     """Runs each model once. Number of those that failed."""
     everything, failures = [], 0
@@ -155,6 +166,8 @@ def repetition(bench, result, rep, names):
         try:
             figures, pairs = bench.run(name)
             everything += pairs
+            if bench.o.pairs:
+                write_pairs(bench.o.pairs, f"{rep}-{name}", pairs)
             got = {**figures, **errors(pairs)}
             result.case(name, rep, **got)
             log(f"[{rep}] {name}:", ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in got.items()))
@@ -187,6 +200,7 @@ def main():
     p = cli.parser(__doc__.splitlines()[0])
     models.add_options(p)
     p.add_argument("--iterations", type=int, default=20, help="of each half (default: %(default)s)")
+    p.add_argument("--pairs", metavar="DIR", help="write what was compared, a line a kernel, to files there")
     p.add_argument("--way", choices=WAYS, help="how to compare (default: what works)")
     o, place = cli.start(p)
     begun, failures = time.monotonic(), 0

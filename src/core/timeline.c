@@ -235,7 +235,7 @@ static uint64_t reaches_card_ns(const struct lithos_timeline *tl, const struct l
 {
     const struct lithos_clockmap *clock = &tl->gpu[l->gpu].clock;
     double latency_ns = (double)tl->config.gpu[l->gpu].launch_latency_ns;
-    return l->submit_ns +
+    return l->submit_ns + l->call_ns +
            (uint64_t)(clock->fitted && clock->rate < 1e6 ? latency_ns * clock->rate : latency_ns);
 }
 
@@ -257,18 +257,19 @@ static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_n
         if (slot->done)
             return true;
         const struct lithos_timeline_launch *l = &slot->launch;
-        uint64_t gpu_ns;
-        int r = read(ctx, l->process, l->stamp, &gpu_ns);
+        uint64_t gpu_ns, seen_ns = now_ns;
+        int r = read(ctx, l->process, l->stamp, &gpu_ns, &seen_ns);
         bool node = l->flags & LITHOS_KERNEL_GRAPH_NODE;
         if (r == 1 && !(node && gpu_ns == l->not_time_ns)) {
             slot->done = true;
             slot->gpu_end_ns = gpu_ns;
             struct timeline_gpu *g = &tl->gpu[l->gpu];
-            bool jump = lithos_clockmap_observe(&g->clock, l->submit_ns, gpu_ns, now_ns);
+            slot->seen_ns = seen_ns;
+            bool jump = lithos_clockmap_observe(&g->clock, l->submit_ns, gpu_ns, seen_ns);
             tl->stats.clock_jumps += jump;
             if (!lithos_clockmap_host(&g->clock, gpu_ns, &slot->end_ns))
-                slot->end_ns = now_ns;
-            slot->end_ns = LITHOS_MIN(LITHOS_MAX(slot->end_ns, l->submit_ns), now_ns);
+                slot->end_ns = seen_ns;
+            slot->end_ns = LITHOS_MIN(LITHOS_MAX(slot->end_ns, l->submit_ns), seen_ns);
             return true;
         }
         if (r < 0) {
@@ -290,13 +291,13 @@ static bool head_missing(struct lithos_timeline *tl, uint32_t index, uint64_t no
 {
     struct timeline_stream *s = &tl->streams[index];
     uint32_t second = tl->slots[s->head].next;
-    uint64_t gpu_ns;
+    uint64_t gpu_ns, seen_ns;
     if (second == NONE || tl->slots[s->head].launch.flags & LITHOS_KERNEL_GRAPH_NODE)
         return false;
     const struct lithos_timeline_launch *l = &tl->slots[second].launch;
     if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
         return false;
-    if (!s->behind_since_ns && read(ctx, l->process, l->stamp, &gpu_ns) != 0)
+    if (!s->behind_since_ns && read(ctx, l->process, l->stamp, &gpu_ns, &seen_ns) != 0)
         s->behind_since_ns = now_ns;
     return s->behind_since_ns && now_ns - s->behind_since_ns >= tl->config.missing_ns;
 }
@@ -345,17 +346,20 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
     struct timeline_slot *slot = &tl->slots[s->head];
     const struct lithos_timeline_launch *l = &slot->launch;
     struct timeline_gpu *g = &tl->gpu[l->gpu];
-    uint64_t mapped_ns, before_ns = s->end_ns, possible_ns;
+    uint64_t mapped_ns, before_ns = s->end_ns, possible_ns, seen_ns = slot->seen_ns;
     struct lithos_kernel_event e = {.launch = l, .gpu_end_ns = slot->gpu_end_ns, .flags = l->flags};
 
     /* By the line as it is now, and so is the end before it: their difference is the GPU's own. */
     e.end_ns = slot->end_ns;
     if (lithos_clockmap_host(&g->clock, slot->gpu_end_ns, &mapped_ns))
-        e.end_ns = LITHOS_MIN(LITHOS_MAX(mapped_ns, l->submit_ns), now_ns);
+        e.end_ns = LITHOS_MIN(LITHOS_MAX(mapped_ns, l->submit_ns), seen_ns);
     else
-        mapped_ns = now_ns;
+        mapped_ns = seen_ns;
     if (s->gpu_end_ns && lithos_clockmap_host(&g->clock, s->gpu_end_ns, &before_ns))
-        before_ns = LITHOS_MIN(before_ns, now_ns);
+        before_ns = LITHOS_MIN(before_ns, seen_ns);
+    /* No kernel is shorter than the turn to it for our sake. */
+    if (before_ns + 2 * tl->config.gpu[l->gpu].turn_ns <= e.end_ns)
+        before_ns += tl->config.gpu[l->gpu].turn_ns;
     if (e.end_ns != mapped_ns || !g->clock.fitted)
         e.flags |= LITHOS_KERNEL_CLAMPED;
     possible_ns = reaches_card_ns(tl, l);

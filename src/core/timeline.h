@@ -1,8 +1,9 @@
 /* When did each kernel of a tenant run? Launch records and the GPU's completion stamps become kernel events: start, end,
  * duration; and from these the tenant's account. Pure: no I/O, no clock, no thread; all memory given at init.
  *
- * The GPU stamps ends only. A kernel starts when the one before it on its stream has ended and it can have reached the
- * card, whichever is later: duration = end - max(end before it, submission + launch latency). That is exact for kernels
+ * The GPU stamps ends only. A kernel starts when the one before it on its stream has ended, and the card has turned to it (a
+ * constant of the card), or when it can have reached the card, whichever is later: duration = end - max(end before it +
+ * turn, end of the launch call + launch latency). That is exact to a fraction of a microsecond for kernels
  * back to back, off by the clock's error for one that finds its stream idle, and an upper bound where the stream also
  * waited for something that leaves no stamp (a copy, another stream). Where another stream of the tenant ran meanwhile,
  * the kernels shared the TPCs: the duration is true but not the kernel's alone, and says so (LITHOS_KERNEL_OVERLAPPED).
@@ -52,6 +53,7 @@ struct lithos_timeline_launch {
     uint64_t sequence; /* the process's count of launches */
     uint64_t stamp;    /* what the GPU will write; 0: nothing, see lost */
     uint64_t submit_ns;
+    uint64_t call_ns;  /* how long the launch call took */
     uint64_t function; /* names it within the tenant: what operators are told apart by */
     uint32_t grid[3], block[3];
     uint32_t cluster_blocks, shared_bytes, registers;
@@ -80,8 +82,8 @@ struct lithos_timeline_config {
     uint64_t replay_ns;  /* a graph's node that shows nothing new for so long was overtaken by itself */
     struct {
         uint32_t tpcs;
-        uint64_t
-            launch_latency_ns; /* from before the driver is called to the first block, at least; of the card's time */
+        uint64_t launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
+        uint64_t turn_ns;           /* from the end of a kernel to the first block of the one behind it */
         uint32_t drift_max_ppb; /* of its clock; 0: any rate */
     } gpu[LITHOS_TIMELINE_GPUS];
 };
@@ -115,7 +117,9 @@ struct lithos_timeline_rates {
 
 struct lithos_timeline; /* opaque */
 
-typedef int lithos_timeline_read(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns);
+/* ret_seen_ns: the host's time just after the stamp was read; as it comes it is the call's now_ns. */
+typedef int lithos_timeline_read(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns,
+                                 uint64_t *ret_seen_ns);
 typedef void lithos_timeline_emit(void *ctx, const struct lithos_kernel_event *event);
 
 /* Bytes it takes. 0; -EINVAL: a bound of 0 or above 1 Mi, or GPUs out of range. */
@@ -127,7 +131,7 @@ int lithos_timeline_init(void *mem, size_t bytes, const struct lithos_timeline_c
 bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_timeline_launch *launch);
 /* Look at outstanding stamps through read (1 with the GPU's time, 0 not yet, -ESTALE overwritten) and emit what has
  * ended, in the order of its ends within the call. now_ns: taken before the call, so that no stamp it does not see is
- * later. Returns how many ended. */
+ * earlier. Returns how many ended. */
 unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, lithos_timeline_read *read,
                               lithos_timeline_emit *emit, void *ctx);
 /* The process has ended, and was polled a last time: what is outstanding died with it. */

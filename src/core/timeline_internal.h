@@ -10,7 +10,7 @@
 struct timeline_slot {
     uint32_t next; /* launch behind it on its stream; or next free slot */
     bool done, after_gap;
-    uint64_t gpu_end_ns, end_ns;
+    uint64_t gpu_end_ns, end_ns, seen_ns;
     struct lithos_timeline_launch launch;
 };
 

@@ -11,15 +11,21 @@
 #define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
 /* With kernels outstanding it looks at least so often: how late an end is seen bounds how well the clock is known. */
 #define OUTSTANDING_NS (4 * LITHOS_NSEC_PER_MSEC)
+/* How long and how often it looks without a pause: half a percent of a core while kernels are on their way. */
+#define SPIN_NS (400 * LITHOS_NSEC_PER_USEC)
+#define SPIN_EVERY_NS (80 * LITHOS_NSEC_PER_MSEC)
 /* A record that is missing between others is waited for so long: its thread may be about to write it. */
 #define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Records of a process read at a time: others want their turn. */
 #define BATCH 8192u
 /* Damaged ones of a ring passed over at a time. */
 #define SKIPS 64u
-/* From before cuLaunchKernel to the kernel's first block: 8 us were measured from the launch to a null kernel's end being
- * seen (docs/hardware.md), about half of it on the way there. */
-#define LAUNCH_LATENCY_NS 4000u
+/* From the end of cuLaunchKernel to the kernel's first block, and from the end of a kernel to the first block of the one behind it
+ * (docs/hardware.md, "Completion stamps"). */
+#define LAUNCH_LATENCY_NS 2500u
+#define TURN_NS 800u
+/* Of the virtual GPU, whose launch call takes the time of a message: counted from its beginning. */
+#define VIRTUAL_LATENCY_NS 4000u
 
 /* ---- memory ---- */
 
@@ -82,7 +88,8 @@ static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
                                        .replay_ns = 2 * LITHOS_NSEC_PER_SEC};
     for (uint32_t i = 0; i < c.gpu_count; i++) {
         c.gpu[i].tpcs = lithosd_gpu_tpcs(&d->gpus.gpu[t->gpu[i]]);
-        c.gpu[i].launch_latency_ns = LAUNCH_LATENCY_NS;
+        c.gpu[i].launch_latency_ns = d->gpus.is_virtual ? VIRTUAL_LATENCY_NS : LAUNCH_LATENCY_NS;
+        c.gpu[i].turn_ns = d->gpus.is_virtual ? 0 : TURN_NS;
         c.gpu[i].drift_max_ppb = d->gpus.is_virtual ? 0 : LITHOS_CLOCKMAP_DRIFT_MAX_PPB;
     }
     size_t bytes;
@@ -116,6 +123,7 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
         .sequence = r->sequence,
         .stamp = r->launch.stamp,
         .submit_ns = r->submit_ns,
+        .call_ns = p->daemon->gpus.is_virtual ? 0 : r->launch.call_ns,
         .function = lithosd_names_function(&p->reader->functions, r->function),
         .cluster_blocks = r->cluster,
         .shared_bytes = r->launch.shared_bytes,
@@ -206,6 +214,7 @@ static void graph_launch(struct lithosd_process *p, const struct lithos_record *
         l.stream = r->stream;
         l.sequence = r->sequence;
         l.submit_ns = r->submit_ns;
+        l.call_ns = p->daemon->gpus.is_virtual ? 0 : r->launch.call_ns;
         submit(p, &l);
     }
 }
@@ -308,11 +317,14 @@ static unsigned drain(struct lithosd_process *p, bool last)
 
 /* ---- stamps in, events out ---- */
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
 {
     const struct lithosd_tenant *t = ctx;
     const struct lithosd_process *p = &t->daemon->processes[process];
-    return p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
+    int r = p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
+    if (r == 1)
+        *ret_seen_ns = lithos_now_ns();
+    return r;
 }
 
 static uint32_t trace_flags(uint32_t flags)
@@ -387,11 +399,26 @@ static bool look(struct lithosd *d, bool *ret_outstanding)
     return happened;
 }
 
+/* Look without a pause for a while, so that some ends are seen as they come: that is what ties the GPU's clock to the host's. */
+static bool spin(struct lithosd *d, bool *ret_outstanding)
+{
+    uint64_t begin_ns = lithos_now_ns();
+    bool happened = false;
+    if (begin_ns - d->observe.spun_ns < SPIN_EVERY_NS)
+        return false;
+    while (*ret_outstanding && lithos_now_ns() - begin_ns < SPIN_NS)
+        happened = look(d, ret_outstanding) || happened;
+    d->observe.spun_ns = begin_ns;
+    return happened;
+}
+
 static void tick(void *ctx)
 {
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     bool outstanding, happened = look(d, &outstanding);
+    if (outstanding)
+        happened = spin(d, &outstanding) || happened;
     o->period_ns = happened ? BUSY_NS : LITHOS_MIN(o->period_ns * 2, outstanding ? OUTSTANDING_NS : IDLE_NS);
     uint64_t now_ns = lithos_now_ns();
     if (o->recording_count && now_ns - o->second_ns >= LITHOS_NSEC_PER_SEC) {

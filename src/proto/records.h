@@ -70,7 +70,8 @@ struct lithos_record {
             struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
-            uint32_t padding[7];
+            uint32_t call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
+            uint32_t padding[6];
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {
             uint16_t offset, total; /* bytes: this piece within the name */

@@ -329,6 +329,12 @@ static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen
 
 /* ---- after the call ---- */
 
+static uint32_t call_ns(const struct lithos_ticket_notes *n)
+{
+    uint64_t took_ns = lithos_now_ns() - n->submit_ns;
+    return (uint32_t)LITHOS_MIN(took_ns, (uint64_t)UINT32_MAX);
+}
+
 static void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
 {
     const struct lithos_ticket_notes *n = &t->notes;
@@ -338,6 +344,7 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
         lithos_stamps_give_back(n->stamp);
         return;
     }
+    uint32_t took_ns = call_ns(n);
     uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
     if (__builtin_expect(first_sight(function), 0))
         put_name(n, function);
@@ -357,7 +364,8 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
                    .block = {launch->block[0], launch->block[1], launch->block[2]},
                    .shared_bytes = launch->shared_bytes,
                    .thread = my_ring - 1,
-                   .tpcs = n->tpcs},
+                   .tpcs = n->tpcs,
+                   .call_ns = took_ns},
     };
     if (!alone) { /* one QMD a device, and nothing says which is whose */
         r.launch.stamp = 0;
@@ -379,6 +387,7 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64
     };
     r.launch.thread = my_ring - 1;
     r.launch.graph = (uint32_t)graph;
+    r.launch.call_ns = kind == LITHOS_RECORD_GRAPH_LAUNCH ? call_ns(n) : 0;
     put(&r);
 }
 

@@ -107,13 +107,14 @@ static uint64_t launch(struct world *w, uint32_t stream, uint64_t submit_ns, uin
     return t->end_ns;
 }
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
 {
     struct world *w = ctx;
     assert_int_equal(process, 1);
     if (w->truth[stamp].end_ns > w->now_ns || w->truth[stamp].lost)
         return 0;
     *ret_gpu_ns = gpu_clock(w, w->truth[stamp].end_ns);
+    *ret_seen_ns = w->now_ns;
     return 1;
 }
 
@@ -356,9 +357,9 @@ static void slow_card(void **state)
 }
 
 /* A graph's node keeps one stamp: a new time in it is a new end; one overtaken by the next replay is counted. */
-static int read_node(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns)
+static int read_node(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
 {
-    (void)process;
+    (void)process, (void)ret_seen_ns; /* as it is: the time of the call */
     assert_int_equal(stamp, 77);
     *ret_gpu_ns = *(uint64_t *)ctx;
     return 1;
@@ -418,11 +419,9 @@ static uint64_t wild(void)
     return v % 5 == 0 ? 0 : v % 5 == 1 ? UINT64_MAX - v % 7 : v % 5 == 2 ? v % 1000 : v;
 }
 
-static int read_wild(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns)
+static int read_wild(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
 {
-    (void)ctx;
-    (void)process;
-    (void)stamp;
+    (void)ctx, (void)process, (void)stamp, (void)ret_seen_ns;
     *ret_gpu_ns = wild();
     return (int)(wild() % 3) == 0 ? -ESTALE : (int)(wild() % 2);
 }
