@@ -23,7 +23,7 @@
 /* From the end of cuLaunchKernel to the kernel's first block, and from the end of a kernel to the first block of the one behind it
  * (docs/hardware.md, "Completion stamps"). */
 #define LAUNCH_LATENCY_NS 2500u
-#define TURN_NS 800u
+#define TURN_NS 1200u
 /* Of the virtual GPU, whose launch call takes the time of a message: counted from its beginning. */
 #define VIRTUAL_LATENCY_NS 4000u
 
@@ -399,14 +399,15 @@ static bool look(struct lithosd *d, bool *ret_outstanding)
     return happened;
 }
 
-/* Look without a pause for a while, so that some ends are seen as they come: that is what ties the GPU's clock to the host's. */
+/* Look without a pause for a while, so that some ends are seen as they come: that is what ties the GPU's clock to the host's. Also
+ * while nothing is outstanding: a program that waits for each kernel launches the next one any moment. */
 static bool spin(struct lithosd *d, bool *ret_outstanding)
 {
     uint64_t begin_ns = lithos_now_ns();
     bool happened = false;
     if (begin_ns - d->observe.spun_ns < SPIN_EVERY_NS)
         return false;
-    while (*ret_outstanding && lithos_now_ns() - begin_ns < SPIN_NS)
+    while (lithos_now_ns() - begin_ns < SPIN_NS)
         happened = look(d, ret_outstanding) || happened;
     d->observe.spun_ns = begin_ns;
     return happened;
@@ -417,7 +418,7 @@ static void tick(void *ctx)
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     bool outstanding, happened = look(d, &outstanding);
-    if (outstanding)
+    if (outstanding || happened)
         happened = spin(d, &outstanding) || happened;
     o->period_ns = happened ? BUSY_NS : LITHOS_MIN(o->period_ns * 2, outstanding ? OUTSTANDING_NS : IDLE_NS);
     uint64_t now_ns = lithos_now_ns();
