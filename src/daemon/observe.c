@@ -11,9 +11,13 @@
 #define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
 /* With kernels outstanding it looks at least so often: how late an end is seen bounds how well the clock is known. */
 #define OUTSTANDING_NS (4 * LITHOS_NSEC_PER_MSEC)
-/* How long and how often it looks without a pause: half a percent of a core while kernels are on their way. */
+/* How long and how often it looks without a pause: half a percent of a core while kernels are on their way, and ten times that
+ * in the first second after a pause, when little is known of the clock. */
 #define SPIN_NS (400 * LITHOS_NSEC_PER_USEC)
 #define SPIN_EVERY_NS (80 * LITHOS_NSEC_PER_MSEC)
+#define SPIN_FIRST_NS (8 * LITHOS_NSEC_PER_MSEC)
+#define SPIN_FIRST 100u
+#define SPIN_FORGOTTEN_NS LITHOS_NSEC_PER_SEC
 /* A record that is missing between others is waited for so long: its thread may be about to write it. */
 #define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Records of a process read at a time: others want their turn. */
@@ -403,13 +407,17 @@ static bool look(struct lithosd *d, bool *ret_outstanding)
  * while nothing is outstanding: a program that waits for each kernel launches the next one any moment. */
 static bool spin(struct lithosd *d, bool *ret_outstanding)
 {
-    uint64_t begin_ns = lithos_now_ns();
+    struct lithosd_observe *o = &d->observe;
+    uint64_t begin_ns = lithos_now_ns(), since_ns = begin_ns - o->spun_ns;
     bool happened = false;
-    if (begin_ns - d->observe.spun_ns < SPIN_EVERY_NS)
+    if (since_ns > SPIN_FORGOTTEN_NS)
+        o->spins = 0;
+    if (since_ns < (o->spins < SPIN_FIRST ? SPIN_FIRST_NS : SPIN_EVERY_NS))
         return false;
+    o->spins++;
     while (lithos_now_ns() - begin_ns < SPIN_NS)
         happened = look(d, ret_outstanding) || happened;
-    d->observe.spun_ns = begin_ns;
+    o->spun_ns = begin_ns;
     return happened;
 }
 

@@ -63,6 +63,7 @@ struct lithosd_observe {
     struct lithosd_timer tick;
     uint64_t period_ns;
     uint64_t spun_ns;      /* when it last looked without a pause */
+    unsigned spins;        /* how often it has, since it last did not for long */
     uint64_t second_ns;    /* when the once-a-second work was done last */
     unsigned process_high; /* slots of processes that have ever been used */
     unsigned recording_count;
