@@ -53,9 +53,9 @@ class Bench:
         self.way = o.way
         self.runs = 0
 
-    def traced(self, name):
-        """One process under LithOS: (stamps of the plain half, stamps of the profiled half, CUPTI's, drops). Where the profiled
-        half fails beside LithOS, that says what works: it is empty then."""
+    def traced(self, name, times=1):
+        """One process under LithOS: (stamps of the plain runs, a list each, stamps of the profiled one, CUPTI's, drops). Where the
+        profiled run fails beside LithOS, that says what works: it is empty then."""
         o = self.o
         self.runs += 1
         path, seen = self.scratch.path / f"{self.runs}.trace", self.scratch.path / f"{self.runs}.json"
@@ -63,7 +63,7 @@ class Bench:
         with servers.Lithosd(self.place, self.scratch, f"ld{self.runs}") as d, \
                 models.under_lithos(o, d, "100%", "model", name, self.scratch) as model:
             with d.record(path, "model"):
-                plain = model.do(f"run {o.iterations}")
+                plain = [model.do(f"run {o.iterations}") for _ in range(times)]
                 try:
                     profiler = self.profile(model, seen) if self.way != TWO_RUNS else None
                     models.settle()
@@ -72,33 +72,55 @@ class Bench:
                         raise
                     self.result.note(f"{name}: the profiler fails beside LithOS: {str(e)[:300]}")
         kernels, drops = trace.load(path)
+        path.unlink()
         if profiler:
             under, profiler = stamped(kernels, profiler), profiled(seen, profiler)
-        return stamped(kernels, plain), under, profiler or [], drops
+        return [stamped(kernels, p) for p in plain], under, profiler or [], drops
 
     def profile(self, model, path):
         model.do(f"profile 2 {path}")  # what the first use of it costs is not measured
         return model.do(f"profile {self.o.iterations} {path}")
 
-    def bare(self, name):
+    def bare(self, name, times=1):
+        """CUPTI's launches of so many runs without LithOS, a list each."""
         seen = self.scratch.path / f"{self.runs}-bare.json"
+        out = []
         with models.bare(self.o, servers.clean_env(), f"bare{self.runs}", name, self.scratch) as model:
-            model.do(f"run {self.o.iterations}")
-            figures = self.profile(model, seen)
-        return profiled(seen, figures)
+            for _ in range(times):
+                model.do(f"run {self.o.iterations}")
+                out.append(profiled(seen, self.profile(model, seen)))
+        return out
 
-    def run(self, name):
-        plain, during, seen, drops = self.traced(name)
-        if not plain:
-            raise Failed(f"no kernel of the model is in the trace; missing: {drops}")
-        if not self.way:
-            # the plain half says how many kernels there are
-            both = len(during) >= WORKS * len(plain)
-            self.way = TWO_RUNS if len(seen) < WORKS * len(plain) else LAUNCH_BY_LAUNCH if both else TWO_HALVES
-            log(f"{name}: {len(plain)} kernels stamped, under the profiler {len(during)} stamped and {len(seen)} seen by it: "
-                f"{self.way}")
+    def run(self, name, times):
+        """(figures, pairs) of each of so many repetitions. Where two runs are compared, a model is loaded once for all of them."""
+        if self.way != TWO_RUNS:
+            plain, during, seen, drops = self.traced(name)
+            self.check(name, plain[0], drops)
+            # the plain run says how many kernels there are
+            both = len(during) >= WORKS * len(plain[0])
+            works = TWO_RUNS if len(seen) < WORKS * len(plain[0]) else LAUNCH_BY_LAUNCH if both else TWO_HALVES
+            if not self.way:
+                log(f"{name}: {len(plain[0])} kernels stamped, under the profiler {len(during)} stamped and {len(seen)} seen by "
+                    f"it: {works}")
+            self.way = self.way or works
         if self.way == TWO_RUNS:
-            seen = self.bare(name)
+            plain, _, _, drops = self.traced(name, times)
+            for ours, seen in zip(plain, self.bare(name, times)):
+                self.check(name, ours, drops)
+                yield self.compare(ours, [], seen, drops)
+            return
+        yield self.compare(plain[0], during, seen, drops)
+        for _ in range(1, times):
+            plain, during, seen, drops = self.traced(name)
+            self.check(name, plain[0], drops)
+            yield self.compare(plain[0], during, seen, drops)
+
+    @staticmethod
+    def check(name, plain, drops):
+        if not plain:
+            raise Failed(f"{name}: no kernel of the model is in the trace; missing: {drops}")
+
+    def compare(self, plain, during, seen, drops):
         figures = {"way": self.way, "stamped": len(plain), "stamped_under_profiler": len(during), "profiled": len(seen),
                    "estimate_percent": share(plain, trace.ESTIMATE), "clamped_percent": share(plain, trace.CLAMPED)}
         figures.update({f"dropped_{k}": n for k, n in drops.items()})
@@ -159,26 +181,23 @@ def write_pairs(folder, name, pairs):
                               "cupti_gap_ns": b.gap_ns, "flags": a.flags, "grid": a.grid, "name": b.name[:60]}), file=f)
 
 
-def repetition(bench, result, rep, names):
-    """Runs each model once. Number of those that failed."""
-    everything, failures = [], 0
-    for name in names:
-        try:
-            figures, pairs = bench.run(name)
-            everything += pairs
+def model(bench, result, name, everything):
+    """Runs a model as often as there are repetitions; its pairs go to everything[rep]. Whether it failed."""
+    rep = 0
+    try:
+        for rep, (figures, pairs) in enumerate(bench.run(name, bench.o.repetitions), 1):
+            everything[rep] += pairs
             if bench.o.pairs:
                 write_pairs(bench.o.pairs, f"{rep}-{name}", pairs)
             got = {**figures, **errors(pairs)}
             result.case(name, rep, **got)
             log(f"[{rep}] {name}:", ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in got.items()))
-        except (Failed, OSError, ValueError, KeyError) as e:
-            failures += 1
-            result.case(name, rep, error=str(e)[:1000])
-            result.note(f"{name}: failed in repetition {rep}.")
-            log(f"[{rep}] {name}: FAILED: {e!r}")
-    if everything:
-        result.case("all", rep, matched=len(everything), **errors(everything))
-    return failures
+    except (Failed, OSError, ValueError, KeyError) as e:
+        result.case(name, rep + 1, error=str(e)[:1000])
+        result.note(f"{name}: failed in repetition {rep + 1}.")
+        log(f"[{rep + 1}] {name}: FAILED: {e!r}")
+        return True
+    return False
 
 
 def notes(result, o):
@@ -208,15 +227,15 @@ def main():
         result = results.Result("stamps", cli.command_line(), o.repetitions, place,
                                 results.probe(place, servers.clean_env()))
         bench = Bench(o, place, scratch, result)
-        names = models.choose(o, result)
-        done = 0
-        for rep in range(1, o.repetitions + 1):
-            if done and o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
-            failures += repetition(bench, result, rep, names)
-            done = rep
-        result.doc["repetitions"] = done
+        everything = {rep: [] for rep in range(1, o.repetitions + 1)}
+        for name in models.choose(o, result):
+            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                result.note(f"{name}: not run, time ran out.")
+                continue
+            failures += model(bench, result, name, everything)
+        for rep, pairs in everything.items():
+            if pairs:
+                result.case("all", rep, matched=len(pairs), **errors(pairs))
         notes(result, o)
         result.bar("duration error p50 %", result.median("all", "error_p50_percent"), "<=", 2)
         result.bar("duration error p95 %", result.median("all", "error_p95_percent"), "<=", 10)
