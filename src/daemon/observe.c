@@ -26,8 +26,8 @@
 #define SKIPS 64u
 /* From the end of cuLaunchKernel to the kernel's first block, and from the end of a kernel to the first block of the one behind it
  * (docs/hardware.md, "Completion stamps"). */
-#define LAUNCH_LATENCY_NS 2500u
-#define TURN_NS 1200u
+#define LAUNCH_LATENCY_NS 4300u
+#define TURN_NS 1500u
 /* Of the virtual GPU, whose launch call takes the time of a message: counted from its beginning. */
 #define VIRTUAL_LATENCY_NS 4000u
 
