@@ -61,7 +61,9 @@ struct lithos_record {
             struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
-            uint32_t padding[7];
+            uint16_t atom,
+                atoms; /* LAUNCH: this part of the launch, of so many; atoms 0: not cut. grid is the whole one's */
+            uint32_t padding[6];
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {
             uint16_t offset, total; /* bytes: this piece within the name */
