@@ -18,6 +18,7 @@ struct lithos_hook_device {
     int handle; /* CUdevice */
     uint8_t uuid[16];
     int cc_major, cc_minor;
+    int sm_count;
 };
 
 /* How far the hook got in this process. */
@@ -73,14 +74,17 @@ static inline void lithos_count(enum lithos_hook_count what, uint64_t n)
     atomic_fetch_add_explicit(lithos_hook_client.counters[what], n, memory_order_relaxed);
 }
 
-/* Open a ticket for what this thread is about to ask of the driver; close it right after. */
-static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind)
+/* Open a ticket for what this thread is about to ask of the driver; close it right after. atom: NULL, or what its kernel is to
+ * be made. */
+static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_ticket_kind kind,
+                                           struct lithos_atom *atom)
 {
     if (__builtin_expect(atomic_load_explicit(lithos_hook_client.watch, memory_order_relaxed) !=
                              atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
                          0))
         lithos_hook_refresh();
     t->kind = kind;
+    t->atom = atom;
     t->qmds = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;
     t->device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
@@ -91,6 +95,11 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
         lithos_hook_client.observer->open(t);
     t->previous = lithos_ticket_current;
     lithos_ticket_current = t;
+}
+
+static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind)
+{
+    lithos_ticket_open_atom(t, kind, NULL);
 }
 
 static inline void lithos_ticket_close(struct lithos_ticket *t)

@@ -11,11 +11,12 @@
 #include <stdint.h>
 
 #include "base/tpcset.h"
+#include "hw/atom.h"
 #include "hw/topology.h"
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 2u
+#define LITHOS_ARENA_VERSION 3u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -30,6 +31,7 @@ struct lithos_grant {
     uint64_t epoch; /* grows with each change */
     uint32_t gpu_count;
     uint32_t reserved;
+    struct lithos_atom_policy atom; /* OFF where the prelude was not seen to work on each of the GPUs */
     struct lithos_grant_gpu gpus[LITHOS_MAX_GPUS];
 };
 

@@ -62,6 +62,11 @@ const struct lithos_hook_client lithos_hook_client = {
             COUNTER(BREACHES),
             COUNTER(UNMASKED),
             COUNTER(MASKED),
+            COUNTER(CUT),
+            COUNTER(ATOMS),
+#define W(name, why) COUNTER(WHOLE_##name),
+#include "hw/whole.def"
+#undef W
         },
     .watch = &lithos_tenant_home.grant_seq,
     .refresh = lithos_tenant_refresh,

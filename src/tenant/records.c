@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "driver/atoms.h"
 #include "driver/exports.h"
 #include "driver/qmd_hook.h"
 #include "tenant/attach.h"
@@ -96,7 +97,12 @@ static void open_ticket(struct lithos_ticket *t)
     n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
     n->seen = false;
     n->stamp = 0;
-    n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    if (t->atom && t->atom->index) /* one launch of the app's */
+        n->sequence = t->atom->sequence;
+    else
+        n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    if (t->atom)
+        t->atom->sequence = n->sequence;
     n->submit_ns = lithos_now_ns();
 }
 
@@ -269,7 +275,9 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
                    .block = {launch->block[0], launch->block[1], launch->block[2]},
                    .shared_bytes = launch->shared_bytes,
                    .thread = my_ring - 1,
-                   .tpcs = n->tpcs},
+                   .tpcs = n->tpcs,
+                   .atom = (uint16_t)launch->atom,
+                   .atoms = (uint16_t)launch->atoms},
     };
     if (!alone) { /* one QMD a device, and nothing says which is whose */
         r.launch.stamp = 0;
