@@ -363,8 +363,11 @@ int main(int argc, char **argv)
         }
     }
     open_all(&e, &o);
-    if (only_fault)
-        return fault(&e);
+    if (only_fault) {
+        int result = fault(&e);
+        free(e.got);
+        return result;
+    }
     static void (*const ways[])(struct exact *) = {grids, attributes, order, graphs, threads, contexts};
     for (unsigned r = 0; r < rounds; r++)
         for (size_t i = 0; i < LITHOS_ARRAY_SIZE(ways); i++)
