@@ -1,6 +1,7 @@
 /* The atoms' self-test: kernels whose blocks count themselves are run in parts, in every way that atoms are, and each block must
  * have run once. In the probe's own process: where it goes wrong, a context of nobody's is lost. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -64,7 +65,7 @@ struct way {
     uint32_t grid[3], cluster[3]; /* blocks */
     uint32_t atoms;
     bool chained, pool, default_stream;
-    uint32_t only; /* this part alone, or EVERY */
+    bool stepwise; /* look at the blocks after each part: both of its ends */
     uint32_t straggler;
 };
 
@@ -207,7 +208,12 @@ static int launch_part(struct test *t, CUfunction f, const struct way *w, bool o
         return lithos_probe_fail(t->gpu->atoms_why, -EIO,
                                  "a queue descriptor cannot be made that of a part: %s",
                                  strerror(-edit.result));
-    return r == CUDA_SUCCESS ? 0 : failed(t, "a launch of a part", r);
+    return r == CUDA_SUCCESS
+               ? 0
+               : lithos_probe_fail(t->gpu->atoms_why, -EIO, "a launch of a part%s%s%s fails with %s",
+                                   w->default_stream ? " on the default stream" : "",
+                                   overlap ? ", allowed to overlap," : "",
+                                   edit.part.pre_exit ? ", with pre-exit," : "", lithos_probe_result_name(r));
 }
 
 static int sync(struct test *t, const char *what)
@@ -275,6 +281,34 @@ static int put_entries(struct test *t, const struct way *w, const struct lithos_
     return r == CUDA_SUCCESS ? 0 : failed(t, "a copy of the entries", r);
 }
 
+static int describe(struct test *t, const struct way *w, uint32_t block, uint32_t ran, uint32_t due)
+{
+    return lithos_probe_fail(
+        t->gpu->atoms_why, -EIO,
+        "block %u of a grid of %ux%ux%u (clusters of %ux%ux%u) ran %u times instead of "
+        "%u, cut into %u%s%s%s%s",
+        block, w->grid[0], w->grid[1], w->grid[2], w->cluster[0], w->cluster[1], w->cluster[2], ran, due,
+        w->atoms, w->chained ? ", chained" : "", w->pool ? ", entries in the GPU's memory" : "",
+        w->default_stream ? ", default stream" : "", w->stepwise ? ", part by part" : "");
+}
+
+/* Blocks of the first `units` have run once, the others not at all. */
+static int compare(struct test *t, const struct way *w, const struct lithos_cut *cut, uint32_t units)
+{
+    static uint32_t out[BLOCKS_MAX];
+    uint32_t blocks = w->grid[0] * w->grid[1] * w->grid[2];
+    uint32_t slice = blocks / w->grid[cut->dim];
+    CUresult r = lithos_probe_cu.mem_read(out, t->out, blocks * sizeof *out);
+    if (r != CUDA_SUCCESS)
+        return failed(t, "reading what the blocks did", r);
+    for (uint32_t b = 0; b < blocks; b++) { /* the slowest dimension: slices follow one another */
+        uint32_t unit = b / slice / w->cluster[cut->dim], due = unit < units;
+        if (out[b] != due)
+            return describe(t, w, b, out[b], due);
+    }
+    return 0;
+}
+
 static int launch_parts(struct test *t, const struct way *w, const struct lithos_cut *cut)
 {
     uint32_t spin_ns = STRAGGLER_NS, straggler = w->straggler;
@@ -282,46 +316,21 @@ static int launch_parts(struct test *t, const struct way *w, const struct lithos
     int r = 0;
     for (uint32_t i = 0; r == 0 && i < cut->count; i++) {
         uint32_t lo, hi;
-        if (w->only != EVERY && w->only != i)
-            continue;
         lithos_cut_range(cut, i, &lo, &hi);
         edit.part = (struct lithos_qmd_atom){
             .dim = cut->dim,
             .hi = hi,
             .code = i ? t->code + (uint64_t)cut->dim * LITHOS_PRELUDE_STRIDE : 0,
             .entry = (w->pool ? t->pool : t->pinned) + (1ull + i) * sizeof *t->entries,
-            .pre_exit = w->chained && i + 1 < cut->count && w->only == EVERY,
+            .pre_exit = w->chained && i + 1 < cut->count,
         };
-        r = launch_part(t, t->mark, w, w->chained && i && w->only == EVERY, params);
+        r = launch_part(t, t->mark, w, w->chained && i, params);
+        if (r == 0 && w->stepwise)
+            r = sync(t, "a part of a kernel");
+        if (r == 0 && w->stepwise)
+            r = compare(t, w, cut, hi);
     }
     return r;
-}
-
-static int describe(struct test *t, const struct way *w, uint32_t block, uint32_t ran, uint32_t due)
-{
-    return lithos_probe_fail(
-        t->gpu->atoms_why, -EIO,
-        "block %u of a grid of %ux%ux%u (clusters of %ux%ux%u) ran %u times instead of %u, cut into %u%s",
-        block, w->grid[0], w->grid[1], w->grid[2], w->cluster[0], w->cluster[1], w->cluster[2], ran, due,
-        w->atoms, w->chained ? ", chained" : "");
-}
-
-static int compare(struct test *t, const struct way *w, const struct lithos_cut *cut)
-{
-    static uint32_t out[BLOCKS_MAX];
-    uint32_t blocks = w->grid[0] * w->grid[1] * w->grid[2], lo = 0, hi = cut->units;
-    uint32_t slice = blocks / w->grid[cut->dim];
-    CUresult r = lithos_probe_cu.mem_read(out, t->out, blocks * sizeof *out);
-    if (r != CUDA_SUCCESS)
-        return failed(t, "reading what the blocks did", r);
-    if (w->only != EVERY)
-        lithos_cut_range(cut, w->only, &lo, &hi);
-    for (uint32_t b = 0; b < blocks; b++) { /* the slowest dimension: slices follow one another */
-        uint32_t unit = b / slice / w->cluster[cut->dim], due = unit >= lo && unit < hi;
-        if (out[b] != due)
-            return describe(t, w, b, out[b], due);
-    }
-    return 0;
 }
 
 static int run(struct test *t, const struct way *w)
@@ -331,9 +340,13 @@ static int run(struct test *t, const struct way *w)
     int r = result == CUDA_SUCCESS ? put_entries(t, w, &cut) : failed(t, "clearing the results", result);
     if (r == 0)
         r = launch_parts(t, w, &cut);
+    char what[160];
+    snprintf(what, sizeof what, "a kernel of %ux%ux%u blocks in %u parts%s%s%s", w->grid[0], w->grid[1],
+             w->grid[2], cut.count, w->chained ? ", chained," : "",
+             w->pool ? ", entries in the GPU's memory," : "", w->default_stream ? ", default stream," : "");
     if (r == 0)
-        r = sync(t, "a kernel in parts");
-    return r == 0 ? compare(t, w, &cut) : r;
+        r = sync(t, what);
+    return r == 0 ? compare(t, w, &cut, cut.units) : r;
 }
 
 static int run_grids(struct test *t)
@@ -352,17 +365,13 @@ static int run_grids(struct test *t)
         if (c[0] * c[1] * c[2] > 1 && !hopper)
             continue;
         for (size_t i = 0; r == 0 && i < LITHOS_ARRAY_SIZE(counts) * 2 * (hopper ? 2 : 1); i++) {
-            struct way w = {.atoms = counts[i % 4],
-                            .pool = i / 4 % 2,
-                            .chained = i / 8,
-                            .only = EVERY,
-                            .straggler = EVERY};
+            struct way w = {.atoms = counts[i % 4], .pool = i / 4 % 2, .chained = i / 8, .straggler = EVERY};
             memcpy(w.grid, grids[g].grid, sizeof w.grid);
             memcpy(w.cluster, c, sizeof w.cluster);
             w.default_stream = (g + i) % 3 == 0;
             r = run(t, &w);
-            w.only = w.atoms / 2; /* a part by itself: both of its ends */
-            if (r == 0 && i < 4 && w.only < cut_of(&w).count)
+            w.stepwise = true;
+            if (r == 0 && i < 4)
                 r = run(t, &w);
         }
     }
@@ -379,7 +388,6 @@ static int run_behind(struct test *t, bool default_stream, bool by_event, uint32
                     .cluster = {1, 1, 1},
                     .atoms = 8,
                     .chained = true,
-                    .only = EVERY,
                     .straggler = straggler,
                     .default_stream = default_stream,
                     .pool = true};
@@ -413,7 +421,7 @@ static int run_behind(struct test *t, bool default_stream, bool by_event, uint32
             "a kernel behind chained parts%s%s found %u of %u blocks done: block %u took long",
             default_stream ? " on the default stream" : "", by_event ? " and an event" : "", sum, n,
             straggler);
-    return compare(t, &w, &cut);
+    return compare(t, &w, &cut, cut.units);
 }
 
 static int run_all_behind(struct test *t)
