@@ -17,13 +17,12 @@ volatile sig_atomic_t sample_stop;
 
 typedef CUresult (*proc_address_fn)(const char *, void **, int, uint64_t, int *);
 
-static void *find(void *lib, proc_address_fn proc_address, const char *name, const char *symbol)
+static void *find(void *lib, proc_address_fn ask, const char *name, const char *symbol)
 {
     void *p = NULL;
     int status = CU_GET_PROC_ADDRESS_SUCCESS;
 
-    if (proc_address &&
-        proc_address(name, &p, SAMPLE_CUDA_VERSION, CU_GET_PROC_ADDRESS_DEFAULT, &status) == 0 &&
+    if (ask && ask(name, &p, SAMPLE_CUDA_VERSION, CU_GET_PROC_ADDRESS_DEFAULT, &status) == 0 &&
         status == CU_GET_PROC_ADDRESS_SUCCESS && p)
         return p;
     p = dlsym(lib, symbol);
@@ -35,9 +34,23 @@ static void *find(void *lib, proc_address_fn proc_address, const char *name, con
     return p;
 }
 
+static void *driver;
+static proc_address_fn proc_address;
+
+void sample_find(const char *name, const char *symbol, void *ret_function, size_t size)
+{
+    void *p = find(driver, proc_address, name, symbol);
+    memcpy(ret_function, &p, size);
+}
+
+const char *sample_kernels(void)
+{
+    return sample_kernels_ptx;
+}
+
 static void load_driver(void)
 {
-    void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    void *lib = driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
 
     if (!lib) {
         fprintf(stderr,
@@ -48,7 +61,6 @@ static void load_driver(void)
         exit(1);
     }
     void *p = dlsym(lib, "cuGetProcAddress_v2");
-    proc_address_fn proc_address;
     memcpy(&proc_address, &p, sizeof(p));
 #define X(name, symbol, args)                   \
     p = find(lib, proc_address, #name, symbol); \

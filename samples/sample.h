@@ -71,6 +71,10 @@ struct sample_options {
 
 /* Driver found, initialised, context made, kernels loaded, stream created. */
 void sample_open(const struct sample_options *o, struct sample_context *ret_ctx);
+/* A further function of the driver, into a pointer of its type; ends the program when it has none of that name. */
+void sample_find(const char *name, const char *symbol, void *ret_function, size_t size);
+/* The kernels' text, for another context. */
+const char *sample_kernels(void);
 CUfunction sample_function(const struct sample_context *ctx, const char *kernel);
 /* One launch of blocks of `threads` threads of a kernel (u64 out, u32 iters). */
 void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,

@@ -28,13 +28,14 @@ static const char help[] =
     "  --coarse         do not use the queue descriptor hook (for programs that make green contexts): the "
     "quota is\n"
     "                   then held as a number of SMs by MPS\n"
+    "  --atom A         what kernels are cut into: off (the default), or x7 for 7 parts each (for tests)\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
     "Exit code: the program's; 125 when it was not started, 126 and 127 when it cannot be run or found.\n";
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps;
+    const char *quota, *gpu, *name, *socket, *mps, *atom;
     bool coarse, verbose;
     char **command;
     char path[LITHOS_PATH_BYTES]; /* of the socket */
@@ -42,15 +43,18 @@ struct run {
     struct lithos_gpu_info gpus[LITHOS_MAX_GPUS];
     unsigned gpu_count;
     struct lithos_gpu_choice visible, choice; /* choice.count 0: the daemon's */
+    struct lithos_atom_policy policy;
 };
 
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, MPS, SOCKET, VERBOSE, HELP };
+    enum { QUOTA = 256, GPU, NAME, COARSE, ATOM, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},   {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},   {"mps", 1, 0, MPS},   {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP}, {0},
+        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},
+        {"name", 1, 0, NAME},       {"coarse", 0, 0, COARSE},
+        {"mps", 1, 0, MPS},         {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},
+        {"atom", 1, 0, ATOM},       {0},
     };
     int c;
 
@@ -70,6 +74,9 @@ static int parse(int argc, char **argv, struct run *run)
             break;
         case COARSE:
             run->coarse = true;
+            break;
+        case ATOM:
+            run->atom = optarg;
             break;
         case MPS:
             run->mps = optarg;
@@ -97,7 +104,8 @@ static int parse(int argc, char **argv, struct run *run)
 }
 
 /* What can be refused before anybody is asked. */
-static int check_arguments(struct run *run, struct lithos_quota *ret_quota)
+static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
+                           struct lithos_atom_policy *ret_atom)
 {
     int r = run->quota ? lithos_quota_parse(run->quota, ret_quota) : 0;
 
@@ -110,6 +118,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota)
             "run: quota \"%s\" is not understood: a number of TPCs (26) or a share of the GPU (40%%)",
             run->quota);
         return r;
+    }
+    if (run->atom && lithos_atom_policy_parse(run->atom, ret_atom) < 0) {
+        lithos_error("run: --atom %s: must be off, or x2 to x%u", run->atom, LITHOS_ATOMS_MAX);
+        return -EINVAL;
     }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
         lithos_error("run: --mps %s: must be on or off", run->mps);
@@ -224,6 +236,7 @@ static void fill_admit(const struct run *run, const struct lithos_quota *quota, 
              basename(command));
     m->admit.quota = *quota;
     m->admit.want_coarse = run->coarse;
+    m->admit.atom = run->policy;
     m->admit.gpu_count = run->choice.count;
     for (unsigned i = 0; i < run->choice.count; i++)
         memcpy(m->admit.gpus[i], run->gpus[run->choice.gpus[i]].uuid, LITHOS_UUID_BYTES);
@@ -305,7 +318,7 @@ int lithos_cmd_run(int argc, char **argv)
 
     if (parse(argc, argv, &run) < 0)
         return lithos_usage("run"), LITHOS_EXIT_NOT_STARTED;
-    if (check_arguments(&run, &quota) < 0 || lithos_client_path(run.socket, run.path) < 0 ||
+    if (check_arguments(&run, &quota, &run.policy) < 0 || lithos_client_path(run.socket, run.path) < 0 ||
         find_library(&run) < 0 || become_tenant(&run, &quota) < 0)
         return LITHOS_EXIT_NOT_STARTED;
     execvp(run.command[0], run.command);

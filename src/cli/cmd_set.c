@@ -10,26 +10,32 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 
-static const char set_help[] = "usage: lithos set [--socket PATH] NAME QUOTA\n"
-                               "Changes a running tenant's quota on each of its GPUs: a number of TPCs (26) "
-                               "or a share (40%). The next launches\n"
-                               "keep to it. Refused when others hold what it would need.\n";
+static const char set_help[] =
+    "usage: lithos set [--socket PATH] NAME [QUOTA] [--atom A]\n"
+    "Changes a running tenant; its next launches keep to it.\n"
+    "  QUOTA     TPCs on each of its GPUs (26), or a share (40%). Refused when others hold what it would "
+    "need\n"
+    "  --atom A  what its kernels are cut into: off, or x7 for 7 parts each (for tests)\n";
 static const char stop_help[] = "usage: lithos stop [--socket PATH]\n"
                                 "Ends lithosd and the MPS it started. Tenants go on with what they hold.\n";
 
-/* Only --socket and --help: returns the exit code to leave with, or -1 to go on at optind. */
-static int parse(int argc, char **argv, const char *help, char path[LITHOS_PATH_BYTES])
+/* --socket, --help and, where it is taken, --atom: returns the exit code to leave with, or -1 to go on at optind. */
+static int parse(int argc, char **argv, const char *help, char path[LITHOS_PATH_BYTES], const char **ret_atom)
 {
-    static const struct option options[] = {{"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {0}};
+    static const struct option options[] = {
+        {"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {"atom", 1, 0, 'a'}, {0}};
     const char *socket = NULL;
     int c;
 
-    while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (c == 'h')
             return lithos_help(help);
-        if (c != 's')
+        if (c == 'a' && ret_atom)
+            *ret_atom = optarg;
+        else if (c == 's')
+            socket = optarg;
+        else
             return lithos_usage(argv[0]);
-        socket = optarg;
     }
     return lithos_client_path(socket, path) < 0 ? LITHOS_EXIT_FAILED : -1;
 }
@@ -45,39 +51,52 @@ static int ask_for_ok(const char *path, const union lithos_message *request)
     return r < 0 ? LITHOS_EXIT_FAILED : LITHOS_EXIT_OK;
 }
 
+/* What is to be changed; exit code or -1. */
+static int fill_set(struct lithos_msg_set *m, const char *quota, const char *atom)
+{
+    int r = quota ? lithos_quota_parse(quota, &m->quota) : 0;
+    if (r < 0) {
+        lithos_error("set: quota \"%s\" %s: a number of TPCs from 1 to 128, or a share over 0%% to 100%%",
+                     quota, r == -ERANGE ? "is out of range" : "is not understood");
+        return LITHOS_EXIT_USAGE;
+    }
+    if (atom && lithos_atom_policy_parse(atom, &m->atom) < 0) {
+        lithos_error("set: --atom %s: must be off, or x2 to x%u", atom, LITHOS_ATOMS_MAX);
+        return LITHOS_EXIT_USAGE;
+    }
+    m->what = (quota ? LITHOS_SET_QUOTA : 0) | (atom ? LITHOS_SET_ATOM : 0);
+    return -1;
+}
+
 int lithos_cmd_set(int argc, char **argv)
 {
     static union lithos_message request;
     char path[LITHOS_PATH_BYTES];
-    int code = parse(argc, argv, set_help, path);
+    const char *atom = NULL;
+    int code = parse(argc, argv, set_help, path, &atom);
 
     if (code >= 0)
         return code;
-    if (argc - optind != 2) {
-        lithos_error("set: needs a tenant's name and its new quota: lithos set NAME 40%%");
+    if (argc - optind < 1 || argc - optind > 2 || (argc - optind == 1 && !atom)) {
+        lithos_error("set: needs a tenant's name and what to change: lithos set NAME 40%%");
         return lithos_usage("set");
     }
-    const char *name = argv[optind], *quota = argv[optind + 1];
+    const char *name = argv[optind];
     lithos_message_init(&request, LITHOS_MSG_SET);
     if (!*name || strlen(name) >= sizeof(request.set.name)) {
         lithos_error("set: \"%s\" cannot be a tenant's name: `lithos status' lists them", name);
         return LITHOS_EXIT_USAGE;
     }
     strcpy(request.set.name, name);
-    int r = lithos_quota_parse(quota, &request.set.quota);
-    if (r < 0) {
-        lithos_error("set: quota \"%s\" %s: a number of TPCs from 1 to 128, or a share over 0%% to 100%%",
-                     quota, r == -ERANGE ? "is out of range" : "is not understood");
-        return LITHOS_EXIT_USAGE;
-    }
-    return ask_for_ok(path, &request);
+    code = fill_set(&request.set, argc - optind == 2 ? argv[optind + 1] : NULL, atom);
+    return code >= 0 ? code : ask_for_ok(path, &request);
 }
 
 int lithos_cmd_stop(int argc, char **argv)
 {
     static union lithos_message request;
     char path[LITHOS_PATH_BYTES];
-    int code = parse(argc, argv, stop_help, path);
+    int code = parse(argc, argv, stop_help, path, NULL);
 
     if (code >= 0)
         return code;

@@ -152,6 +152,25 @@ static void report_topology(struct lithos_doctor *d, const json_t *gpu, const ch
                          lithos_json_true(gpu, "cached") ? "from the cache" : "measured just now");
 }
 
+static void report_atoms(struct lithos_doctor *d, const json_t *gpu, const char *what)
+{
+    const char *why = lithos_json_string(gpu, "atoms_why");
+
+    if (!lithos_json_true(gpu, "hook"))
+        return; /* said already that there is no hook */
+    if (lithos_json_true(gpu, "atoms"))
+        lithos_doctor_report(
+            d, LITHOS_FINDING_OK, what, NULL,
+            "kernels can be cut into atoms: each block ran once in the self-test, a block passed over "
+            "costs %d ps",
+            (int)lithos_json_integer(gpu, "exit_ps"));
+    else
+        lithos_doctor_report(
+            d, LITHOS_FINDING_WARN, what,
+            "nothing need be done: kernels are left whole, and long ones keep others waiting",
+            "kernels cannot be cut into atoms: %s", *why ? why : "the probe does not say why");
+}
+
 void lithos_doctor_gpus(struct lithos_doctor *d)
 {
     const json_t *gpus = json_object_get(d->probe, "gpus"), *gpu;
@@ -180,6 +199,7 @@ void lithos_doctor_gpus(struct lithos_doctor *d)
                              (int)lithos_json_integer(gpu, "sm_count"), lithos_json_string(gpu, "uuid"));
         report_hook(d, gpu, what);
         report_topology(d, gpu, what);
+        report_atoms(d, gpu, what);
     }
 }
 

@@ -117,6 +117,36 @@ static int print_tenants(const json_t *document, FILE *out)
     return r;
 }
 
+/* A line for each tenant that asked for atoms: what came of its launches. */
+static void print_atoms(const json_t *document, FILE *out)
+{
+    const json_t *tenants = json_object_get(document, "tenants"), *tenant;
+    size_t i;
+
+    json_array_foreach((json_t *)tenants, i, tenant)
+    {
+        json_t *atoms = json_object_get(tenant, "atoms"), *count;
+        const char *policy = lithos_json_string(atoms, "policy"), *why = lithos_json_string(atoms, "why"),
+                   *reason;
+        if (!*policy || !strcmp(policy, "off"))
+            continue;
+        fprintf(out, "%s: atoms %s", lithos_json_string(tenant, "name"), policy);
+        if (*why)
+            fprintf(out, ", not available: %s", why);
+        fprintf(out, "; %lld launches cut into %lld", (long long)lithos_json_integer(atoms, "cut"),
+                (long long)lithos_json_integer(atoms, "atoms"));
+        const char *separator = "; left whole: ";
+        json_object_foreach(json_object_get(atoms, "whole"), reason, count)
+        {
+            if (json_integer_value(count) == 0)
+                continue;
+            fprintf(out, "%s%lld %s", separator, (long long)json_integer_value(count), reason);
+            separator = ", ";
+        }
+        fputc('\n', out);
+    }
+}
+
 int lithos_status_print(const json_t *document, FILE *out)
 {
     int r = print_gpus(document, out);
@@ -125,5 +155,7 @@ int lithos_status_print(const json_t *document, FILE *out)
         return r;
     print_remarks(document, out);
     fputc('\n', out);
-    return print_tenants(document, out);
+    r = print_tenants(document, out);
+    print_atoms(document, out);
+    return r;
 }

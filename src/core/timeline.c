@@ -83,6 +83,7 @@ static uint32_t *bucket_of(struct lithos_timeline *tl, uint32_t process, uint32_
 static void stream_free(struct lithos_timeline *tl, uint32_t index)
 {
     struct timeline_stream *s = &tl->streams[index];
+    timeline_cut_ends(tl, index, LITHOS_LOST_MISSING);
     uint32_t *link = bucket_of(tl, s->process, s->gpu, s->handle);
     while (*link != index)
         link = &tl->streams[*link].next;
@@ -166,9 +167,9 @@ static void pop(struct lithos_timeline *tl, uint32_t index)
     uint32_t slot = s->head;
     s->head = tl->slots[slot].next;
     s->behind_since_ns = 0;
+    tl->stats.outstanding -= tl->slots[slot].ends;
     tl->slots[slot].next = tl->free_slot;
     tl->free_slot = slot;
-    tl->stats.outstanding--;
     if (s->head == NONE) {
         s->tail = NONE;
         deactivate(tl, index);
@@ -177,8 +178,11 @@ static void pop(struct lithos_timeline *tl, uint32_t index)
 
 static void lose(struct lithos_timeline *tl, uint32_t index, enum lithos_timeline_lost why)
 {
-    tl->stats.lost[why]++;
-    tl->streams[index].gap = true;
+    struct timeline_stream *s = &tl->streams[index];
+    const struct timeline_slot *slot = &tl->slots[s->head];
+    if (!slot->launch.atoms || timeline_join_lost(s, slot, why, &why))
+        tl->stats.lost[why]++;
+    s->gap = true;
     pop(tl, index);
 }
 
@@ -194,30 +198,47 @@ static uint32_t slot_new(struct lithos_timeline *tl)
     return tl->slot_high < tl->config.launches ? tl->slot_high++ : NONE;
 }
 
+/* No place or no stamp for a launch, or for an atom: then for its launch. */
+static bool refuse(struct lithos_timeline *tl, uint32_t index, const struct lithos_timeline_launch *l,
+                   enum lithos_timeline_lost why)
+{
+    if (l->atom == 0)
+        tl->stats.lost[why]++;
+    if (index == NONE)
+        return false;
+    struct timeline_stream *s = &tl->streams[index];
+    s->gap = true;
+    s->cut_atoms = l->atom ? l->atoms : 0; /* also when this was to be its last */
+    timeline_cut_ends(tl, index, why);
+    return false;
+}
+
 bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_timeline_launch *l)
 {
     struct lithos_timeline_launch launch = *l;
     launch.gpu = LITHOS_MIN(l->gpu, tl->config.gpu_count - 1);
-    tl->stats.launches++;
-    timeline_count_submit(tl, l->submit_ns);
     uint32_t index = stream_get(tl, &launch);
-    if (index != NONE && !launch.stamp) {
-        tl->stats.lost[LITHOS_MIN(launch.lost, LITHOS_LOST_OFF)]++;
-        tl->streams[index].gap = true;
-        return false;
+    if (l->atom == 0) {
+        tl->stats.launches++;
+        timeline_count_submit(tl, l->submit_ns);
+        if (index != NONE) {
+            timeline_cut_ends(tl, index, LITHOS_LOST_MISSING);
+            timeline_cut_begins(&tl->streams[index], l);
+        }
+    } else if (index == NONE || !timeline_cut_goes_on(tl, index, l)) {
+        return false; /* with its launch, which is counted as lost */
     }
+    if (index != NONE && !launch.stamp && !launch.atoms)
+        return refuse(tl, index, l, LITHOS_MIN(launch.lost, LITHOS_LOST_OFF));
     uint32_t slot = index == NONE ? NONE : slot_new(tl);
-    if (slot == NONE) {
-        tl->stats.lost[LITHOS_LOST_NO_ROOM]++;
-        if (index != NONE)
-            tl->streams[index].gap = true;
-        return false;
-    }
+    if (slot == NONE)
+        return refuse(tl, index, l, LITHOS_LOST_NO_ROOM);
     struct timeline_stream *s = &tl->streams[index];
-    tl->slots[slot] = (struct timeline_slot){.next = NONE, .after_gap = s->gap, .launch = launch};
+    tl->slots[slot] = (struct timeline_slot){
+        .next = NONE, .after_gap = s->gap, .ends = l->atom + 1 >= l->atoms, .launch = launch};
     s->gap = false;
     s->used_ns = l->submit_ns;
-    tl->stats.outstanding++;
+    tl->stats.outstanding += l->atom == 0;
     if (s->head == NONE) {
         s->head = slot;
         activate(tl, index);
@@ -257,6 +278,10 @@ static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_n
         if (slot->done)
             return true;
         const struct lithos_timeline_launch *l = &slot->launch;
+        if (!l->stamp) { /* an atom */
+            lose(tl, index, LITHOS_MIN(l->lost, LITHOS_LOST_OFF));
+            continue;
+        }
         uint64_t gpu_ns, seen_ns = now_ns;
         int r = read(ctx, l->process, l->stamp, &gpu_ns, &seen_ns);
         bool node = l->flags & LITHOS_KERNEL_GRAPH_NODE;
@@ -292,6 +317,9 @@ static bool head_missing(struct lithos_timeline *tl, uint32_t index, uint64_t no
     struct timeline_stream *s = &tl->streams[index];
     uint32_t second = tl->slots[s->head].next;
     uint64_t gpu_ns, seen_ns;
+    while (second != NONE &&
+           tl->slots[second].launch.atom) /* they may end before the one they overlap with */
+        second = tl->slots[second].next;
     if (second == NONE || tl->slots[s->head].launch.flags & LITHOS_KERNEL_GRAPH_NODE)
         return false;
     const struct lithos_timeline_launch *l = &tl->slots[second].launch;
@@ -364,23 +392,32 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
         e.flags |= LITHOS_KERNEL_CLAMPED;
     possible_ns = reaches_card_ns(tl, l);
     e.start_ns = LITHOS_MAX(before_ns, possible_ns);
-    if (e.start_ns > e.end_ns) {
+    if (e.start_ns > e.end_ns && l->atom) {
+        e.start_ns = e.end_ns; /* it overlapped with the atom before, and that ended after it */
+    } else if (e.start_ns > e.end_ns) {
         e.start_ns = LITHOS_MAX(l->submit_ns, LITHOS_MIN(before_ns, e.end_ns));
         e.start_ns = LITHOS_MIN(e.start_ns, e.end_ns);
         e.flags |= LITHOS_KERNEL_CLAMPED;
     }
     if (slot->after_gap)
         e.flags |= LITHOS_KERNEL_AFTER_GAP;
-    s->end_ns = e.end_ns;
-    s->gpu_end_ns = slot->gpu_end_ns;
+    if (!l->atom || e.end_ns > s->end_ns) {
+        s->end_ns = e.end_ns;
+        s->gpu_end_ns = slot->gpu_end_ns;
+    }
     s->used_ns = now_ns;
     if (overlapped(tl, index, e.start_ns, e.end_ns))
         e.flags |= LITHOS_KERNEL_OVERLAPPED;
     remember_end(g, index, e.end_ns);
     if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
         next_replay(tl, slot);
-    timeline_count_kernel(tl, &e);
-    emit(ctx, &e);
+    enum timeline_joined joined = l->atoms ? timeline_join(tl, index, slot, &e) : TIMELINE_JOIN_ENDED;
+    if (joined == TIMELINE_JOIN_ENDED) {
+        timeline_count_kernel(tl, &e);
+        emit(ctx, &e);
+    } else if (joined == TIMELINE_JOIN_LOST) {
+        tl->stats.lost[s->join_lost - 1]++;
+    }
     pop(tl, index);
 }
 
@@ -414,6 +451,7 @@ void lithos_timeline_forget(struct lithos_timeline *tl, uint32_t process)
     for (uint32_t i = 0; i < tl->stream_high; i++) {
         if (!tl->streams[i].used || tl->streams[i].process != process)
             continue;
+        timeline_cut_ends(tl, i, LITHOS_LOST_DIED);
         while (tl->streams[i].head != NONE)
             lose(tl, i, LITHOS_LOST_DIED);
         stream_free(tl, i);

@@ -8,7 +8,10 @@
  * waited for something that leaves no stamp (a copy, another stream). Where another stream of the tenant ran meanwhile,
  * the kernels shared the TPCs: the duration is true but not the kernel's alone, and says so (LITHOS_KERNEL_OVERLAPPED).
  *
- * Every launch given in ends in exactly one of: an event, a count of lost[], or outstanding. */
+ * A launch that was cut into atoms comes in as many, one behind another, and makes one event: from the start of the first to the
+ * latest end. Atoms may overlap where they meet, so the end of one may come after that of the next.
+ *
+ * Every launch given in ends in exactly one of: an event, a count of lost[], or outstanding; the atoms of one count as one. */
 #pragma once
 
 #include <stdbool.h>
@@ -57,6 +60,7 @@ struct lithos_timeline_launch {
     uint64_t function; /* names it within the tenant: what operators are told apart by */
     uint32_t grid[3], block[3];
     uint32_t cluster_blocks, shared_bytes, registers;
+    uint32_t atom, atoms;      /* this part of a launch, of so many; 0 atoms: the whole */
     uint32_t flags;            /* LITHOS_KERNEL_GRAPH_NODE, _DRIVER */
     uint32_t lost;             /* enum lithos_timeline_lost: why there is no stamp */
     struct lithos_tpcset tpcs; /* where it may run */
@@ -71,6 +75,8 @@ struct lithos_kernel_event {
     uint64_t start_ns, end_ns; /* host's clock */
     uint64_t gpu_end_ns;       /* as stamped */
     uint32_t flags;            /* enum lithos_kernel_flag */
+    uint32_t atoms;            /* it was cut into so many; 0: not */
+    uint64_t longest_atom_ns;  /* from one atom's end to the next one's */
 };
 
 struct lithos_timeline_config {
@@ -107,6 +113,7 @@ struct lithos_timeline_stats {
     uint64_t tpc_ns; /* durations times TPCs */
     uint64_t overlapped, clamped;
     uint64_t clock_jumps;
+    uint64_t cut, atoms; /* kernels that came in parts, and the parts */
 };
 
 /* The last second before now_ns. */
@@ -127,7 +134,7 @@ int lithos_timeline_size(const struct lithos_timeline_config *config, size_t *re
 /* Begin in mem (aligned to 16, zeroed, the caller's); nothing is to be freed. 0, -EINVAL, -ENOSPC. */
 int lithos_timeline_init(void *mem, size_t bytes, const struct lithos_timeline_config *config,
                          struct lithos_timeline **ret_timeline);
-/* A launch, in order of submission of its process. Any values. False: it is lost already (no stamp, no room). */
+/* A launch or an atom of one, in order of submission of its process. Any values. False: it is lost already (no stamp, no room). */
 bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_timeline_launch *launch);
 /* Look at outstanding stamps through read (1 with the GPU's time, 0 not yet, -ESTALE overwritten) and emit what has
  * ended, in the order of its ends within the call. now_ns: taken before the call, so that no stamp it does not see is

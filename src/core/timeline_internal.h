@@ -10,6 +10,8 @@
 struct timeline_slot {
     uint32_t next; /* launch behind it on its stream; or next free slot */
     bool done, after_gap;
+    bool ends;      /* no further atom of its launch comes behind it */
+    uint8_t broken; /* with ends: why its launch is lost all the same, plus 1 */
     uint64_t gpu_end_ns, end_ns, seen_ns;
     struct lithos_timeline_launch launch;
 };
@@ -24,6 +26,15 @@ struct timeline_stream {
     uint64_t end_ns, gpu_end_ns; /* of the kernel before the head */
     uint64_t behind_since_ns;    /* the launch behind the head was first seen to have ended; 0: not */
     uint64_t used_ns;
+    /* the launch that comes in: its next atom; atoms 0: none is being cut */
+    uint64_t cut_sequence;
+    uint32_t cut_next, cut_atoms;
+    /* the launch whose atoms are ending */
+    bool joining;
+    uint8_t join_lost; /* why one of its atoms was lost, plus 1 */
+    uint64_t join_longest_ns;
+    struct lithos_kernel_event join; /* its launch is join_launch */
+    struct lithos_timeline_launch join_launch;
 };
 
 struct timeline_gpu {
@@ -56,3 +67,25 @@ struct lithos_timeline {
 
 void timeline_count_submit(struct lithos_timeline *tl, uint64_t submit_ns);
 void timeline_count_kernel(struct lithos_timeline *tl, const struct lithos_kernel_event *e);
+
+/* ---- timeline_atoms.c ---- */
+
+/* A launch comes in on a stream, in atoms or not. */
+void timeline_cut_begins(struct timeline_stream *s, const struct lithos_timeline_launch *l);
+/* A further atom comes in. False: it belongs to no launch that is whole up to it. */
+bool timeline_cut_goes_on(struct lithos_timeline *tl, uint32_t stream,
+                          const struct lithos_timeline_launch *l);
+/* What comes in next is another launch: should atoms of the one before be missing, that is lost. */
+void timeline_cut_ends(struct lithos_timeline *tl, uint32_t stream, enum lithos_timeline_lost why);
+
+enum timeline_joined {
+    TIMELINE_JOINED,     /* others are to come */
+    TIMELINE_JOIN_ENDED, /* it was the last: the event is the launch's */
+    TIMELINE_JOIN_LOST,  /* it was the last, and another one was lost: timeline_stream.join_lost */
+};
+/* The atom at the head has ended, with an event as if it were a kernel. */
+enum timeline_joined timeline_join(struct lithos_timeline *tl, uint32_t stream,
+                                   const struct timeline_slot *slot, struct lithos_kernel_event *e);
+/* It is lost. True: and its launch with it, for that reason. */
+bool timeline_join_lost(struct timeline_stream *s, const struct timeline_slot *slot,
+                        enum lithos_timeline_lost why, enum lithos_timeline_lost *ret_why);

@@ -20,6 +20,7 @@ typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphNode_st *CUgraphNode;
 typedef struct CUgraphExec_st *CUgraphExec;
 typedef struct CUgreenCtx_st *CUgreenCtx;
+typedef struct CUlinkState_st *CUlinkState;
 typedef struct {
     unsigned char bytes[16];
 } CUuuid;
@@ -95,10 +96,22 @@ enum {
     X(CU_EVENT_DISABLE_TIMING, 2)                                   \
     X(CU_MEMHOSTALLOC_PORTABLE, 1)                                  \
     X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                 \
+    X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                             \
+    X(CU_STREAM_CAPTURE_MODE_RELAXED, 2)                            \
+    X(CU_JIT_INPUT_PTX, 1)                                          \
+    X(CU_LAUNCH_ATTRIBUTE_IGNORE, 0)                                \
+    X(CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW, 1)                  \
     X(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, 2)                           \
+    X(CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY, 3)                \
     X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                     \
+    X(CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE, 5)  \
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)     \
-    X(CU_LAUNCH_ATTRIBUTE_PRIORITY, 8)
+    X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT, 7)                    \
+    X(CU_LAUNCH_ATTRIBUTE_PRIORITY, 8)                              \
+    X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP, 9)                   \
+    X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, 10)                      \
+    X(CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT, 12)              \
+    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)
 
 enum {
 #define X(name, value) name = value,

@@ -268,8 +268,9 @@ int lithosd_run(struct lithosd *d)
     if (r < 0)
         return 1;
     raise_file_limit();
-    const char *stamps = getenv("LITHOS_STAMPS");
+    const char *stamps = getenv("LITHOS_STAMPS"), *atoms = getenv("LITHOS_ATOMS");
     d->observe.stamps_off = stamps && !strcmp(stamps, "off");
+    d->atoms_off = atoms && !strcmp(atoms, "off");
     lithosd_boot_id(d->boot_id, sizeof d->boot_id);
     r = lithosd_loop_init(&d->loop);
     if (r == 0)

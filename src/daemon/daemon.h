@@ -28,6 +28,7 @@ struct lithosd_tenant {
     bool mps;      /* was sent to MPS */
     bool mps_lost; /* and that was restarted since: its contexts of then are gone */
     struct lithos_quota quota;
+    struct lithos_atom_policy atom; /* as asked for; grant.atom is what it gets */
     pid_t root_pid;
     uint64_t root_start;
     struct lithosd_watch root; /* pidfd; fd is -1 once the root process has ended */
@@ -82,6 +83,7 @@ struct lithosd {
     struct lithosd_timer lease, idle;
     struct lithosd_observe observe;
     unsigned lease_ticks;
+    bool atoms_off; /* LITHOS_ATOMS=off */
     /* persist.c */
     char state_path[PATH_MAX];
     bool state_failed; /* said already that it cannot be written */
@@ -103,8 +105,8 @@ struct lithosd {
 /* Refusals put a text for people into text[LITHOS_TEXT_MAX] and return a negative errno. */
 int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct lithos_msg_admit *request,
                   union lithos_message *ret_answer, char text[LITHOS_TEXT_MAX]);
-int lithosd_set_quota(struct lithosd *d, const struct lithosd_connection *c,
-                      const struct lithos_msg_set *request, char text[LITHOS_TEXT_MAX]);
+int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const struct lithos_msg_set *request,
+                char text[LITHOS_TEXT_MAX]);
 struct lithosd_tenant *lithosd_tenant_by_name(struct lithosd *d, const char *name);
 struct lithosd_tenant *lithosd_tenant_by_id(struct lithosd *d, uint64_t id);
 /* A slot, zeroed, in use; NULL when all are. */
@@ -119,6 +121,18 @@ bool lithosd_tenant_check(struct lithosd_tenant *t);
 void lithosd_tenant_counters(const struct lithosd_tenant *t, uint64_t ret_counters[LITHOS_COUNTER_MAX]);
 /* Start or stop the timer of --idle-exit, and tell the MPS minder whether tenants live. */
 void lithosd_tenants_changed(struct lithosd *d);
+
+/* ---- atoms.c ---- */
+
+/* Why the tenant's kernels are not cut, whatever it asked for; NULL: they can be. */
+const char *lithosd_atoms_why_not(const struct lithosd_tenant *t);
+/* What it gets. */
+struct lithos_atom_policy lithosd_atoms_grant(const struct lithosd_tenant *t);
+/* 0, or -EOPNOTSUP with the reason. */
+int lithosd_atoms_check(const struct lithosd_tenant *t, const struct lithos_atom_policy *policy,
+                        char text[LITHOS_TEXT_MAX]);
+/* "atoms" of a tenant in docs/status.md. */
+json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t counters[LITHOS_COUNTER_MAX]);
 
 /* ---- refusal.c ---- */
 

@@ -68,7 +68,8 @@ static void parse_cc(const json_t *cc, int ret_cc[2])
 static int parse_gpu(const json_t *object, struct lithosd_gpu *ret, char why[256])
 {
     struct lithosd_gpu g = {.hook = json_is_true(json_object_get(object, "hook")),
-                            .stamps = json_is_true(json_object_get(object, "stamps"))};
+                            .stamps = json_is_true(json_object_get(object, "stamps")),
+                            .atoms = json_is_true(json_object_get(object, "atoms"))};
     struct lithos_topology topology;
     json_int_t index, sms;
     if (!integer_of(object, "index", 0, 1023, &index) ||
@@ -83,6 +84,7 @@ static int parse_gpu(const json_t *object, struct lithosd_gpu *ret, char why[256
     lithosd_clean_text(g.name, string_of(object, "name"), sizeof g.name);
     lithosd_clean_text(g.qmd, string_of(object, "qmd"), sizeof g.qmd);
     lithosd_clean_text(g.hook_why, string_of(object, "hook_why"), sizeof g.hook_why);
+    lithosd_clean_text(g.atoms_why, string_of(object, "atoms_why"), sizeof g.atoms_why);
     lithosd_clean_text(g.error, string_of(object, "error"), sizeof g.error);
     g.measured = parse_topology(json_object_get(object, "topology"), &topology);
     if (!g.measured && g.hook) {

@@ -18,6 +18,8 @@ struct lithosd_gpu {
     bool hook;                 /* TPC masks can be had */
     char hook_why[256];        /* why not */
     bool stamps;               /* the probe saw completion stamps work */
+    bool atoms;                /* and atoms */
+    char atoms_why[256];       /* why not */
     char error[256];           /* why it cannot be used at all; "" when it can */
     bool measured;             /* the topology is the card's; else TPCs are only counted */
     struct lithos_alloc alloc; /* valid unless error */

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "hw/sm.h"
 
 #define BUSY_NS LITHOS_NSEC_PER_MSEC
 #define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
@@ -33,34 +34,24 @@
 
 /* ---- memory ---- */
 
-/* What a block may take of an SM, by compute capability: CUDA C++ Programming Guide, "Technical Specifications". */
-static const struct sm {
-    int cc[2];
-    uint32_t threads, blocks, shared_bytes;
-} sms[] = {
-    {{8, 0}, 2048, 32, 164 << 10},  {{8, 6}, 1536, 16, 100 << 10},  {{8, 7}, 1536, 16, 164 << 10},
-    {{8, 9}, 1536, 24, 100 << 10},  {{9, 0}, 2048, 32, 228 << 10},  {{10, 0}, 2048, 32, 228 << 10},
-    {{10, 3}, 2048, 32, 228 << 10}, {{12, 0}, 1536, 24, 100 << 10}, {{12, 1}, 1536, 24, 100 << 10},
-};
-
 static struct lithos_predictor *new_predictor(const struct lithosd_gpu *gpu)
 {
+    const struct lithos_sm *sm = lithos_sm(gpu->cc[0], gpu->cc[1]);
+    if (!sm)
+        return NULL;
     struct lithos_predict_config c = {.tpcs = lithosd_gpu_tpcs(gpu),
                                       .sms_per_tpc = gpu->alloc.topology.sms_per_tpc,
-                                      .sm_registers = 65536,
-                                      .block_shared_reserved_bytes = 1024,
-                                      .warp_register_unit = 256};
-    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(sms); i++)
-        if (sms[i].cc[0] == gpu->cc[0] && sms[i].cc[1] == gpu->cc[1]) {
-            c.sm_threads = sms[i].threads;
-            c.sm_blocks = sms[i].blocks;
-            c.sm_shared_bytes = sms[i].shared_bytes;
-        }
+                                      .sm_threads = sm->threads,
+                                      .sm_blocks = sm->blocks,
+                                      .sm_registers = sm->registers,
+                                      .sm_shared_bytes = sm->shared_bytes,
+                                      .block_shared_reserved_bytes = sm->block_shared_reserved_bytes,
+                                      .warp_register_unit = sm->warp_register_unit};
     lithos_predict_config_defaults(&c);
     size_t bytes;
     struct lithos_predictor *p = NULL;
     if (lithos_predictor_size(&c, &bytes) < 0)
-        return NULL; /* a card whose SMs are not known */
+        return NULL;
     void *mem = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (mem && (lithos_predictor_init(mem, bytes, &c, &p) < 0 || (void *)p != mem)) {
         free(mem); /* it is freed by its name, so it must begin where its memory does */
@@ -132,6 +123,8 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
         .cluster_blocks = r->cluster,
         .shared_bytes = r->launch.shared_bytes,
         .registers = r->registers,
+        .atom = r->launch.atom,
+        .atoms = r->launch.atoms,
         .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
         .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT
                 : r->flags & LITHOS_RECORD_NO_STAMP_TAKEN ? LITHOS_LOST_TAKEN
@@ -149,7 +142,8 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
 static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
 {
     struct lithosd_observed *o = p->tenant->observed;
-    struct lithos_predictor *foretell = l->stamp ? predictor(p->tenant, l->gpu) : NULL;
+    /* A kernel in atoms is foretold, and looked back on, as the one launch that it is. */
+    struct lithos_predictor *foretell = l->stamp && !l->atom ? predictor(p->tenant, l->gpu) : NULL;
     if (foretell) {
         struct lithos_kernel_shape shape = {.function = l->function,
                                             .shared_bytes = l->shared_bytes,

@@ -176,6 +176,8 @@ json_t *lithosd_observe_status(const struct lithosd_tenant *t)
     json_object_set_new(o, "p99_us", json_real(us(lithos_timeline_quantile_ns(tl, 0.99))));
     json_object_set_new(o, "overlapped", number(s->overlapped));
     json_object_set_new(o, "clamped", number(s->clamped));
+    json_object_set_new(o, "cut", number(s->cut));
+    json_object_set_new(o, "atoms", number(s->atoms));
     json_object_set_new(o, "clock", clock_status(t));
     json_object_set_new(o, "prediction", prediction_status(observed));
     json_object_set_new(o, "operators", operators_status(observed));

@@ -26,6 +26,7 @@ static void save_tenant(const struct lithosd_tenant *t, struct lithosd_saved_ten
     s->thread_percentage = t->thread_percentage;
     s->mps = t->mps;
     s->quota = t->quota;
+    s->atom = t->atom;
     s->root_pid = t->root_pid;
     s->root_start = t->root_start;
     s->since_unix_ms = t->since_unix_ms;
@@ -139,6 +140,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
     t->thread_percentage = s->thread_percentage;
     t->mps = s->mps;
     t->quota = s->quota;
+    t->atom = s->atom;
     t->root_pid = s->root_pid;
     t->root_start = s->root_start;
     t->since_unix_ms = s->since_unix_ms;
@@ -151,6 +153,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
         lithosd_tenant_release(t);
         return NULL;
     }
+    t->grant.atom = lithosd_atoms_grant(t);
     adopt_root(t);
     return t;
 }

@@ -194,7 +194,7 @@ static bool handle_set(struct lithosd_connection *c, const struct lithos_msg_set
     struct lithosd *d = c->daemon;
     union lithos_message m;
     char text[LITHOS_TEXT_MAX] = "";
-    int r = lithosd_set_quota(d, c, request, text);
+    int r = lithosd_set(d, c, request, text);
     if (r < 0) {
         lithosd_event(&d->events, "refused", "set %s: %.*s", request->name, (int)strcspn(text, "\n"), text);
         return answer_error(c, r, text);

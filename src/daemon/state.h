@@ -33,6 +33,7 @@ struct lithosd_saved_tenant {
     uid_t uid;
     uint32_t mode, thread_percentage, mps;
     struct lithos_quota quota;
+    struct lithos_atom_policy atom;
     pid_t root_pid;
     uint64_t root_start;
     uint64_t since_unix_ms, epoch;

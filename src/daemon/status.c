@@ -72,6 +72,8 @@ static json_t *gpu_status(const struct lithosd_gpu *g)
     json_object_set_new(o, "hook", json_boolean(g->hook));
     json_object_set_new(o, "hook_why", json_string(g->hook_why));
     json_object_set_new(o, "stamps", json_boolean(g->stamps));
+    json_object_set_new(o, "atoms", json_boolean(g->atoms));
+    json_object_set_new(o, "atoms_why", json_string(g->atoms_why));
     json_object_set_new(o, "gpcs", gpc_status(g));
     json_object_set_new(o, "error", text_or_null(g->error));
     return o;
@@ -131,13 +133,14 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         json_object_set_new(counts, lithos_counter_name((enum lithos_counter)c),
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
-    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o}", "name", t->name, "id",
-                     id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode], "quota",
-                     lithos_quota_format(&t->quota, quota), "thread_percentage", (int)t->thread_percentage,
-                     "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
+    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o}", "name", t->name,
+                     "id", id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode],
+                     "quota", lithos_quota_format(&t->quota, quota), "thread_percentage",
+                     (int)t->thread_percentage, "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
                      (double)t->since_unix_ms / 1000, "seconds",
                      ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t),
-                     "gpus", tenant_gpus(d, t), "counters", counts, "observed", lithosd_observe_status(t));
+                     "gpus", tenant_gpus(d, t), "counters", counts, "atoms",
+                     lithosd_atoms_status(t, counters), "observed", lithosd_observe_status(t));
 }
 
 static json_t *events_status(const struct lithosd_events *e)

@@ -354,6 +354,7 @@ static int introduce(struct lithosd *d, struct lithosd_connection *c, const stru
         generate_name(d, m->command, t->name);
     lithosd_clean_text(t->command, m->command, sizeof t->command);
     t->quota = m->quota;
+    t->atom = m->atom;
     t->uid = c->uid;
     t->root_pid = c->pid;
     t->since_unix_ms = lithosd_unix_ms();
@@ -423,6 +424,10 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
         return r;
     }
     choose_mode(d, t, m->want_coarse, notes);
+    char why[LITHOS_TEXT_MAX];
+    if (lithosd_atoms_check(t, &t->atom, why) < 0)
+        note(notes, "%s", why);
+    t->grant.atom = lithosd_atoms_grant(t);
     lithosd_state_save(d);
     char quota[16];
     lithosd_event(&d->events, "admitted", "tenant %s (pid %d, %s): quota %s, %u TPCs of GPU %u%s", t->name,
@@ -460,19 +465,10 @@ static int resize(struct lithosd *d, const struct lithosd_tenant *t, const struc
     return 0;
 }
 
-int lithosd_set_quota(struct lithosd *d, const struct lithosd_connection *c, const struct lithos_msg_set *m,
-                      char text[LITHOS_TEXT_MAX])
+static int set_quota(struct lithosd *d, struct lithosd_tenant *t, const struct lithos_quota *q,
+                     struct lithos_grant *g, char text[LITHOS_TEXT_MAX])
 {
-    struct lithosd_tenant *t = lithosd_tenant_by_name(d, m->name);
-    if (!t) {
-        snprintf(text, LITHOS_TEXT_MAX, "there is no tenant named %s: `lithos status` lists them", m->name);
-        return -ENOENT;
-    }
-    if (c->uid != t->uid && c->uid != geteuid() && c->uid != 0) {
-        snprintf(text, LITHOS_TEXT_MAX, "tenant %s belongs to another user (uid %u)", t->name,
-                 (unsigned)t->uid);
-        return -EPERM;
-    }
+    struct lithos_alloc allocs[LITHOS_MAX_GPUS];
     if (t->mode == LITHOS_MODE_COARSE) {
         snprintf(text, LITHOS_TEXT_MAX,
                  "the quota of %s is held through MPS, which fixes it when a program starts: run the "
@@ -480,22 +476,59 @@ int lithosd_set_quota(struct lithosd *d, const struct lithosd_connection *c, con
                  t->name);
         return -EOPNOTSUPP;
     }
-    struct lithos_alloc allocs[LITHOS_MAX_GPUS];
-    struct lithos_grant g = t->grant;
-    int r = resize(d, t, &m->quota, allocs, &g, text);
+    int r = resize(d, t, q, allocs, g, text);
     if (r < 0)
         return r;
-    for (uint32_t i = 0; i < g.gpu_count; i++)
+    for (uint32_t i = 0; i < g->gpu_count; i++)
         d->gpus.gpu[t->gpu[i]].alloc = allocs[i];
+    t->quota = *q;
+    return 0;
+}
+
+/* Who asks, and for whom. */
+static struct lithosd_tenant *tenant_of(struct lithosd *d, const struct lithosd_connection *c,
+                                        const char *name, int *ret_error, char text[LITHOS_TEXT_MAX])
+{
+    struct lithosd_tenant *t = lithosd_tenant_by_name(d, name);
+    if (!t) {
+        snprintf(text, LITHOS_TEXT_MAX, "there is no tenant named %s: `lithos status` lists them", name);
+        *ret_error = -ENOENT;
+        return NULL;
+    }
+    if (c->uid != t->uid && c->uid != geteuid() && c->uid != 0) {
+        snprintf(text, LITHOS_TEXT_MAX, "tenant %s belongs to another user (uid %u)", t->name,
+                 (unsigned)t->uid);
+        *ret_error = -EPERM;
+        return NULL;
+    }
+    return t;
+}
+
+int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const struct lithos_msg_set *m,
+                char text[LITHOS_TEXT_MAX])
+{
+    int r = 0;
+    struct lithosd_tenant *t = tenant_of(d, c, m->name, &r, text);
+    if (!t)
+        return r;
+    struct lithos_grant g = t->grant;
+    if (m->what & LITHOS_SET_ATOM)
+        r = lithosd_atoms_check(t, &m->atom, text);
+    if (r == 0 && m->what & LITHOS_SET_QUOTA)
+        r = set_quota(d, t, &m->quota, &g, text);
+    if (r < 0)
+        return r;
+    if (m->what & LITHOS_SET_ATOM)
+        t->atom = m->atom;
+    g.atom = lithosd_atoms_grant(t);
     g.epoch++;
     t->grant = g;
-    t->quota = m->quota;
     lithosd_publish(t);
     lithosd_recordings_granted(t);
     lithosd_state_save(d);
-    char quota[16];
-    lithosd_event(&d->events, "set", "tenant %s: quota %s, now %u TPCs on its %s", t->name,
+    char quota[16], atom[LITHOS_ATOM_POLICY_TEXT_MAX];
+    lithosd_event(&d->events, "set", "tenant %s: quota %s, now %u TPCs on its %s; atoms %s", t->name,
                   lithos_quota_format(&t->quota, quota), lithos_tpcset_count(&g.gpus[0].own),
-                  g.gpu_count > 1 ? "first GPU" : "GPU");
+                  g.gpu_count > 1 ? "first GPU" : "GPU", lithos_atom_policy_format(&t->atom, atom));
     return 0;
 }

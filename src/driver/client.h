@@ -21,6 +21,11 @@ enum lithos_hook_count {
     LITHOS_COUNT_BREACHES,
     LITHOS_COUNT_UNMASKED,
     LITHOS_COUNT_MASKED,
+    LITHOS_COUNT_CUT,
+    LITHOS_COUNT_ATOMS,
+#define W(name, why) LITHOS_COUNT_WHOLE_##name,
+#include "hw/whole.def"
+#undef W
     LITHOS_COUNT_MAX,
 };
 
@@ -52,6 +57,10 @@ struct lithos_launch {
     unsigned grid[3], block[3];
     unsigned shared_bytes;
     bool cooperative;
+    const CUlaunchConfig *config; /* as the app gave it, or NULL */
+    void **params, **extra;
+    bool cuttable;        /* params and extra are those of cuLaunchKernelEx */
+    uint32_t atom, atoms; /* this part of it, of so many; 0 atoms: the whole */
 };
 
 /* What the client notes of launches. Called only while *observe is not 0, but for the two *_ends. None may wait, allocate

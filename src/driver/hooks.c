@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "driver/atoms.h"
 #include "driver/client.h"
 #include "driver/loader.h"
 #include "driver/qmd_hook.h"
@@ -185,15 +186,30 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
     lithos_ticket_close(&ticket);                             \
     LITHOS_HOOK_CALLED(name)
 
-/* Of the function f. The rest says what is launched: the members of a struct lithos_launch. */
-#define LAUNCH(name, type, call, ...)                        \
-    UNDER_TICKET(name, type, LITHOS_TICKET_LAUNCH, f, call); \
-    if (result == CUDA_SUCCESS)                              \
-        lithos_count(LITHOS_COUNT_LAUNCHES, 1);              \
-    if (__builtin_expect(ticket.observe, 0)) {               \
-        const struct lithos_launch what = {__VA_ARGS__};     \
-        note_launch(&ticket, &what, result == CUDA_SUCCESS); \
-    }                                                        \
+/* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With atoms on it may be launched in parts. */
+#define LAUNCH(name, type, call, ...)                                                           \
+    type real = LITHOS_REAL(type, name);                                                        \
+    if (!lithos_hook_active())                                                                  \
+        return real call;                                                                       \
+    if (__builtin_expect(atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed), 0)) { \
+        const struct lithos_launch what = {__VA_ARGS__};                                        \
+        CUresult cut;                                                                           \
+        if (lithos_atoms_launch(&what, &cut)) {                                                 \
+            LITHOS_HOOK_CALLED(name);                                                           \
+            return cut;                                                                         \
+        }                                                                                       \
+    }                                                                                           \
+    struct lithos_ticket ticket;                                                                \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                       \
+    CUresult result = real call;                                                                \
+    lithos_ticket_close(&ticket);                                                               \
+    LITHOS_HOOK_CALLED(name);                                                                   \
+    if (result == CUDA_SUCCESS)                                                                 \
+        lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                 \
+    if (__builtin_expect(ticket.observe, 0)) {                                                  \
+        const struct lithos_launch what = {__VA_ARGS__};                                        \
+        note_launch(&ticket, &what, result == CUDA_SUCCESS);                                    \
+    }                                                                                           \
     return result
 
 #define PER_THREAD(stream) ((stream) ? (stream) : CU_STREAM_PER_THREAD)
@@ -211,7 +227,8 @@ static __attribute__((noinline)) void note_launch(struct lithos_ticket *ticket,
 #define WHAT_CONFIG(stream_of)                                                                          \
     .function = f, .stream = stream_of, .grid = {config->gridDimX, config->gridDimY, config->gridDimZ}, \
     .block = {config->blockDimX, config->blockDimY, config->blockDimZ},                                 \
-    .shared_bytes = config->sharedMemBytes, .cooperative = is_cooperative(config)
+    .shared_bytes = config->sharedMemBytes, .cooperative = is_cooperative(config), .config = config
+#define CUTTABLE .params = params, .extra = extra, .cuttable = true
 
 static bool is_cooperative(const CUlaunchConfig *config)
 {
@@ -229,7 +246,7 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned g
                                            void **params, void **extra)
 {
     LAUNCH(cuLaunchKernel, launch_kernel_fn, (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra),
-           WHAT_KERNEL(stream));
+           WHAT_KERNEL(stream), CUTTABLE);
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
@@ -237,7 +254,8 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsig
                                                 CUstream stream, void **params, void **extra)
 {
     LAUNCH(cuLaunchKernel_ptsz, launch_kernel_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra), WHAT_KERNEL(PER_THREAD(stream)));
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra), WHAT_KERNEL(PER_THREAD(stream)),
+           CUTTABLE);
 }
 
 typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, void **);
@@ -245,14 +263,15 @@ typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, vo
 HIDDEN CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params,
                                              void **extra)
 {
-    LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra), WHAT_CONFIG(config->hStream));
+    LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra), WHAT_CONFIG(config->hStream),
+           CUTTABLE);
 }
 
 HIDDEN CUresult lithos_hook_cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params,
                                                   void **extra)
 {
     LAUNCH(cuLaunchKernelEx_ptsz, launch_ex_fn, (config, f, params, extra),
-           WHAT_CONFIG(PER_THREAD(config->hStream)));
+           WHAT_CONFIG(PER_THREAD(config->hStream)), CUTTABLE);
 }
 
 typedef CUresult (*launch_cooperative_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned,
@@ -301,8 +320,10 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
     CUresult result = real(launches, count, flags);
     lithos_ticket_close(&ticket);
     LITHOS_HOOK_CALLED(cuLaunchCooperativeKernelMultiDevice);
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS) {
         lithos_count(LITHOS_COUNT_LAUNCHES, count);
+        lithos_atoms_left_whole(LITHOS_WHOLE_COOPERATIVE, count);
+    }
     for (unsigned i = 0; ticket.observe && result == CUDA_SUCCESS && launches && i < count; i++) {
         const struct multi_params *p = &((const struct multi_params *)launches)[i];
         const struct lithos_launch what = {
@@ -346,6 +367,8 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
     type real = LITHOS_REAL(type, name);                          \
     if (!lithos_hook_active())                                    \
         return real call;                                         \
+    if (lithos_atoms_busy())                                      \
+        lithos_atoms_wait(stream_of);                             \
     struct lithos_ticket ticket;                                  \
     lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);       \
     if (__builtin_expect(ticket.observe, 0)) {                    \

@@ -3,6 +3,7 @@
  *
  * One wrapper for all: every argument of these functions is an integer or a pointer, so six registers (and
  * four words of the caller's frame for the batched ones) carry any of them through unchanged. */
+#include "driver/atoms.h"
 #include "driver/hooks.h"
 #include "driver/qmd_hook.h"
 
@@ -24,6 +25,8 @@ typedef CUresult (*real_10_fn)(word, word, word, word, word, word, word, word, w
         real_##args##_fn real = LITHOS_REAL(real_##args##_fn, name);                      \
         if (!lithos_hook_active())                                                        \
             return real(ARGUMENTS_##args);                                                \
+        if (lithos_atoms_busy())                                                          \
+            lithos_atoms_wait_any();                                                      \
         struct lithos_ticket ticket;                                                      \
         lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);                          \
         CUresult result = real(ARGUMENTS_##args);                                         \

@@ -1,4 +1,5 @@
 /* Where the app waits for the card, and where what stamps live in ends. */
+#include "driver/atoms.h"
 #include "driver/hooks.h"
 #include "driver/qmd_hook.h"
 
@@ -36,6 +37,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
     if (__builtin_expect(observe, 0)) {
         lithos_thread_ready();
         ticket.kind = LITHOS_TICKET_DRIVER;
+        ticket.atom = NULL;
         ticket.observe = observe;
         lithos_hook_client.observer->open(&ticket);
     }
@@ -75,8 +77,10 @@ typedef CUresult (*state_fn)(CUdevice, unsigned *, int *);
     if (!lithos_hook_active())                                                                      \
         return real(ctx);                                                                           \
     lithos_hook_client.observer->context_ends(ctx, LITHOS_DEVICE_UNKNOWN);                          \
+    lithos_atoms_context_ends(ctx, LITHOS_DEVICE_UNKNOWN);                                          \
     CUresult result = real(ctx);                                                                    \
     lithos_hook_client.observer->context_ended(ctx, LITHOS_DEVICE_UNKNOWN, result == CUDA_SUCCESS); \
+    lithos_atoms_context_ended(ctx, LITHOS_DEVICE_UNKNOWN, result == CUDA_SUCCESS);                 \
     LITHOS_HOOK_CALLED(name);                                                                       \
     return result
 
@@ -105,14 +109,17 @@ static bool primary_is_gone(CUdevice device)
            !active;
 }
 
-#define PRIMARY_ENDS(name, gone)                                                                \
-    device_fn real = LITHOS_REAL(device_fn, name);                                              \
-    if (!lithos_hook_active())                                                                  \
-        return real(device);                                                                    \
-    lithos_hook_client.observer->context_ends(NULL, device);                                    \
-    CUresult result = real(device);                                                             \
-    lithos_hook_client.observer->context_ended(NULL, device, result == CUDA_SUCCESS && (gone)); \
-    LITHOS_HOOK_CALLED(name);                                                                   \
+#define PRIMARY_ENDS(name, gone)                                     \
+    device_fn real = LITHOS_REAL(device_fn, name);                   \
+    if (!lithos_hook_active())                                       \
+        return real(device);                                         \
+    lithos_hook_client.observer->context_ends(NULL, device);         \
+    lithos_atoms_context_ends(NULL, device);                         \
+    CUresult result = real(device);                                  \
+    bool ended = result == CUDA_SUCCESS && (gone);                   \
+    lithos_hook_client.observer->context_ended(NULL, device, ended); \
+    lithos_atoms_context_ended(NULL, device, ended);                 \
+    LITHOS_HOOK_CALLED(name);                                        \
     return result
 
 HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxRelease(CUdevice device)

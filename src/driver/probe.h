@@ -26,6 +26,10 @@ struct lithos_probe_gpu {
     bool have_stamps;                   /* whether the next two were found out */
     bool stamps;                        /* completion stamps work: they come, with what they should say */
     char stamps_why[LITHOS_PROBE_TEXT]; /* when not: why */
+    bool have_atoms;                    /* whether the next three were found out */
+    bool atoms;                         /* kernels run in parts, each block once */
+    char atoms_why[LITHOS_PROBE_TEXT];  /* when not: why */
+    uint32_t exit_ps;                   /* what a block that ends in the prelude costs, in the whole GPU */
     bool cached;                        /* the topology comes from the cache */
     char error[LITHOS_PROBE_TEXT];      /* "" or what went wrong with this GPU */
 };
@@ -50,6 +54,10 @@ int lithos_probe_topology(struct lithos_probe *p, struct lithos_probe_gpu *gpu);
  * and stamps_why; 0, or negative errno with error set when it cannot be asked at all. To be asked last: where stamps do not
  * work, this may cost the process its context. */
 int lithos_probe_stamps(struct lithos_probe_gpu *gpu);
+/* Run kernels in parts, as atoms are run, and look whether each block ran once; measure what is to be known of it. The answer stands in
+ * atoms, atoms_why and exit_ps; 0, or negative errno with error set when it cannot be asked at all. May hang, and where it goes
+ * wrong it costs the process its context: to be asked last, with the rest of the answer safe. */
+int lithos_probe_atoms(struct lithos_probe_gpu *gpu);
 /* Run one small kernel to its end. 0, or negative errno with gpu->error set. Hangs when the card (or MPS) does. */
 int lithos_probe_canary(struct lithos_probe_gpu *gpu);
 

@@ -13,6 +13,8 @@
 #include "driver/probe.h"
 
 #define CACHE_FORMAT 1
+/* Counts up when the test asks for more, or the prelude changes: what was found out before is asked again. */
+#define ATOMS_TEST 1
 #define CACHE_BYTES_MAX (64u * 1024)
 
 int lithos_probe_cache_dir(char *buf, size_t size)
@@ -55,7 +57,7 @@ static bool number_is(const json_t *json, const char *key, long long number)
 static int read_number(const json_t *json, const char *key, uint32_t *ret)
 {
     const json_t *v = json_object_get(json, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 1024)
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 1000000)
         return -EBADMSG;
     *ret = (uint32_t)json_integer_value(v);
     return 0;
@@ -96,6 +98,17 @@ static int read_entry(const json_t *json, const struct lithos_probe *p, struct l
     if (gpu->have_stamps) {
         gpu->stamps = json_is_true(stamps);
         strcpy(gpu->stamps_why, why); /* length checked above */
+    }
+    const json_t *atoms = json_object_get(json, "atoms"); /* likewise */
+    uint32_t exit_ps;
+    why = json_string_value(json_object_get(json, "atoms_why"));
+    gpu->have_atoms = json_is_boolean(atoms) && why && strlen(why) < sizeof gpu->atoms_why &&
+                      number_is(json, "atoms_test", ATOMS_TEST) &&
+                      read_number(json, "exit_ps", &exit_ps) == 0;
+    if (gpu->have_atoms) {
+        gpu->atoms = json_is_true(atoms);
+        gpu->exit_ps = exit_ps;
+        strcpy(gpu->atoms_why, why); /* length checked above */
     }
     return 0;
 }
@@ -139,6 +152,12 @@ int lithos_probe_cache_store(const char *dir, const struct lithos_probe *p,
     if (json && gpu->have_stamps) {
         json_object_set_new(json, "stamps", json_boolean(gpu->stamps));
         json_object_set_new(json, "stamps_why", json_string(gpu->stamps_why));
+    }
+    if (json && gpu->have_atoms) {
+        json_object_set_new(json, "atoms_test", json_integer(ATOMS_TEST));
+        json_object_set_new(json, "atoms", json_boolean(gpu->atoms));
+        json_object_set_new(json, "atoms_why", json_string(gpu->atoms_why));
+        json_object_set_new(json, "exit_ps", json_integer(gpu->exit_ps));
     }
     char *text = json ? json_dumps(json, JSON_INDENT(4)) : NULL;
     json_decref(json);

@@ -21,6 +21,8 @@
 /* Of the whole run: contexts on eight GPUs take seconds, the census 30 ms each. */
 #define PROBE_LIMIT_S 60
 #define CANARY_LIMIT_S 10
+/* Of the atoms' self-test on one GPU: 0.1 s on a card. */
+#define ATOMS_LIMIT_S 20
 
 struct options {
     bool json, no_cache, canary;
@@ -29,7 +31,8 @@ struct options {
 
 /* ---- the watchdog: what it prints is ready before it may be needed ---- */
 
-static char last_words[512];
+static char first_words[512];
+static const char *volatile last_words = first_words;
 
 static void on_alarm(int signal)
 {
@@ -42,7 +45,7 @@ static void on_alarm(int signal)
 static void set_watchdog(const struct options *o)
 {
     unsigned seconds = o->canary ? CANARY_LIMIT_S : PROBE_LIMIT_S;
-    snprintf(last_words, sizeof last_words,
+    snprintf(first_words, sizeof first_words,
              o->json && !o->canary ? "{\"driver\": null, \"virtual\": false, \"error\": \"the driver or a "
                                      "GPU did not answer within %u s: is "
                                      "another program hanging it? Look at nvidia-smi\", \"gpus\": []}\n"
@@ -55,10 +58,64 @@ static void set_watchdog(const struct options *o)
 
 /* ---- probing ---- */
 
-static bool stamps_off(void)
+static bool is_off(const char *variable)
 {
-    const char *env = getenv("LITHOS_STAMPS");
+    const char *env = getenv(variable);
     return env && !strcmp(env, "off");
+}
+
+static void store(const char *dir, const struct lithos_probe *p, const struct lithos_probe_gpu *gpu)
+{
+    int r = dir ? lithos_probe_cache_store(dir, p, gpu) : 0;
+    if (r < 0)
+        lithos_warning(
+            "cannot keep what was probed of %s in %s (%s): the answer holds, the next start probes again",
+            gpu->uuid_text, dir, strerror(-r));
+}
+
+/* True: something new was found out. */
+static bool probe_stamps(struct lithos_probe_gpu *gpu)
+{
+    if (is_off("LITHOS_STAMPS")) {
+        gpu->stamps = false;
+        snprintf(gpu->stamps_why, sizeof gpu->stamps_why, "LITHOS_STAMPS=off");
+        gpu->have_stamps = false; /* nothing to keep */
+        return false;
+    }
+    if (gpu->have_stamps)
+        return false;
+    if (lithos_probe_stamps(gpu) < 0) /* what is known of the card holds all the same */
+        lithos_warning("completion stamps on %s: %s", gpu->uuid_text, gpu->error), gpu->error[0] = 0;
+    return gpu->have_stamps;
+}
+
+static char *describe_all(const struct options *o, const struct lithos_probe *p);
+
+/* Should it hang, then what is known without it is said, and kept: nobody hangs a second time for it. */
+static bool probe_atoms(const struct options *o, const char *dir, struct lithos_probe *p,
+                        struct lithos_probe_gpu *gpu)
+{
+    if (is_off("LITHOS_ATOMS")) {
+        gpu->atoms = gpu->have_atoms = false;
+        snprintf(gpu->atoms_why, sizeof gpu->atoms_why, "LITHOS_ATOMS=off");
+        return false;
+    }
+    if (gpu->have_atoms)
+        return false;
+    gpu->atoms = false;
+    gpu->have_atoms = true;
+    snprintf(gpu->atoms_why, sizeof gpu->atoms_why, "the self-test did not end within %d s", ATOMS_LIMIT_S);
+    store(dir, p, gpu);
+    char *text = o->json ? describe_all(o, p) : NULL;
+    if (text)
+        last_words = text;
+    alarm(ATOMS_LIMIT_S);
+    if (lithos_probe_atoms(gpu) < 0)
+        lithos_warning("atoms on %s: %s", gpu->uuid_text, gpu->error), gpu->error[0] = 0;
+    alarm(PROBE_LIMIT_S);
+    last_words = first_words;
+    free(text);
+    return gpu->have_atoms;
 }
 
 static void probe_gpu(const struct options *o, const char *dir, struct lithos_probe *p,
@@ -69,23 +126,11 @@ static void probe_gpu(const struct options *o, const char *dir, struct lithos_pr
     bool cached = dir && lithos_probe_cache_load(dir, p, gpu) == 0;
     if (!cached && (lithos_probe_topology(p, gpu) < 0 || !gpu->have_topology))
         return;
-    if (stamps_off()) {
-        gpu->stamps = false;
-        snprintf(gpu->stamps_why, sizeof gpu->stamps_why, "LITHOS_STAMPS=off");
-        gpu->have_stamps = false; /* nothing to keep */
-    } else if (!gpu->have_stamps) {
-        if (lithos_probe_stamps(gpu) < 0) /* what is known of the card holds all the same */
-            lithos_warning("completion stamps on %s: %s", gpu->uuid_text, gpu->error), gpu->error[0] = 0;
-    } else if (cached) {
-        return;
-    }
-    if (o->no_cache || !dir || (cached && !gpu->have_stamps))
-        return;
-    int r = lithos_probe_cache_store(dir, p, gpu);
-    if (r < 0)
-        lithos_warning(
-            "cannot keep what was probed of %s in %s (%s): the answer holds, the next start probes again",
-            gpu->uuid_text, dir, strerror(-r));
+    bool news = probe_stamps(gpu);
+    if (news || !cached)
+        store(dir, p, gpu);
+    if (probe_atoms(o, dir, p, gpu))
+        store(dir, p, gpu);
 }
 
 static bool is_named(const struct options *o, const struct lithos_probe_gpu *gpu)
@@ -111,14 +156,16 @@ static json_t *describe(const struct lithos_probe_gpu *gpu)
             ? json_pack("{ss si si si}", "valid", lithos_tpcset_format(&t->valid, valid), "sms_per_tpc",
                         (int)t->sms_per_tpc, "gpc_stride", (int)t->gpc_stride, "gpc_count", (int)t->gpc_count)
             : json_null();
-    return json_pack("{si ss so s[ii] si so sb ss so sb ss sb so}", "index", gpu->index, "uuid",
+    return json_pack("{si ss so s[ii] si so sb ss so sb ss sb ss si sb so}", "index", gpu->index, "uuid",
                      gpu->uuid_text, "name", text_or_null(gpu->name), "cc", gpu->cc_major, gpu->cc_minor,
                      "sm_count", gpu->sm_count, "qmd", text_or_null(gpu->qmd), "hook", gpu->hook, "hook_why",
                      gpu->why, "topology", topology, "stamps", gpu->stamps, "stamps_why", gpu->stamps_why,
-                     "cached", gpu->cached, "error", text_or_null(gpu->error));
+                     "atoms", gpu->atoms, "atoms_why", gpu->atoms_why, "exit_ps", (int)gpu->exit_ps, "cached",
+                     gpu->cached, "error", text_or_null(gpu->error));
 }
 
-static int print_json(const struct options *o, const struct lithos_probe *p)
+/* One line; free it. NULL without memory. */
+static char *describe_all(const struct options *o, const struct lithos_probe *p)
 {
     json_t *gpus = json_array();
     for (int i = 0; i < p->gpu_count; i++)
@@ -127,10 +174,17 @@ static int print_json(const struct options *o, const struct lithos_probe *p)
     json_t *all = json_pack("{so so sb so so}", "driver", text_or_null(p->driver), "path",
                             text_or_null(lithos_driver_path()), "virtual", p->is_virtual, "error",
                             text_or_null(p->error), "gpus", gpus);
-    int r = all ? json_dumpf(all, stdout, 0) : -1;
+    char *text = all ? json_dumps(all, 0) : NULL;
     json_decref(all);
-    putchar('\n');
-    return r == 0 && fflush(stdout) == 0 && !p->error[0] ? EXIT_SUCCESS : EXIT_FAILURE;
+    return text;
+}
+
+static int print_json(const struct options *o, const struct lithos_probe *p)
+{
+    char *text = describe_all(o, p);
+    int r = text ? puts(text) : EOF;
+    free(text);
+    return r != EOF && fflush(stdout) == 0 && !p->error[0] ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int print_text(const struct options *o, const struct lithos_probe *p)
@@ -156,6 +210,11 @@ static int print_text(const struct options *o, const struct lithos_probe *p)
                    lithos_tpcset_format(&gpu->topology.valid, valid), gpu->cached ? " (from the cache)" : "");
         if (gpu->have_topology && !gpu->stamps)
             printf("  no completion stamps: %s\n", gpu->stamps_why);
+        if (gpu->have_topology && gpu->atoms)
+            printf("  kernels can be cut into atoms; a block that is not part of one costs %u ps\n",
+                   gpu->exit_ps);
+        else if (gpu->have_topology)
+            printf("  kernels cannot be cut into atoms: %s\n", gpu->atoms_why);
     }
     return EXIT_SUCCESS;
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
+#include "driver/atoms.h"
 #include "driver/escape.h"
 #include "driver/exports.h"
 #include "driver/gate.h"
@@ -179,6 +180,12 @@ static void say_unknown(int r, int32_t device)
         r == -EPERM ? ", or LITHOS_UNTESTED_GPU=1 to try it" : "");
 }
 
+/* Whose the QMD is that a ticket's atom is about. */
+static enum lithos_qmd_owner ticket_owner(const struct lithos_ticket *ticket)
+{
+    return ticket->kind == LITHOS_TICKET_LAUNCH ? LITHOS_QMD_OWNER_LAUNCH : LITHOS_QMD_OWNER_DRIVER;
+}
+
 static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
 {
     struct lithos_ticket *ticket = lithos_ticket_current;
@@ -199,6 +206,8 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
     bool masked = r == 0 && confine(&seen, device, sure);
     if (r < 0)
         say_unknown(r, device);
+    if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))
+        lithos_atoms_qmd(ticket->atom, device < 0 ? NULL : &hook.devices[device], seen.layout, qmd);
     if (ticket && __builtin_expect(ticket->observe, 0))
         lithos_hook_client.observer->qmd(ticket, &seen);
     return masked;
@@ -278,7 +287,8 @@ static int scan_device(int ordinal, struct lithos_hook_device *d)
         return -EIO;
     memcpy(d->uuid, uuid.bytes, sizeof d->uuid);
     if (attribute_of(&d->cc_major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d->handle) != CUDA_SUCCESS ||
-        attribute_of(&d->cc_minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->handle) != CUDA_SUCCESS)
+        attribute_of(&d->cc_minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->handle) != CUDA_SUCCESS ||
+        attribute_of(&d->sm_count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d->handle) != CUDA_SUCCESS)
         return -EIO;
     return 0;
 }
@@ -387,4 +397,5 @@ void lithos_hook_forget(void)
     for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++)
         atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;
+    lithos_atoms_forget();
 }

@@ -19,6 +19,7 @@ struct lithos_hook_device {
     int handle; /* CUdevice */
     uint8_t uuid[16];
     int cc_major, cc_minor;
+    int sm_count;
 };
 
 /* How far the hook got in this process. */
@@ -89,9 +90,10 @@ static inline void lithos_thread_ready(void)
         lithos_hook_client.thread_starts();
 }
 
-/* Open a ticket for what this thread is about to ask of the driver; close it right after. function: as in the ticket. */
-static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind,
-                                      CUfunction function)
+/* Open a ticket for what this thread is about to ask of the driver; close it right after. function: as in the ticket. atom: NULL,
+ * or what its kernel is to be made. */
+static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_ticket_kind kind,
+                                           CUfunction function, struct lithos_atom *atom)
 {
     if (__builtin_expect(atomic_load_explicit(lithos_hook_client.watch, memory_order_relaxed) !=
                              atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
@@ -100,6 +102,7 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
     lithos_thread_ready();
     t->kind = kind;
     t->function = function;
+    t->atom = atom;
     t->qmds = 0;
     t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;
@@ -111,6 +114,12 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
         lithos_hook_client.observer->open(t);
     t->previous = lithos_ticket_current;
     lithos_ticket_current = t;
+}
+
+static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticket_kind kind,
+                                      CUfunction function)
+{
+    lithos_ticket_open_atom(t, kind, function, NULL);
 }
 
 static inline void lithos_ticket_close(struct lithos_ticket *t)

@@ -1,6 +1,6 @@
 /* A ticket says what the launching thread is doing while it is inside the real driver, so that the QMD
  * callback, which runs on the same thread inside that call, can tell whose a QMD is and what to do to it. It
- * lives on the stack of the hooked function; what a launch carries later (atoms) is added here. */
+ * lives on the stack of the hooked function. */
 #pragma once
 
 #include <stdbool.h>
@@ -32,6 +32,8 @@ struct lithos_ticket_notes {
     struct lithos_tpcset tpcs;
 };
 
+struct lithos_atom;
+
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
     CUfunction function;            /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
@@ -40,7 +42,8 @@ struct lithos_ticket {
     uint32_t qmds_taken;            /* of those, seen */
     int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
     struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
-    uint32_t observe; /* the client's word when the ticket was opened; 0: notes are not filled in */
+    struct lithos_atom *atom; /* what the app's kernel is to be made a part of (driver/atoms.h), or NULL */
+    uint32_t observe;         /* the client's word when the ticket was opened; 0: notes are not filled in */
     struct lithos_ticket_notes notes;
 };
 

@@ -116,6 +116,7 @@ static int read_card(const json_t *root, struct lithos_card *c, char *error)
         {"sm", "shared_reserved_bytes", NULL, &c->block_shared_reserved_bytes},
         {"timing", "launch_ns", &c->launch_ns, NULL},
         {"timing", "complete_ns", &c->complete_ns, NULL},
+        {"timing", "exit_ps", NULL, &c->exit_ps},
         {"timing", "slice_ns", &c->slice_ns, NULL},
         {"timing", "slice_overrun_ppm", NULL, &c->slice_overrun_ppm},
         {"timing", "preempt_ns", &c->preempt_ns, NULL},

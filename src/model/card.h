@@ -41,6 +41,7 @@ struct lithos_card {
     /* Times */
     uint64_t launch_ns;   /* a launch sent to its first block placed */
     uint64_t complete_ns; /* last block's end to the completion seen, and to the next launch of the stream */
+    uint32_t exit_ps;     /* a block that ends in an atom's prelude, in the whole card */
     uint64_t slice_ns;    /* turn of a domain while another waits */
     uint32_t slice_overrun_ppm; /* turns are longer than that by this much */
     uint64_t preempt_ns;        /* end of the turn to the blocks stopped; they run meanwhile */

@@ -22,6 +22,7 @@ enum op_state {
     OP_LATENCY,  /* launch: on its way to the card */
     OP_RUNNING,  /* launch: blocks to place or placed; copy: at the engine; wait: for the mark */
     OP_COMPLETE, /* launch: all blocks ended, not yet seen */
+    OP_ENDED,    /* launch: over, but one that it overlapped with is not, and is told first */
     OP_HUNG,
 };
 
@@ -66,6 +67,7 @@ struct launch {
     uint64_t bound_ns; /* domain time before which it cannot end; looked at again when it has passed */
     uint32_t twice;
     bool started;
+    bool exited;    /* blocks that end in the prelude have */
     uint64_t *seen; /* bit a block; NULL for an untracked grid */
     uint16_t *placement;
 };
@@ -209,6 +211,7 @@ void stream_timer(struct lithos_model *m, struct op *op); /* its time has come *
 void stream_drain(struct lithos_model *m);
 void stream_drop_context(struct lithos_model *m, struct lithos_model_context *c);
 void launch_blocks_ended(struct lithos_model *m, struct launch *l);
+void launch_blocks_placed(struct lithos_model *m, struct launch *l); /* the last one just was */
 
 /* place.c: blocks and SMs of a domain that has its turn */
 struct smset place_sms(const struct lithos_model *m, const struct lithos_tpcset *tpcs);

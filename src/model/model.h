@@ -34,13 +34,16 @@ struct lithos_block_cost {
 };
 
 struct lithos_model_kernel {
-    uint64_t blocks;         /* of the grid */
+    uint64_t blocks;         /* of the grid, without exits */
+    uint64_t exits;          /* further blocks, before those, that end in the prelude of an atom */
     uint32_t cluster_blocks; /* 1: no clusters; divides blocks */
     uint32_t threads;        /* a block */
     uint32_t registers;      /* a thread */
     uint32_t shared_bytes;   /* a block, static and dynamic */
     bool masked;             /* only on tpcs; else on any TPC the context may use */
     bool want_placement;     /* the event carries the SM of each block */
+    bool pre_exit; /* lets a launch behind it that may overlap begin when its last block has been placed */
+    bool overlap;  /* may begin then */
     struct lithos_tpcset tpcs;
     struct lithos_block_cost cost;
 };

@@ -393,10 +393,12 @@ void place_all(struct lithos_model *m, struct domain *d)
             any |= allowed.w[w] &= ~blocked.w[w];
         if (any)
             place_launch(m, d, l, &allowed);
-        if (l->placed == l->k.blocks)
+        if (l->placed == l->k.blocks) {
             place_unlist(d, l);
-        else
+            launch_blocks_placed(m, l);
+        } else {
             smset_join(&blocked, &l->sms);
+        }
     }
 }
 

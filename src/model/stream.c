@@ -125,12 +125,10 @@ static struct lithos_model_event *emit_op(struct lithos_model *m, const struct o
     return e;
 }
 
-static void launch_done(struct lithos_model *m, struct op *op)
+/* The head of a stream, over since op->end_ns. */
+static void launch_tell(struct lithos_model *m, struct op *op)
 {
     struct launch *l = op->launch;
-    struct domain *d = l->context->domain;
-    struct lithos_model_stream *s = op->stream;
-    op->end_ns = m->now_ns;
     struct lithos_model_event *e = emit_op(m, op, LITHOS_MODEL_DONE);
     uint64_t missed = l->k.blocks - LITHOS_MIN(l->k.blocks, l->ended);
     if (l->seen) {
@@ -144,7 +142,17 @@ static void launch_done(struct lithos_model *m, struct op *op)
     e->blocks_twice = l->twice;
     e->placement = l->placement;
     l->placement = NULL;
-    op_free(stream_pop(m, s));
+    op_free(stream_pop(m, op->stream));
+}
+
+static void launch_done(struct lithos_model *m, struct op *op)
+{
+    struct domain *d = op->launch->context->domain;
+    struct lithos_model_stream *s = op->stream;
+    op->end_ns = m->now_ns;
+    op->state = OP_ENDED;
+    while (s->head && s->head->kind == OP_LAUNCH && s->head->state == OP_ENDED)
+        launch_tell(m, s->head);
     /* the next launch of the stream first, so that a domain with work queued keeps its turn */
     stream_drain(m);
     slice_active(m, d, -1);
@@ -154,6 +162,27 @@ void launch_blocks_ended(struct lithos_model *m, struct launch *l)
 {
     l->op->state = OP_COMPLETE;
     timer_add(m, m->now_ns + m->card.complete_ns, l->op);
+}
+
+/* Blocks that end in the prelude have; now the others. */
+static void launch_place(struct lithos_model *m, struct op *op)
+{
+    struct launch *l = op->launch;
+    struct domain *d = l->context->domain;
+    l->exited = true;
+    if (!l->k.blocks) {
+        launch_blocks_ended(m, l);
+        launch_blocks_placed(m, l);
+        return;
+    }
+    /* only now: a queue may hold many launches */
+    if (l->k.blocks <= LITHOS_MODEL_TRACKED_BLOCKS) {
+        l->seen = model_alloc((l->k.blocks + 63) / 64 * sizeof *l->seen);
+        if (l->k.want_placement)
+            l->placement = model_alloc(l->k.blocks * sizeof *l->placement);
+    }
+    place_list(d, l);
+    place_all(m, d);
 }
 
 /* The launch is at the card. */
@@ -183,20 +212,12 @@ static void launch_arrive(struct lithos_model *m, struct op *op)
     op->state = OP_RUNNING;
     l->seq = m->seq++;
     l->sms = place_sms(m, &set);
-    if (!l->k.blocks) {
-        slice_active(m, d, 1);
-        launch_blocks_ended(m, l);
-        return;
-    }
-    /* only now: a queue may hold many launches */
-    if (l->k.blocks <= LITHOS_MODEL_TRACKED_BLOCKS) {
-        l->seen = model_alloc((l->k.blocks + 63) / 64 * sizeof *l->seen);
-        if (l->k.want_placement)
-            l->placement = model_alloc(l->k.blocks * sizeof *l->placement);
-    }
-    place_list(d, l);
     slice_active(m, d, 1);
-    place_all(m, d);
+    uint64_t exits_ns = (uint64_t)((unsigned __int128)l->k.exits * m->card.exit_ps / 1000);
+    if (exits_ns)
+        timer_add(m, m->now_ns + exits_ns, op);
+    else
+        launch_place(m, op);
 }
 
 static void engine_start(struct lithos_model *m, enum lithos_copy_engine engine)
@@ -231,6 +252,8 @@ void stream_timer(struct lithos_model *m, struct op *op)
         copy_done(m, op);
     else if (op->state == OP_COMPLETE)
         launch_done(m, op);
+    else if (op->state == OP_RUNNING)
+        launch_place(m, op);
     else
         launch_arrive(m, op);
 }
@@ -277,6 +300,27 @@ static bool start_head(struct lithos_model *m, struct lithos_model_stream *s)
     return false;
 }
 
+/* A launch that may overlap with the one before it, once that lets it. */
+static bool may_overlap(const struct op *before, const struct op *op)
+{
+    return op && op->kind == OP_LAUNCH && op->state == OP_QUEUED && op->launch->k.overlap &&
+           before->kind == OP_LAUNCH && before->launch->k.pre_exit && before->launch->exited &&
+           before->launch->placed == before->launch->k.blocks;
+}
+
+/* By the timer also when it is time now: blocks may just be being placed. */
+static void overlap_start(struct lithos_model *m, struct op *op)
+{
+    op->state = OP_LATENCY;
+    timer_add(m, LITHOS_MAX(op->submit_ns + m->card.launch_ns, m->now_ns), op);
+}
+
+void launch_blocks_placed(struct lithos_model *m, struct launch *l)
+{
+    if (may_overlap(l->op, l->op->next))
+        overlap_start(m, l->op->next);
+}
+
 void stream_drain(struct lithos_model *m)
 {
     while (m->kicked) {
@@ -297,14 +341,17 @@ static void submit(struct lithos_model *m, struct lithos_model_stream *s, struct
     lithos_assert(!s->closing);
     op->stream = s;
     op->submit_ns = m->now_ns;
-    if (s->tail)
-        s->tail->next = op;
+    struct op *before = s->tail;
+    if (before)
+        before->next = op;
     else
         s->head = op;
     s->tail = op;
     if (s->head == op) {
         kick(m, s);
         stream_drain(m);
+    } else if (may_overlap(before, op)) {
+        overlap_start(m, op);
     }
 }
 

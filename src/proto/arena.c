@@ -29,7 +29,8 @@ int lithos_arena_validate(const struct lithos_arena *a, size_t mapped_bytes)
 
 int lithos_grant_validate(const struct lithos_grant *g)
 {
-    if (g->gpu_count == 0 || g->gpu_count > LITHOS_MAX_GPUS || g->reserved != 0)
+    if (g->gpu_count == 0 || g->gpu_count > LITHOS_MAX_GPUS || g->reserved != 0 ||
+        lithos_atom_policy_validate(&g->atom) < 0)
         return -EINVAL;
     for (uint32_t i = 0; i < g->gpu_count; i++) {
         const struct lithos_grant_gpu *gpu = &g->gpus[i];

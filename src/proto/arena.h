@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/tpcset.h"
+#include "hw/atom.h"
 #include "hw/topology.h"
 #include "proto/records.h"
 
@@ -30,6 +31,7 @@ struct lithos_grant {
     uint64_t epoch; /* grows with each change */
     uint32_t gpu_count;
     uint32_t reserved;
+    struct lithos_atom_policy atom; /* OFF where the prelude was not seen to work on each of the GPUs */
     struct lithos_grant_gpu gpus[LITHOS_MAX_GPUS];
 };
 

@@ -11,7 +11,7 @@
 #include "proto/arena.h"
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
-#define LITHOS_MSG_VERSION 1u
+#define LITHOS_MSG_VERSION 2u
 #define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u
@@ -71,6 +71,7 @@ struct lithos_msg_admit {
     uint32_t visible_count; /* 0: CUDA_VISIBLE_DEVICES not set, all GPUs */
     uint32_t reserved;
     uint8_t visible[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES];
+    struct lithos_atom_policy atom;
 };
 
 struct lithos_msg_admitted {
@@ -109,10 +110,16 @@ struct lithos_msg_document {
     uint64_t bytes; /* length of the JSON text in the memfd that comes with this message */
 };
 
+#define LITHOS_SET_QUOTA 1u
+#define LITHOS_SET_ATOM 2u
+
 struct lithos_msg_set {
     struct lithos_msg_header h;
     char name[LITHOS_NAME_MAX];
+    uint32_t what; /* LITHOS_SET_*: at least one; what is not named stays as it is, and is 0 here */
+    uint32_t reserved;
     struct lithos_quota quota;
+    struct lithos_atom_policy atom;
 };
 
 enum lithos_trace_action {

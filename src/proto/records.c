@@ -14,7 +14,9 @@ int lithos_record_validate(const struct lithos_record *r)
     case LITHOS_RECORD_LAUNCH:
     case LITHOS_RECORD_DRIVER:
     case LITHOS_RECORD_GRAPH_NODE:
-        return r->cluster ? 0 : -EPROTO;
+        return r->cluster && (r->launch.atoms ? r->launch.atom < r->launch.atoms : r->launch.atom == 0)
+                   ? 0
+                   : -EPROTO;
     case LITHOS_RECORD_GRAPH_LAUNCH:
     case LITHOS_RECORD_SYNC:
         return 0;

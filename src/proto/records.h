@@ -71,7 +71,9 @@ struct lithos_record {
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
             uint32_t call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
-            uint32_t padding[6];
+            uint16_t atom,
+                atoms; /* LAUNCH: this part of the launch, of so many; atoms 0: not cut. grid is the whole one's */
+            uint32_t padding[5];
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {
             uint16_t offset, total; /* bytes: this piece within the name */

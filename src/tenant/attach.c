@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "driver/atoms.h"
 #include "driver/qmd_hook.h"
 #include "proto/grant_text.h"
 #include "proto/message.h"
@@ -59,6 +60,7 @@ bool lithos_tenant_wanted(void)
 
 static void apply_locked(void)
 {
+    lithos_atoms_set_policy(&tenant.grant.atom);
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};

@@ -59,6 +59,11 @@ SAME(ESCAPED);
 SAME(BREACHES);
 SAME(UNMASKED);
 SAME(MASKED);
+SAME(CUT);
+SAME(ATOMS);
+#define W(name, why) SAME(WHOLE_##name);
+#include "hw/whole.def"
+#undef W
 
 const struct lithos_hook_client lithos_hook_client = {
     .counters = lithos_tenant_home.counters,

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "driver/atoms.h"
 #include "driver/exports.h"
 #include "driver/qmd_hook.h"
 #include "tenant/attach.h"
@@ -203,7 +204,12 @@ static void open_ticket(struct lithos_ticket *t)
     n->stream = UINT64_MAX;  /* not known */
     n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
     n->seen = false;
-    n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    if (__builtin_expect(t->atom != NULL, 0) && t->atom->index) /* one launch of the app's */
+        n->sequence = t->atom->sequence;
+    else
+        n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+    if (__builtin_expect(t->atom != NULL, 0))
+        t->atom->sequence = n->sequence;
     if (__builtin_expect(my_ring != 0, 1)) {
         if (__builtin_expect(my_renewed != renewed, 0))
             renew(renewed);
@@ -365,7 +371,9 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
                    .shared_bytes = launch->shared_bytes,
                    .thread = my_ring - 1,
                    .tpcs = n->tpcs,
-                   .call_ns = took_ns},
+                   .call_ns = took_ns,
+                   .atom = (uint16_t)launch->atom,
+                   .atoms = (uint16_t)launch->atoms},
     };
     if (!alone) { /* one QMD a device, and nothing says which is whose */
         r.launch.stamp = 0;

@@ -12,7 +12,7 @@
 #include "hw/qmd.h"
 
 #define VGPU_WIRE_MAGIC 0x55504756u /* "VGPU" */
-#define VGPU_WIRE_VERSION 2u
+#define VGPU_WIRE_VERSION 3u
 #define VGPU_MAX_CARDS 8u
 #define VGPU_NAME_BYTES 128u
 #define VGPU_ATTRIBUTES 160u /* cuDeviceGetAttribute numbers */
@@ -92,6 +92,7 @@ struct vgpu_stream { /* STREAM_CREATE, STREAM_DESTROY */
 };
 
 #define VGPU_LAUNCH_WANT_PLACEMENT 1u /* the client will interpret the kernel and needs block -> SM */
+#define VGPU_LAUNCH_ATOM 2u           /* part of a grid: less than the kernel was launched with */
 
 struct vgpu_launch {
     struct vgpu_msg_header h;
@@ -99,6 +100,9 @@ struct vgpu_launch {
     uint64_t stream;
     uint32_t flags;
     uint32_t param_count;
+    uint64_t exits; /* of the QMD's blocks, so many end in the prelude: they are not placed nor told of */
+    /* Blocks that atoms of kernels launched before have left out, or will have run twice: for the report. */
+    uint64_t cut_missed, cut_twice;
     uint64_t
         params[VGPU_PARAMS]; /* the kernel's first parameters, zero-extended: the cost file may use them */
     char kernel[VGPU_NAME_BYTES];  /* looked up in the cost file */

@@ -2,3 +2,4 @@
 lithos_e2e_test(tenancy tenancy.py TIMEOUT 240)
 lithos_e2e_test(badinput badinput.py TIMEOUT 240)
 lithos_e2e_test(chaos chaos.py --events 200 --seed 1 TIMEOUT 400)
+lithos_e2e_test(atoms atoms.py TIMEOUT 400)

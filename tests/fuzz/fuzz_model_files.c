@@ -21,7 +21,8 @@ static const char *const seeds[] = {
     "233472,"
     "\"shared_reserved_bytes\":1024},\"timing\":{\"launch_ns\":5000,\"complete_ns\":1500,\"slice_ns\":"
     "2048000,"
-    "\"slice_overrun_ppm\":40000,\"preempt_ns\":90000,\"restore_ns\":90000},\"copy\":{\"latency_ns\":4000,"
+    "\"exit_ps\":100,\"slice_overrun_ppm\":40000,\"preempt_ns\":90000,\"restore_ns\":90000},\"copy\":{"
+    "\"latency_ns\":4000,"
     "\"h2d_bytes_per_us\":50000,\"d2h_bytes_per_us\":50000,\"d2d_bytes_per_us\":190},\"attributes\":{\"1\":"
     "1024}}",
 };

@@ -65,6 +65,7 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
         m.admit.quota = (struct lithos_quota){LITHOS_QUOTA_PERCENT, 4000};
     if (m.h.type == LITHOS_MSG_SET) {
         m.set.name[0] = 'a';
+        m.set.what = LITHOS_SET_QUOTA;
         m.set.quota.value = 26;
     }
     if (m.h.type == LITHOS_MSG_ATTACH)

@@ -1,3 +1,5 @@
 lithos_fuzz_test(fuzz_qmd LINK lithos_hw)
+lithos_fuzz_test(fuzz_prelude LINK lithos_hw)
+target_compile_definitions(fuzz_prelude PRIVATE LITHOS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 lithos_fuzz_test(fuzz_topology LINK lithos_hw)
 lithos_fuzz_test(fuzz_alloc LINK lithos_core)

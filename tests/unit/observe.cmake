@@ -1,4 +1,6 @@
 lithos_unit_test(test_timeline LINK lithos_core)
+lithos_unit_test(test_timeline_atoms LINK lithos_core)
+set_property(TEST unit/test_timeline_atoms APPEND PROPERTY LABELS notsan)
 set_property(TEST unit/test_timeline APPEND PROPERTY LABELS notsan)
 lithos_unit_test(test_observe LINK lithos_daemon lithos_cli)
 set_property(TEST unit/test_observe APPEND PROPERTY LABELS notsan)

@@ -404,6 +404,7 @@ static void foreign_user_is_refused(void **state)
         lithos_message_init(&m, LITHOS_MSG_SET);
         strcpy(m.set.name, "roots");
         m.set.quota.value = 2;
+        m.set.what = LITHOS_SET_QUOTA;
         if (lithos_socket_call(sock, &m, &m, NULL, LITHOS_NSEC_PER_SEC) < 0 || m.error.error != -EPERM)
             _exit(2);
         lithos_message_init(&m, LITHOS_MSG_ATTACH);

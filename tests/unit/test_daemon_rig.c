@@ -215,6 +215,7 @@ int rig_set(const struct rig *rig, const char *name, const char *quota, char tex
     union lithos_message m;
     lithos_message_init(&m, LITHOS_MSG_SET);
     snprintf(m.set.name, sizeof m.set.name, "%s", name);
+    m.set.what = LITHOS_SET_QUOTA;
     assert_int_equal(lithos_quota_parse(quota, &m.set.quota), 0);
     rig_call(rig, &m, &m);
     text[0] = '\0';

@@ -120,6 +120,39 @@ static void no_stamps(void)
     check_no_stamps("does not register");
 }
 
+/* What the stub cannot do: the answer is no, with a reason, and kept. The yes is asked of the virtual GPU (e2e/atoms). */
+static void no_atoms(void)
+{
+    open_stub("0-31");
+    CHECK_EQ(lithos_probe_open(&p), 0);
+    CHECK_EQ(lithos_probe_topology(&p, &p.gpus[0]), 0);
+    CHECK_EQ(lithos_probe_atoms(&p.gpus[0]), 0);
+    CHECK(p.gpus[0].have_atoms && !p.gpus[0].atoms && p.gpus[0].exit_ps == 0);
+    CHECK(strstr(p.gpus[0].atoms_why, "memory for the test fails"));
+    CHECK(mkdtemp(dir));
+    struct lithos_probe_gpu cached = p.gpus[0];
+    p.gpus[0].atoms = true;
+    p.gpus[0].exit_ps = 123;
+    CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
+    CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
+    CHECK(cached.have_atoms && cached.atoms && cached.exit_ps == 123);
+    CHECK(!strcmp(cached.atoms_why, p.gpus[0].atoms_why));
+    p.gpus[0].have_atoms = false;
+    CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
+    CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
+    CHECK(!cached.have_atoms);
+    char path[256];
+    snprintf(path, sizeof path, "%s/topology-%s-580.0.1.json", dir, cached.uuid_text);
+    CHECK(unlink(path) == 0 && rmdir(dir) == 0);
+    /* a card without a prelude */
+    p.gpus[0].cc_major = 7;
+    CHECK_EQ(lithos_probe_atoms(&p.gpus[0]), 0);
+    CHECK(p.gpus[0].have_atoms && !p.gpus[0].atoms && strstr(p.gpus[0].atoms_why, "no prelude"));
+    p.gpus[0].cc_major = 8;
+    CHECK_EQ(lithos_probe_atoms(&p.gpus[0]), 0);
+    CHECK(!p.gpus[0].atoms && strstr(p.gpus[0].atoms_why, "LITHOS_UNTESTED_GPU=1"));
+}
+
 static void too_busy(void)
 {
     open_stub(H200_VALID);
@@ -195,9 +228,9 @@ static void no_gpu(void)
 static void run_all(void **state)
 {
     (void)state;
-    static void (*const scenarios[])(void) = {finds_h200, stamps,         no_stamps,    too_busy,
-                                              no_table,   unknown_layout, unknown_card, unproved_card,
-                                              odd_params, no_driver,      no_gpu};
+    static void (*const scenarios[])(void) = {finds_h200,    stamps,     no_stamps,      no_atoms,
+                                              too_busy,      no_table,   unknown_layout, unknown_card,
+                                              unproved_card, odd_params, no_driver,      no_gpu};
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
         if (in_child(scenarios[i], NULL, 0) != 0)
             fail_msg("scenario %zu", i);

@@ -195,7 +195,7 @@ static void message_headers_are_checked(void **state)
     assert_int_equal(lithos_message_validate(&m, sizeof m.h - 1, NULL), -EPROTO);
     assert_int_equal(lithos_message_validate(&m, sizeof m.h + 1, NULL), -EPROTO);
     assert_int_equal(lithos_message_validate(&m, 0, NULL), -EPROTO);
-    m.h.version = 2;
+    m.h.version = LITHOS_MSG_VERSION + 1;
     assert_int_equal(validate(&m), -EPROTONOSUPPORT);
     m.h.version = LITHOS_MSG_VERSION;
     m.h.type = LITHOS_MSG_TYPE_MAX;
@@ -263,6 +263,7 @@ static void other_messages_are_checked(void **state)
     assert_int_equal(validate(&m), -EPROTO);
 
     lithos_message_init(&m, LITHOS_MSG_SET);
+    m.set.what = LITHOS_SET_QUOTA;
     m.set.quota = (struct lithos_quota){LITHOS_QUOTA_TPCS, 26};
     assert_int_equal(validate(&m), -EINVAL); /* no name */
     strcpy(m.set.name, "a");

@@ -43,6 +43,7 @@ enum vgpu_handle {
     VGPU_H_EVENT,
     VGPU_H_GRAPH,
     VGPU_H_GRAPH_EXEC,
+    VGPU_H_LINK,
 };
 
 struct vgpu_device {
@@ -82,6 +83,10 @@ struct CUstream_st {
     uint64_t legacy_seen;       /* legacy work it has been ordered after */
     struct CUgraph_st *capture; /* being recorded, or NULL */
     int capture_mode;
+    struct { /* the kernel whose atoms are being launched; address 0: none */
+        uint64_t address;
+        uint32_t grid[3], dim, next;
+    } cut;
     uint64_t thread; /* of a per-thread stream */
 };
 
@@ -109,6 +114,13 @@ struct CUctx_st {
 struct vgpu_program { /* a parsed PTX text, shared by modules */
     atomic_uint refs;
     struct ptx_program *ptx;
+    /* From an image (linker.c): an entry's machine code where it is not the one it was made with, else NULL. */
+    struct vgpu_code *code; /* one an entry, or NULL */
+};
+
+struct vgpu_code {
+    uint8_t *text;
+    size_t bytes;
 };
 
 struct CUfunc_st {
@@ -142,6 +154,13 @@ struct CUlib_st {
 /* What an op does when its DONE arrives. */
 enum vgpu_op_kind { VGPU_OP_LAUNCH, VGPU_OP_MEMSET, VGPU_OP_COPY, VGPU_OP_MARK, VGPU_OP_WAIT, VGPU_OP_HOST };
 
+/* A launch whose blocks begin in a prelude. */
+struct vgpu_atom {
+    bool prelude;
+    uint32_t dim, lo; /* blocks below lo along that dimension end at once */
+    uint64_t entry;   /* where it says so */
+};
+
 struct vgpu_op {
     struct vgpu_op *next;      /* in a stream's queue, or the callback queue */
     struct vgpu_op *hash_next; /* in the table of ops sent */
@@ -172,6 +191,7 @@ struct vgpu_op {
             uint32_t grid[3], block[3], cluster[3], shared_dynamic;
             /* What the QMD asks for after the hook: clusters (blocks when there are none), blocks a cluster. */
             uint32_t qmd_grid[3], qmd_cluster[3];
+            struct vgpu_atom atom;
             uint16_t *placement; /* SM of each block, UINT16_MAX = never placed */
             uint64_t placement_blocks;
             struct lithos_tpcset mask;
@@ -272,6 +292,9 @@ CUresult vgpu_memory_release(const struct CUctx_st *ctx, CUdeviceptr address, ui
 struct ptx_memory *vgpu_memory_snapshot(void);
 
 /* ---- module.c */
+/* PTX text, ended by NUL. options as cuModuleLoadDataEx. */
+CUresult vgpu_program_parse(const char *text, unsigned n, const int *options, void **values,
+                            struct vgpu_program **ret_program);
 void vgpu_program_unref(struct vgpu_program *program);
 void vgpu_modules_drop(struct CUctx_st *ctx);
 /* A CUfunction, or a CUkernel in the current context. */
@@ -289,6 +312,7 @@ struct vgpu_launch_request {
     uint32_t grid[3], block[3], cluster[3];
     uint32_t shared_dynamic;
     bool cooperative;
+    bool overlap; /* programmatic stream serialization */
 };
 /* A launch op with its QMD, hook not fired yet. */
 CUresult vgpu_launch_prepare(struct CUfunc_st *func, struct CUstream_st *stream,
@@ -312,6 +336,24 @@ int vgpu_occupancy(const struct CUfunc_st *func, int threads, size_t dynamic_sha
 CUresult vgpu_stamps_check(const struct vgpu_op *op);
 /* From the reader, once the kernel's effects are in memory and before the op counts as done. */
 void vgpu_stamps_write(const struct vgpu_op *op, uint64_t end_ns);
+
+/* ---- linker.c */
+/* Whether an image is an ELF file. */
+bool vgpu_image_is_elf(const void *image);
+/* Read an image of our own making: its PTX text (free it), and the code of an entry where that was changed. */
+CUresult vgpu_image_ptx(const void *image, char **ret_text);
+CUresult vgpu_image_code(const void *image, const struct vgpu_card *card, struct vgpu_program *program);
+
+/* ---- atom.c */
+/* Machine code that lies at an address, to its end: NULL where there is none. */
+const uint8_t *vgpu_code_at(struct CUctx_st *ctx, uint64_t address, size_t *ret_bytes);
+/* What an atom's QMD makes of a launch: follows its prelude, fills in op->launch.atom and what is told of it to the server. An
+ * error has been said, and the context is lost. */
+CUresult vgpu_atom_read(struct vgpu_op *op);
+/* When its blocks run: what it was told must not have changed. */
+CUresult vgpu_atom_check(const struct vgpu_op *op);
+/* A block ends in the prelude. */
+bool vgpu_atom_exits(const struct vgpu_op *op, const uint32_t ctaid[3]);
 
 /* ---- graph.c */
 CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op);

@@ -55,12 +55,14 @@ static void block_index(const struct vgpu_op *op, uint64_t i, uint32_t ret_ctaid
 
 static int run_blocks(struct vgpu_op *op, struct ptx_launch *launch)
 {
-    for (uint64_t i = 0; i < op->launch.placement_blocks; i++) {
+    /* Blocks that end in the prelude were not placed: those that were follow one another without them. */
+    for (uint64_t i = 0, placed = 0; placed < op->launch.placement_blocks; i++) {
         uint32_t ctaid[3];
-        if (op->launch.placement[i] == NEVER)
-            continue;
         block_index(op, i, ctaid);
-        int r = ptx_run_block(op->launch.entry, launch, ctaid, op->launch.placement[i]);
+        if (vgpu_atom_exits(op, ctaid))
+            continue;
+        uint16_t sm = op->launch.placement[placed++];
+        int r = sm == NEVER ? 0 : ptx_run_block(op->launch.entry, launch, ctaid, sm);
         if (r)
             return r;
     }
@@ -72,7 +74,7 @@ void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
     if (done->blocks_twice)
         lithos_warning("virtual GPU: kernel %s: %u blocks ran more than once", op->launch.entry->name,
                        done->blocks_twice);
-    if (!op->launch.placement)
+    if (vgpu_atom_check(op) || !op->launch.placement)
         return;
     struct CUctx_st *ctx = op->stream->ctx;
     struct ptx_launch launch = {

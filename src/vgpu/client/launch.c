@@ -130,6 +130,17 @@ static CUresult encode(struct vgpu_launch *msg, const struct vgpu_card *card,
     return lithos_qmd_encode(vgpu_qmd_layout(card), view, msg->qmd) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
+/* As the driver sets them on cards that have them (docs/hardware.md, "Completion stamps": the audit). */
+static void mark_latches(const struct vgpu_card *card, struct vgpu_launch *msg, bool overlap)
+{
+    const struct lithos_qmd_layout *layout = vgpu_qmd_layout(card);
+    if (!lithos_qmd_has(layout, LITHOS_QMD_WAIT_ON_LATCH_VALID))
+        return;
+    lithos_qmd_set(layout, msg->qmd, LITHOS_QMD_ENABLE_PROGRAM_PRE_EXIT, 0, 1);
+    lithos_qmd_set(layout, msg->qmd, LITHOS_QMD_ARRIVE_AT_LATCH_VALID, 0, 1);
+    lithos_qmd_set(layout, msg->qmd, LITHOS_QMD_WAIT_ON_LATCH_VALID, 0, overlap);
+}
+
 CUresult vgpu_launch_prepare(struct CUfunc_st *f, struct CUstream_st *stream,
                              const struct vgpu_launch_request *r, void **params, void **extra,
                              struct vgpu_op **ret_op)
@@ -169,6 +180,8 @@ CUresult vgpu_launch_prepare(struct CUfunc_st *f, struct CUstream_st *stream,
         view.cluster[i] = r->cluster[i];
     }
     CUresult result = encode(msg, card, &view);
+    if (!result)
+        mark_latches(card, msg, r->overlap);
     if (!result && !(op->launch.params = calloc(1, LITHOS_MAX(e->param_bytes, 1u))))
         result = CUDA_ERROR_OUT_OF_MEMORY;
     if (!result)
@@ -230,7 +243,7 @@ CUresult vgpu_memset_prepare(struct CUstream_st *stream, CUdeviceptr dst, uint32
 
 static CUresult make_placement(struct vgpu_op *op)
 {
-    uint64_t blocks = product(op->launch.qmd_grid) * product(op->launch.qmd_cluster);
+    uint64_t blocks = product(op->launch.qmd_grid) * product(op->launch.qmd_cluster) - op->msg.launch.exits;
     if (blocks > MAX_PLACED) {
         lithos_warning("virtual GPU: kernel %s: %llu blocks are too many to interpret",
                        op->launch.entry->name, (unsigned long long)blocks);
@@ -251,15 +264,14 @@ static CUresult read_back(struct vgpu_op *op)
     const struct vgpu_card *card = &vgpu.devices[op->stream->ctx->device].card;
     struct lithos_qmd_view view;
     lithos_qmd_decode(vgpu_qmd_layout(card), op->msg.launch.qmd, &view);
-    uint64_t address = op->kind == VGPU_OP_LAUNCH ? op->launch.address : MEMSET_ADDRESS;
-    if (view.entry != address) {
+    if (op->kind == VGPU_OP_MEMSET && view.entry != MEMSET_ADDRESS) {
         vgpu_context_fault(op->stream->ctx, VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION,
-                           "kernel %s: its QMD was made to start at %#llx, where the virtual GPU has no code",
-                           op->msg.launch.kernel, (unsigned long long)view.entry);
+                           "kernel %s: its QMD was made to start at %#llx", op->msg.launch.kernel,
+                           (unsigned long long)view.entry);
         return VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION;
     }
     VGPU_TRY(vgpu_stamps_check(op));
-    if (op->kind != VGPU_OP_LAUNCH || op->launch.entry->timing_only)
+    if (op->kind != VGPU_OP_LAUNCH)
         return CUDA_SUCCESS;
     for (int i = 0; i < 3; i++) {
         op->launch.qmd_grid[i] = view.grid[i];
@@ -268,7 +280,8 @@ static CUresult read_back(struct vgpu_op *op)
     }
     op->launch.masked = view.masked;
     op->launch.mask = view.tpcs;
-    return make_placement(op);
+    VGPU_TRY(vgpu_atom_read(op));
+    return op->launch.entry->timing_only ? CUDA_SUCCESS : make_placement(op);
 }
 
 CUresult vgpu_launch_hook(struct vgpu_op *op)
@@ -297,6 +310,7 @@ struct vgpu_op *vgpu_op_clone(const struct vgpu_op *op, struct CUstream_st *stre
     }
     if (op->kind != VGPU_OP_LAUNCH)
         return c;
+    c->msg.launch.cut_missed = c->msg.launch.cut_twice = 0; /* told once */
     atomic_fetch_add(&c->launch.program->refs, 1);
     size_t bytes = LITHOS_MAX(op->launch.entry->param_bytes, 1u);
     c->launch.params = malloc(bytes);
@@ -350,10 +364,10 @@ static CUresult launch(CUfunction handle, const struct vgpu_launch_request *r, C
 #define GRID_PARAMS                                                                                       \
     unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, \
         unsigned int shared, CUstream stream
-#define GRID_REQUEST(coop)                                  \
-    &(struct vgpu_launch_request)                           \
-    {                                                       \
-        {gx, gy, gz}, {bx, by, bz}, {1, 1, 1}, shared, coop \
+#define GRID_REQUEST(coop)                                         \
+    &(struct vgpu_launch_request)                                  \
+    {                                                              \
+        {gx, gy, gz}, {bx, by, bz}, {1, 1, 1}, shared, coop, false \
     }
 
 CU_API(cuLaunchKernel, CUfunction f, GRID_PARAMS, void **params, void **extra)
@@ -388,7 +402,9 @@ static CUresult apply_attribute(const CUlaunchAttribute *a, struct vgpu_launch_r
         r->cluster[1] = a->value.clusterDim.y;
         r->cluster[2] = a->value.clusterDim.z;
         return r->cluster[0] && r->cluster[1] && r->cluster[2] ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-    case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: /* allowed to overlap, not made to */
+    case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+        r->overlap = a->value.programmaticStreamSerializationAllowed != 0;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_PRIORITY:
     case 0:  /* IGNORE */
     case 1:  /* ACCESS_POLICY_WINDOW */

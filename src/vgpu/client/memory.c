@@ -11,6 +11,7 @@
 #define DEVICE_GUARD 0x200000ull          /* between allocations */
 #define HOST_READ_ONLY 8u                 /* CU_MEMHOSTREGISTER_READ_ONLY */
 #define LARGE 65536u                      /* from here on, memory that costs nothing until it is touched */
+#define ALIGN 512u
 
 enum range_kind { RANGE_DEVICE, RANGE_HOST, RANGE_REGISTERED };
 
@@ -76,8 +77,11 @@ static void erase(struct range *r)
 
 static uint8_t *back(size_t size)
 {
-    if (size < LARGE)
-        return calloc(1, size);
+    if (size < LARGE) { /* the driver aligns what it gives out, and so do its users' descriptors */
+        size_t rounded = (size + ALIGN - 1) / ALIGN * ALIGN;
+        uint8_t *small = aligned_alloc(ALIGN, rounded);
+        return small ? memset(small, 0, rounded) : NULL;
+    }
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }

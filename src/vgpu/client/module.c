@@ -1,4 +1,4 @@
-/* Modules, functions, libraries and kernels: PTX text only. */
+/* Modules, functions, libraries and kernels: PTX text, and images made of it by our own linker. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +13,9 @@
 void vgpu_program_unref(struct vgpu_program *program)
 {
     if (program && atomic_fetch_sub(&program->refs, 1) == 1) {
+        for (uint32_t i = 0; program->code && i < program->ptx->entry_count; i++)
+            free(program->code[i].text);
+        free(program->code);
         ptx_free(program->ptx);
         free(program);
     }
@@ -45,8 +48,8 @@ static void jit_log(unsigned n, const int *options, void **values, const char *m
     }
 }
 
-static CUresult parse(const char *image, unsigned n, const int *options, void **values,
-                      struct vgpu_program **ret_program)
+CUresult vgpu_program_parse(const char *image, unsigned n, const int *options, void **values,
+                            struct vgpu_program **ret_program)
 {
     if (!is_ptx(image)) {
         lithos_warning("virtual GPU: module is no PTX text: cubins and fat binaries are not implemented");
@@ -67,6 +70,24 @@ static CUresult parse(const char *image, unsigned n, const int *options, void **
     atomic_init(&p->refs, 1);
     *ret_program = p;
     return CUDA_SUCCESS;
+}
+
+/* card NULL: only text. */
+static CUresult parse(const void *image, const struct vgpu_card *card, unsigned n, const int *options,
+                      void **values, struct vgpu_program **ret_program)
+{
+    char *text;
+    if (!card || !vgpu_image_is_elf(image))
+        return vgpu_program_parse(image, n, options, values, ret_program);
+    VGPU_TRY(vgpu_image_ptx(image, &text));
+    CUresult r = vgpu_program_parse(text, n, options, values, ret_program);
+    free(text);
+    if (r)
+        return r;
+    r = vgpu_image_code(image, card, *ret_program);
+    if (r)
+        vgpu_program_unref(*ret_program);
+    return r;
 }
 
 /* Memory of the module's variables. */
@@ -152,6 +173,22 @@ void vgpu_modules_drop(struct CUctx_st *ctx)
     pthread_mutex_unlock(&modules_lock);
 }
 
+const uint8_t *vgpu_code_at(struct CUctx_st *ctx, uint64_t address, size_t *ret_bytes)
+{
+    const uint8_t *found = NULL;
+    pthread_mutex_lock(&modules_lock);
+    for (const struct CUmod_st *m = modules; m && !found; m = m->next)
+        for (uint32_t i = 0; m->ctx == ctx && m->program->code && i < m->program->ptx->entry_count; i++) {
+            const struct vgpu_code *c = &m->program->code[i];
+            if (address < m->funcs[i].address || address - m->funcs[i].address >= c->bytes)
+                continue;
+            found = c->text + (address - m->funcs[i].address);
+            *ret_bytes = c->bytes - (address - m->funcs[i].address);
+        }
+    pthread_mutex_unlock(&modules_lock);
+    return found;
+}
+
 CU_API(cuModuleLoadDataEx, CUmodule *ret, const void *image, unsigned int n, int *options, void **values)
 {
     struct CUctx_st *ctx;
@@ -159,7 +196,7 @@ CU_API(cuModuleLoadDataEx, CUmodule *ret, const void *image, unsigned int n, int
     if (!ret || !image)
         return CUDA_ERROR_INVALID_VALUE;
     struct vgpu_program *program;
-    VGPU_TRY(parse(image, n, options, values, &program));
+    VGPU_TRY(parse(image, &vgpu.devices[ctx->device].card, n, options, values, &program));
     struct CUmod_st *m;
     VGPU_TRY(module_make(ctx, program, &m));
     pthread_mutex_lock(&modules_lock);
@@ -296,7 +333,7 @@ CU_API(cuLibraryLoadData, CUlibrary *ret, const void *code, int *jit, void **jit
     struct CUlib_st *lib = calloc(1, sizeof *lib);
     if (!lib)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    CUresult r = parse(code, jits, jit, jit_values, &lib->program);
+    CUresult r = parse(code, NULL, jits, jit, jit_values, &lib->program);
     uint32_t entries = r ? 0 : lib->program->ptx->entry_count;
     if (!r && !(lib->kernels = calloc(LITHOS_MAX(entries, 1u), sizeof *lib->kernels))) {
         vgpu_program_unref(lib->program);

@@ -33,7 +33,7 @@ static const char *check_launch(const struct vgpu_launch *m)
 {
     if (!m->op || !m->stream)
         return "launch: op or stream is 0";
-    if (m->flags & ~VGPU_LAUNCH_WANT_PLACEMENT)
+    if (m->flags & ~(VGPU_LAUNCH_WANT_PLACEMENT | VGPU_LAUNCH_ATOM))
         return "launch: unknown flag";
     if (m->param_count > VGPU_PARAMS)
         return "launch: more parameters than the message holds";

@@ -41,6 +41,8 @@ static json_t *usage_json(const struct client *c, unsigned card)
     put(o, "blocks", whole(s.blocks));
     put(o, "blocks_missed", whole(u->blocks_missed));
     put(o, "blocks_twice", whole(u->blocks_twice));
+    put(o, "atoms", whole(u->atoms));
+    put(o, "exits", whole(u->exits));
     put(o, "blocks_beside_others", whole(s.blocks_beside_others));
     put(o, "copies", whole(s.copies));
     put(o, "copy_bytes", whole(s.copy_bytes));

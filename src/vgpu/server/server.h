@@ -20,6 +20,7 @@
 struct usage {
     struct lithos_model_stats stats; /* of contexts that are gone */
     uint64_t faults, blocks_missed, blocks_twice;
+    uint64_t atoms, exits; /* launches of part of a grid; blocks that ended in their prelude */
 };
 
 struct context {

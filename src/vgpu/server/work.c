@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "hw/qmd.h"
+#include "hw/qmd_atom.h"
 #include "vgpu/server/server.h"
 
 /* CUresult of cuda.h */
@@ -219,6 +220,12 @@ static const char *read_qmd(const struct lithos_card *card, const struct vgpu_la
         k->cluster_blocks = (uint32_t)cluster;
         k->blocks *= cluster; /* the hardware counts clusters */
     }
+    if (m->exits > k->blocks || m->exits % k->cluster_blocks)
+        return "its prelude ends a part of a cluster: the launch fails";
+    k->exits = m->exits;
+    k->blocks -= m->exits;
+    k->pre_exit = lithos_qmd_get_pre_exit(layout, m->qmd);
+    k->overlap = lithos_qmd_waits_on_latch(layout, m->qmd);
     uint64_t threads = (uint64_t)v.block[0] * v.block[1] * v.block[2];
     if (!threads || threads > card->sm_threads)
         return "its QMD names a block of no threads or more than an SM holds: the launch fails";
@@ -246,6 +253,11 @@ static void launch(struct client *c, struct stream *s, const struct vgpu_launch 
         fault(s->context, m->op, ERROR_LAUNCH_FAILED, m->kernel, why);
         return;
     }
+    struct usage *usage = &c->usage[s->context->card];
+    usage->atoms += (m->flags & VGPU_LAUNCH_ATOM) != 0;
+    usage->exits += m->exits;
+    usage->blocks_missed += m->cut_missed;
+    usage->blocks_twice += m->cut_twice;
     lithos_costs_find(sv->costs, m->kernel, m->params, m->param_count, k.threads, &k.cost);
     int r = lithos_model_launch(card->model, server_card_ns(sv), s->s, m->op, &k);
     if (r == -E2BIG)

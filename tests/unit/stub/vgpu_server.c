@@ -76,6 +76,7 @@ static void launch(struct fake_server *s, const struct vgpu_launch *m, uint64_t 
     uint64_t blocks = (uint64_t)v.grid[0] * v.grid[1] * v.grid[2];
     if (v.type == LITHOS_QMD_TYPE_CLUSTERS)
         blocks *= (uint64_t)v.cluster[0] * v.cluster[1] * v.cluster[2];
+    blocks -= m->exits;
     uint16_t allowed[SMS];
     unsigned n = 0;
     for (unsigned sm = 0; sm < SMS; sm++)

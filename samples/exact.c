@@ -1,0 +1,381 @@
+/* lithos-exact: launches kernels whose results are known in every way that programs do, and compares each result. */
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "samples/sample.h"
+
+#define BLOCKS_MAX (1u << 16)
+#define INFO_WORDS 1024u
+#define MODE_GLOBAL 0 /* CU_STREAM_CAPTURE_MODE_GLOBAL */
+#define THREADS 4
+
+/* Beside those of sample.h. Those that a driver may not have are looked at before they are used. */
+#define EXACT_CUDA(X)                                                                                        \
+    X(cuLaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **))          \
+    X(cuLaunchKernel_ptsz, "cuLaunchKernel_ptsz",                                                            \
+      (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **,  \
+       void **))                                                                                             \
+    X(cuLaunchCooperativeKernel, "cuLaunchCooperativeKernel",                                                \
+      (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **)) \
+    X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                                      \
+    X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                                       \
+    X(cuGraphInstantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))       \
+    X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                               \
+    X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))                                               \
+    X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream, CUevent, unsigned))                                 \
+    X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t, CUstream))                    \
+    X(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr, CUdeviceptr, size_t, CUstream))               \
+    X(cuMemsetD32Async, "cuMemsetD32Async", (CUdeviceptr, unsigned, size_t, CUstream))                       \
+    X(cuCtxCreate_v2, "cuCtxCreate_v2", (CUcontext *, unsigned, CUdevice))                                   \
+    X(cuCtxDestroy, "cuCtxDestroy_v2", (CUcontext))                                                          \
+    X(cuCtxGetCurrent, "cuCtxGetCurrent", (CUcontext *))
+
+static struct {
+#define X(name, symbol, args) CUresult(*name) args;
+    EXACT_CUDA(X)
+#undef X
+} more;
+
+#define MORE(name, ...) sample_check_result(#name, more.name(__VA_ARGS__))
+
+struct exact {
+    struct sample_context ctx;
+    CUfunction mark;
+    CUdeviceptr out, copy, info;
+    CUstream other;
+    CUevent event;
+    uint32_t *got;
+    unsigned checks, wrong;
+    int cc_major;
+};
+
+struct shape {
+    unsigned grid[3], cluster[3];
+};
+
+static const char help[] = "usage: lithos-exact [--device N] [--rounds N] [--json] [--fault]\n"
+                           "Launches kernels whose blocks count themselves in every way that programs do "
+                           "(grids of one to three dimensions,\n"
+                           "clusters, attributes, streams, graphs, threads, contexts) and compares the "
+                           "results. Exit code 0: all right.\n";
+
+/* ---- results */
+
+static unsigned blocks_of(const struct shape *s)
+{
+    return s->grid[0] * s->grid[1] * s->grid[2];
+}
+
+/* Each of the first n words must be `want`. */
+static void compare(struct exact *e, const uint32_t *got, unsigned n, uint32_t want, const char *what)
+{
+    e->checks++;
+    for (unsigned i = 0; i < n; i++) {
+        if (got[i] == want)
+            continue;
+        fprintf(stderr, "lithos-exact: %s: block %u of %u counts %u instead of %u\n", what, i, n, got[i],
+                want);
+        e->wrong++;
+        return;
+    }
+}
+
+static void clear(const struct exact *e)
+{
+    CU(cuMemsetD32, e->out, 0, BLOCKS_MAX);
+    CU(cuMemsetD32, e->info, 0, INFO_WORDS);
+    CU(cuCtxSynchronize);
+}
+
+static void check(struct exact *e, unsigned n, uint32_t want, const char *what)
+{
+    CU(cuCtxSynchronize);
+    CU(cuMemcpyDtoH, e->got, e->out, n * sizeof *e->got);
+    compare(e, e->got, n, want, what);
+}
+
+/* ---- launching */
+
+static void launch_ex(struct exact *e, const struct shape *s, CUstream stream, int attribute, int value)
+{
+    void *params[] = {&e->out, &e->info};
+    CUlaunchAttribute attributes[2] = {0};
+    CUlaunchConfig c = {.gridDimX = s->grid[0],
+                        .gridDimY = s->grid[1],
+                        .gridDimZ = s->grid[2],
+                        .blockDimX = 64,
+                        .blockDimY = 1,
+                        .blockDimZ = 1,
+                        .hStream = stream,
+                        .attrs = attributes};
+    if (s->cluster[0] * s->cluster[1] * s->cluster[2] > 1)
+        attributes[c.numAttrs++] =
+            (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                                .value.clusterDim = {s->cluster[0], s->cluster[1], s->cluster[2]}};
+    if (attribute) {
+        attributes[c.numAttrs].id = attribute;
+        attributes[c.numAttrs++].value.cooperative = value; /* an int, whichever it is */
+    }
+    MORE(cuLaunchKernelEx, &c, e->mark, params, NULL);
+}
+
+static void launch(struct exact *e, const struct shape *s, CUstream stream)
+{
+    void *params[] = {&e->out, &e->info};
+    CU(cuLaunchKernel, e->mark, s->grid[0], s->grid[1], s->grid[2], 64, 1, 1, 0, stream, params, NULL);
+}
+
+/* ---- the ways */
+
+static const struct shape shapes[] = {
+    {{60000, 1, 1}, {1, 1, 1}}, {{7, 5000, 1}, {1, 1, 1}},  {{16, 1, 4000}, {1, 1, 1}},
+    {{5, 30, 400}, {1, 1, 1}},  {{30000, 2, 1}, {1, 1, 1}}, {{1, 12345, 1}, {1, 1, 1}},
+    {{9, 1, 1}, {1, 1, 1}},     {{2200, 1, 1}, {1, 1, 1}},
+};
+static const struct shape clusters[] = {{{40000, 1, 1}, {2, 1, 1}},
+                                        {{8, 6000, 1}, {4, 2, 1}},
+                                        {{6, 4, 1000}, {1, 1, 2}},
+                                        {{20000, 2, 1}, {8, 1, 1}}};
+static const struct shape plain = {{30011, 1, 1}, {1, 1, 1}};
+
+static void grids(struct exact *e)
+{
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(shapes); i++) {
+        clear(e);
+        launch(e, &shapes[i], i % 2 ? e->ctx.stream : NULL);
+        check(e, blocks_of(&shapes[i]), 1, "grid");
+        clear(e);
+        launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
+        launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
+        check(e, blocks_of(&shapes[i]), 2, "grid, twice in a row");
+    }
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(clusters) && e->cc_major >= 9; i++) {
+        clear(e);
+        launch_ex(e, &clusters[i], e->ctx.stream, 0, 0);
+        check(e, blocks_of(&clusters[i]), 1, "clusters");
+    }
+}
+
+static void attributes(struct exact *e)
+{
+    void *params[] = {&e->out, &e->info};
+    unsigned resident = (unsigned)e->ctx.sm_count;
+    clear(e);
+    launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PRIORITY, 0);
+    check(e, blocks_of(&plain), 1, "with a priority");
+    if (e->cc_major >= 9) {
+        clear(e);
+        launch(e, &plain, e->ctx.stream); /* what follows may overlap with it */
+        launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
+        launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
+        launch(e, &plain, e->ctx.stream);
+        check(e, blocks_of(&plain), 4, "programmatic dependent launches");
+    }
+    clear(e);
+    MORE(cuLaunchCooperativeKernel, e->mark, resident, 1, 1, 64, 1, 1, 0, e->ctx.stream, params);
+    check(e, resident, 1, "cooperative");
+    clear(e);
+    MORE(cuLaunchKernel_ptsz, e->mark, 30011, 1, 1, 64, 1, 1, 0, NULL, params, NULL);
+    launch(e, &plain, CU_STREAM_PER_THREAD);
+    check(e, blocks_of(&plain), 2, "per-thread default stream");
+}
+
+/* What comes behind a kernel in its stream, and in one that waits for an event, finds it done. */
+static void order(struct exact *e)
+{
+    size_t bytes = blocks_of(&plain) * sizeof(uint32_t);
+    clear(e);
+    launch(e, &plain, e->ctx.stream);
+    MORE(cuMemcpyDtoDAsync, e->copy, e->out, bytes, e->ctx.stream);
+    MORE(cuMemsetD32Async, e->out, 7, blocks_of(&plain), e->ctx.stream);
+    launch(e, &plain, e->ctx.stream);
+    CU(cuEventRecord, e->event, e->ctx.stream);
+    MORE(cuStreamWaitEvent, e->other, e->event, 0);
+    MORE(cuMemcpyDtoHAsync, e->got, e->out, bytes, e->other);
+    CU(cuStreamSynchronize, e->other);
+    compare(e, e->got, blocks_of(&plain), 8, "a copy on a stream that waits for an event");
+    CU(cuMemcpyDtoH, e->got, e->copy, bytes);
+    compare(e, e->got, blocks_of(&plain), 1, "a copy behind it in its stream");
+    clear(e);
+    launch(e, &plain, NULL);
+    launch(e, &plain, NULL);
+    CU(cuEventRecord, e->event, NULL);
+    CU(cuEventSynchronize, e->event);
+    CU(cuMemcpyDtoH, e->got, e->out, bytes);
+    compare(e, e->got, blocks_of(&plain), 2, "the default stream");
+}
+
+static void graphs(struct exact *e)
+{
+    CUgraph graph;
+    CUgraphExec exec;
+    clear(e);
+    MORE(cuStreamBeginCapture, e->other, MODE_GLOBAL);
+    launch(e, &plain, e->other);
+    launch(e, &shapes[1], e->other);
+    MORE(cuStreamEndCapture, e->other, &graph);
+    CU(cuMemcpyDtoH, e->got, e->out, blocks_of(&plain) * sizeof(uint32_t));
+    compare(e, e->got, blocks_of(&plain), 0, "captured, and so not run");
+    MORE(cuGraphInstantiate, &exec, graph, 0);
+    for (int i = 0; i < 3; i++)
+        MORE(cuGraphLaunch, exec, e->ctx.stream);
+    launch(e, &plain, e->ctx.stream);
+    CU(cuCtxSynchronize);
+    CU(cuMemcpyDtoH, e->got, e->out, blocks_of(&plain) * sizeof(uint32_t));
+    compare(e, e->got, blocks_of(&plain), 3 + 3 + 1,
+            "a graph of two kernels, three times, and one behind it");
+    MORE(cuGraphExecDestroy, exec);
+}
+
+struct worker {
+    struct exact *e;
+    CUcontext ctx;
+    CUstream stream;
+    int launches;
+};
+
+static void *work(void *arg)
+{
+    const struct worker *w = arg;
+    CU(cuCtxSetCurrent, w->ctx);
+    for (int i = 0; i < w->launches; i++)
+        launch(w->e, &plain, w->stream);
+    return NULL;
+}
+
+/* Several threads into one stream, and into streams of their own. */
+static void threads(struct exact *e)
+{
+    CUcontext ctx;
+    CUstream own[THREADS];
+    struct worker w[THREADS];
+    pthread_t thread[THREADS];
+    MORE(cuCtxGetCurrent, &ctx);
+    for (int i = 0; i < THREADS; i++)
+        CU(cuStreamCreateWithPriority, &own[i], CU_STREAM_NON_BLOCKING, 0);
+    for (int alone = 0; alone < 2; alone++) {
+        clear(e);
+        for (int i = 0; i < THREADS; i++) {
+            w[i] = (struct worker){e, ctx, alone ? own[i] : e->ctx.stream, 3};
+            if (pthread_create(&thread[i], NULL, work, &w[i]) != 0) {
+                fputs("lithos-exact: no thread\n", stderr);
+                exit(1);
+            }
+        }
+        for (int i = 0; i < THREADS; i++)
+            pthread_join(thread[i], NULL);
+        check(e, blocks_of(&plain), 3 * THREADS,
+              alone ? "threads with a stream each" : "threads with one stream");
+    }
+}
+
+/* Another context, made and ended: what belongs to it goes with it. */
+static void contexts(struct exact *e)
+{
+    CUcontext primary, ctx;
+    MORE(cuCtxGetCurrent, &primary);
+    for (int i = 0; i < 2; i++) {
+        struct exact inner = *e;
+        MORE(cuCtxCreate_v2, &ctx, 0, e->ctx.device);
+        CU(cuModuleLoadData, &inner.ctx.module, sample_kernels());
+        inner.mark = sample_function(&inner.ctx, "lithos_mark");
+        CU(cuMemAlloc, &inner.out, BLOCKS_MAX * sizeof(uint32_t));
+        CU(cuMemAlloc, &inner.info, INFO_WORDS * sizeof(uint32_t));
+        clear(&inner);
+        launch(&inner, &plain, NULL);
+        launch(&inner, &shapes[3], NULL);
+        CU(cuCtxSynchronize);
+        CU(cuMemcpyDtoH, e->got, inner.out, blocks_of(&plain) * sizeof(uint32_t));
+        compare(e, e->got, blocks_of(&plain), 2, "another context");
+        MORE(cuCtxDestroy, ctx);
+        CU(cuCtxSetCurrent, primary);
+    }
+    clear(e);
+    launch(e, &plain, e->ctx.stream);
+    check(e, blocks_of(&plain), 1, "the first context again");
+}
+
+/* Blocks near the end of a large grid write where nothing is: the launch, or what waits for it, must say so. */
+static int fault(const struct exact *e)
+{
+    const struct shape large = {{1u << 22, 1, 1}, {1, 1, 1}};
+    CUdeviceptr out = e->out, info = e->info;
+    void *params[] = {&out, &info};
+    CUresult r = cuda.cuLaunchKernel(e->mark, large.grid[0], 1, 1, 64, 1, 1, 0, e->ctx.stream, params, NULL);
+    if (r == CUDA_SUCCESS)
+        r = cuda.cuStreamSynchronize(e->ctx.stream);
+    CUresult after = cuda.cuCtxSynchronize();
+    printf(
+        "lithos-exact: a kernel that writes out of bounds ends with error %d, what comes after it with %d\n",
+        r, after);
+    return r == CUDA_ERROR_ILLEGAL_ADDRESS && after == r ? 0 : 1;
+}
+
+/* ---- the whole */
+
+static void open_all(struct exact *e, const struct sample_options *o)
+{
+    sample_open(o, &e->ctx);
+#define X(name, symbol, args) sample_find(#name, symbol, &more.name, sizeof more.name);
+    EXACT_CUDA(X)
+#undef X
+    CU(cuDeviceGetAttribute, &e->cc_major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, e->ctx.device);
+    e->mark = sample_function(&e->ctx, "lithos_mark");
+    CU(cuMemAlloc, &e->out, BLOCKS_MAX * sizeof(uint32_t));
+    CU(cuMemAlloc, &e->copy, BLOCKS_MAX * sizeof(uint32_t));
+    CU(cuMemAlloc, &e->info, INFO_WORDS * sizeof(uint32_t));
+    CU(cuStreamCreateWithPriority, &e->other, CU_STREAM_NON_BLOCKING, 0);
+    CU(cuEventCreate, &e->event, CU_EVENT_DISABLE_TIMING);
+    e->got = calloc(BLOCKS_MAX, sizeof *e->got);
+    if (!e->got) {
+        fputs("lithos-exact: out of memory\n", stderr);
+        exit(1);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    enum { DEVICE = 256, ROUNDS, JSON, FAULT, HELP };
+    static const struct option options[] = {{"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS},
+                                            {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},
+                                            {"help", 0, 0, HELP},     {0}};
+    struct sample_options o = {.time_scale = 1};
+    struct exact e = {.checks = 0};
+    unsigned rounds = 1;
+    bool only_fault = false;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        if (c == DEVICE) {
+            o.device = (int)sample_number("device", optarg, 0, 1023);
+        } else if (c == ROUNDS) {
+            rounds = (unsigned)sample_number("rounds", optarg, 1, 1e6);
+        } else if (c == JSON) {
+            o.json = true;
+        } else if (c == FAULT) {
+            only_fault = true;
+        } else if (c == 'h' || c == HELP) {
+            fputs(help, stdout);
+            return 0;
+        } else {
+            return 2;
+        }
+    }
+    open_all(&e, &o);
+    if (only_fault) {
+        int result = fault(&e);
+        free(e.got);
+        return result;
+    }
+    static void (*const ways[])(struct exact *) = {grids, attributes, order, graphs, threads, contexts};
+    for (unsigned r = 0; r < rounds; r++)
+        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(ways); i++)
+            ways[i](&e);
+    if (o.json)
+        printf("{\"program\": \"lithos-exact\", \"checks\": %u, \"wrong\": %u}\n", e.checks, e.wrong);
+    else
+        printf("lithos-exact: %u results compared, %u wrong\n", e.checks, e.wrong);
+    free(e.got);
+    return e.wrong ? 1 : 0;
+}
