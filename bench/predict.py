@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How often lithosd is wrong about how long a kernel will take: models, eager and compiled, alone and beside another tenant.
 
-Each model is a tenant with a part of the card. Every batch size is run five times, then iterations of random batch sizes (of one
-size when it trains) are counted: first with the rest of the card idle, then, again after five of each, with a neighbour that
-trains at the other part. A kernel's prediction and duration are those of the trace; a launch is mispredicted when they differ by
-more than 50 us."""
+Each model is a tenant of its own. All are loaded, and compiled, at the same time, on a few TPCs each; then one after the other
+gets its part of the card and is measured: every batch size is run five times (training: five steps), then iterations of random batch
+sizes are counted, first with the rest of the card idle, then, again after five of each, with a neighbour that trains beside it. A
+kernel's prediction and duration are those of the trace; a launch is mispredicted when they differ by more than 50 us."""
+import concurrent.futures
 import contextlib
 import pathlib
 import sys
@@ -18,6 +19,8 @@ from lib.proc import Failed, log  # noqa: E402
 
 OFF_NS = 50000
 LEARN = 5  # iterations of each batch size that are not counted
+# Iterations of a length that leaves time for all batch sizes.
+SHORTER = {"llama prefill": ["--seq", "256"], "llama decode": ["--tokens", "4"]}
 METHODS = ("ordinal", "shape", "context", "path")
 LIMITS = {"inference": 0.5, "training": 5}
 
@@ -55,16 +58,14 @@ class Neighbour:
 
 
 class Bench:
-    def __init__(self, o, place, scratch):
-        self.o, self.place, self.scratch = o, place, scratch
+    def __init__(self, o, place, scratch, result):
+        self.o, self.place, self.scratch, self.result = o, place, scratch, result
         self.runs = 0
 
-    def phase(self, d, model):
-        """Figures of one phase: learn, then count."""
+    def count(self, d, model):
+        """Figures of one repetition of a phase."""
         self.runs += 1
         path = self.scratch.path / f"{self.runs}.trace"
-        model.do(f"each {LEARN}", self.o.model_timeout)
-        models.settle()
         before = prediction(d, model.tenant)
         with d.record(path, model.tenant):
             ran = model.do(f"seconds {self.o.seconds * self.o.scale:g}", 60 + 4 * self.o.seconds * self.o.scale)
@@ -76,6 +77,13 @@ class Bench:
             raise Failed(f"no kernel is in the trace; missing: {drops}")
         return {"iterations": ran["iterations"], "iteration_p50_us": ran.get("p50_us"), **score(kernels),
                 **by_method(before, after), **{f"dropped_{k}": n for k, n in drops.items()}}
+
+    def phase(self, d, model, case):
+        """Learn once, then count in each repetition."""
+        model.do(f"each {LEARN}", self.o.model_timeout)
+        models.settle()
+        for rep in range(1, self.o.repetitions + 1):
+            told(self.result, case, rep, self.count(d, model))
 
 
 def prediction(d, tenant):
@@ -116,42 +124,60 @@ def by_method(before, after):
 
 
 def variants(names, o):
-    """(case, model's name, its arguments) of a repetition."""
+    """(case, model's name, its arguments)."""
     for name in names:
-        extra = [] if models.is_training(name) else ["--batch", models.MORE_BATCHES]
+        extra = [] if models.is_training(name) else ["--batch", models.MORE_BATCHES, *SHORTER.get(name, [])]
         for word in o.modes.split(","):
             compiled = word == "compiled"
-            # decoding and the toy know no compiler
-            if not compiled or (not name.startswith("toy") and not name.endswith("decode")):
+            # decoding and the toy know no compiler, and the compiled Llama's training finds no room beside the others
+            if not compiled or not (name.startswith("toy") or name in ("llama decode", "llama training")):
                 yield f"{name}, {word}", name, extra + (["--compile"] if compiled else [])
 
 
-def repetition(bench, result, rep, names, out_of_time):
+def load(bench, d, n, name, extra):
+    """A model that has been launched, and compiled, on a few TPCs: what is launched first is learned from like everything else."""
+    model = models.under_lithos(bench.o, d, bench.o.waiting_quota, f"m{n}", name, bench.scratch, "--warmup", "0", *extra)
+    try:
+        model.do(f"run {1 if models.is_training(name) else 3}", bench.o.model_timeout)
+    except BaseException:
+        model.kill()
+        raise
+    return model
+
+
+def measure(bench, d, case, model, neighbour):
+    d.set_quota(model.tenant, bench.o.quota)
+    bench.phase(d, model, f"{case}, alone")
+    if neighbour:
+        with neighbour.at_work():
+            bench.phase(d, model, f"{case}, beside")
+
+
+def measure_all(bench, d, names, out_of_time):
     """Number of cases that failed."""
     failures = 0
-    o = bench.o
-    with servers.Lithosd(bench.place, bench.scratch, f"ld{rep}") as d:
-        neighbour = Neighbour(bench, d) if o.neighbour_quota != "0" else None
-        try:
-            for n, (case, name, extra) in enumerate(variants(names, o)):
-                if out_of_time():
-                    result.note(f"{case} and what comes after it: not run in repetition {rep}, time ran out.")
-                    break
-                try:
-                    # --warmup 0: what is launched first is learned from like everything else
-                    with models.under_lithos(o, d, o.quota, f"m{n}", name, bench.scratch, "--warmup", "0", *extra) as model:
-                        told(result, f"{case}, alone", rep, bench.phase(d, model))
-                        if neighbour:
-                            with neighbour.at_work():
-                                told(result, f"{case}, beside", rep, bench.phase(d, model))
-                except (Failed, OSError, ValueError, KeyError) as e:
-                    failures += 1
-                    result.case(case, rep, error=str(e)[:1000])
-                    result.note(f"{case}: failed in repetition {rep}.")
-                    log(f"[{rep}] {case}: FAILED: {e!r}")
-        finally:
-            if neighbour:
-                neighbour.kill()
+    neighbour = Neighbour(bench, d) if bench.o.neighbour_quota != "0" else None
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        loading = [(case, pool.submit(load, bench, d, n, name, extra)) for n, (case, name, extra) in
+                   enumerate(variants(names, bench.o))]
+        concurrent.futures.wait([future for _, future in loading])
+    log(f"{len(loading)} models are loaded")
+    try:
+        for case, future in loading:
+            try:
+                with future.result() as model:
+                    if out_of_time():
+                        bench.result.note(f"{case}: not run, time ran out.")
+                        continue
+                    measure(bench, d, case, model, neighbour)
+            except (Failed, OSError, ValueError, KeyError) as e:
+                failures += 1
+                bench.result.case(case, 0, error=str(e)[:1000])
+                bench.result.note(f"{case}: failed.")
+                log(f"{case}: FAILED: {e}")
+    finally:
+        if neighbour:
+            neighbour.kill()
     return failures
 
 
@@ -180,38 +206,33 @@ def bars(result):
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     models.add_options(p)
-    p.add_argument("--seconds", type=float, default=5, help="counted of each case (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=1.5, help="counted of each case and repetition (default: %(default)s)")
     p.add_argument("--modes", default="eager,compiled", help="(default: %(default)s)")
-    p.add_argument("--quota", default="50%", help="of the model (default: %(default)s)")
+    p.add_argument("--quota", default="24", help="TPCs of the model that is measured (default: %(default)s)")
+    p.add_argument("--waiting-quota", default="2", help="of those that are not yet (default: %(default)s)")
     p.add_argument("--neighbour", help="the model beside it (default: resnet50 training; with --virtual: toy inference)")
-    p.add_argument("--neighbour-quota", default="50%", help="0: none, alone only (default: %(default)s)")
+    p.add_argument("--neighbour-quota", default="18", help="0: none, alone only (default: %(default)s)")
     o, place = cli.start(p)
     o.neighbour = o.neighbour or ("toy inference" if virtual() else "resnet50 training")
     if o.neighbour not in models.MODELS:
         p.error(f"--neighbour: there are {', '.join(models.MODELS)}")
     begun, failures = time.monotonic(), 0
     with servers.Scratch() as scratch:
-        bench = Bench(o, place, scratch)
         result = results.Result("predict", cli.command_line(), o.repetitions, place,
                                 results.probe(place, servers.clean_env()))
+        bench = Bench(o, place, scratch, result)
         names = models.choose(o, result)
 
         def out_of_time():
             return o.keep_going_after and time.monotonic() - begun > o.keep_going_after
-        done = 0
-        for rep in range(1, o.repetitions + 1):
-            if done and out_of_time():
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
-            try:
-                failures += repetition(bench, result, rep, names, out_of_time)
-            except Failed as e:
-                failures += 1
-                result.case("all", rep, error=str(e)[:1000])
-                log(f"[{rep}] FAILED: {e}")
-            done = rep
-        result.doc["repetitions"] = done
-        result.note(f"{o.quota} of the TPCs in all cases, \"beside\" with {o.neighbour} on another {o.neighbour_quota}. The first "
+        try:
+            with servers.Lithosd(place, scratch) as d:
+                failures += measure_all(bench, d, names, out_of_time)
+        except Failed as e:
+            failures += 1
+            result.case("all", 0, error=str(e)[:1000])
+            log(f"FAILED: {e}")
+        result.note(f"{o.quota} TPCs in all cases, \"beside\" with {o.neighbour} on another {o.neighbour_quota}. The first "
                     f"{LEARN} iterations of each batch size are not counted, and again so when the neighbour has come. Inference: "
                     f"batches of {models.MORE_BATCHES} at random.")
         result.note("Figures by method are lithosd's own for the same time; a method without an answer counts as having said 0.")

@@ -15,6 +15,7 @@ from lib import cli, cupti, match, models, results, servers, trace  # noqa: E402
 from lib.proc import Failed, log  # noqa: E402
 
 LONG_NS = 20000
+TRACE_BYTES = 1500000
 # Each end follows the one before it by less than this much idleness: the next kernel was waiting.
 BACK_TO_BACK_NS = 5000
 LAUNCH_BY_LAUNCH, TWO_HALVES, TWO_RUNS = "launch by launch", "two halves of one process", "two runs"
@@ -51,6 +52,9 @@ class Bench:
     def __init__(self, o, place, scratch, result):
         self.o, self.place, self.scratch, self.result = o, place, scratch, result
         self.way = o.way
+        self.index = result.index()
+        if o.traces:
+            pathlib.Path(o.traces).mkdir(parents=True, exist_ok=True)
         self.runs = 0
 
     def traced(self, name, times=1):
@@ -72,7 +76,12 @@ class Bench:
                         raise
                     self.result.note(f"{name}: the profiler fails beside LithOS: {str(e)[:300]}")
         kernels, drops = trace.load(path)
-        path.unlink()
+        if o.traces:
+            kept = pathlib.Path(o.traces) / f"{name.replace(' ', '-')}.trace"
+            self.index["traces"].append({"model": name, "arguments": " ".join(models.MODELS[name]),
+                                         "iteration_p50_us": plain[0].get("p50_us"), **trace.keep(path, kept, TRACE_BYTES)})
+            (kept.parent / "index.json").write_text(json.dumps(self.index, indent=1) + "\n")
+        path.unlink(missing_ok=True)
         if profiler:
             under, profiler = stamped(kernels, profiler), profiled(seen, profiler)
         return [stamped(kernels, p) for p in plain], under, profiler or [], drops
@@ -220,6 +229,7 @@ def main():
     models.add_options(p)
     p.add_argument("--iterations", type=int, default=20, help="of each half (default: %(default)s)")
     p.add_argument("--pairs", metavar="DIR", help="write what was compared, a line a kernel, to files there")
+    p.add_argument("--traces", metavar="DIR", help="keep the traces there, packed as bench/traces.py does")
     p.add_argument("--way", choices=WAYS, help="how to compare (default: what works)")
     o, place = cli.start(p)
     begun, failures = time.monotonic(), 0

@@ -2,7 +2,6 @@
 """Records a trace of each model, alone on the whole card, for the simulator: OUT/traces/MODEL.trace and an index of them.
 
 Compressed as far as it goes, and cut where a trace would be larger than --bytes: its first part is kept then."""
-import datetime
 import json
 import pathlib
 import sys
@@ -22,16 +21,8 @@ def record(o, place, scratch, n, name, path):
             ran = model.do(f"seconds {o.seconds * o.scale:g}", 120 + 4 * o.seconds * o.scale)
             models.settle()
         model.end()
-    packed, blocks, of = trace.pack(raw.read_bytes(), o.bytes)
-    raw.unlink()
-    path.write_bytes(packed)
-    kernels, drops = trace.load(path)
-    if not kernels:
-        raise Failed(f"no kernel is in the trace; missing: {drops}")
-    span_s = (max(k["end"] for k in kernels) - min(k["start"] for k in kernels)) / 1e9
-    return {"file": path.name, "model": name, "arguments": " ".join(models.MODELS[name] + extra), "bytes": len(packed),
-            "kernels": len(kernels), "seconds": round(span_s, 3), "iterations_recorded": ran["iterations"],
-            "iteration_p50_us": ran.get("p50_us"), "blocks": blocks, "blocks_recorded": of, "dropped": drops}
+    return {"model": name, "arguments": " ".join(models.MODELS[name] + extra), "iterations_recorded": ran["iterations"],
+            "iteration_p50_us": ran.get("p50_us"), **trace.keep(raw, path, o.bytes)}
 
 
 def main():
@@ -47,9 +38,7 @@ def main():
     with servers.Scratch() as scratch:
         card = results.probe(place, servers.clean_env())
         result = results.Result("traces", cli.command_line(), 1, place, card)
-        index = {k: result.doc[k] for k in ("card", "driver", "commit", "date", "command")}
-        index["date"] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        index["traces"] = []
+        index = result.index()
         for n, name in enumerate(models.choose(o, result)):
             if o.compile and name == "llama decode":
                 continue

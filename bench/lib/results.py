@@ -44,6 +44,10 @@ class Result:
         self.notes = []
         self.root = str(place.root)
 
+    def index(self):
+        """The beginning of an index of files made in this run."""
+        return {**{k: self.doc[k] for k in ("card", "driver", "commit", "date", "command")}, "traces": []}
+
     def case(self, case, rep, **figures):
         if "error" in figures:
             figures["error"] = figures["error"].replace(self.root, "PREFIX")

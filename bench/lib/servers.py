@@ -124,6 +124,13 @@ class Lithosd:
         """With it: a trace of the tenant's kernels, or of everybody's, in path, from its begin to its end."""
         return Recording(self, path, tenant)
 
+    def set_quota(self, name, quota):
+        """Changes a living tenant's quota."""
+        run = subprocess.run([self.place.program("lithos"), "set", name, str(quota)], env=self.env, stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=20)
+        if run.returncode:
+            raise Failed(f"lithos set {name} {quota}: exit code {run.returncode}. {run.stderr.strip()[-500:]}")
+
     def run(self, quota, name, argv, extra=()):
         """The command that runs argv as a tenant."""
         return [self.place.program("lithos"), "run", "--quota", str(quota), "--name", name, *extra, "--", *argv]

@@ -160,3 +160,16 @@ def pack(data, bytes_max, level=9):
         out += head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
         kept += 1
     return bytes(out), kept, blocks
+
+
+def keep(raw, path, bytes_max):
+    """Packs the trace in the file raw into path and removes raw. What an index says of it; ValueError: no kernel is in it."""
+    packed, blocks, of = pack(raw.read_bytes(), bytes_max)
+    raw.unlink()
+    path.write_bytes(packed)
+    kernels, drops = load(path)
+    if not kernels:
+        raise ValueError(f"no kernel is in the trace; missing: {drops}")
+    span_s = (max(k["end"] for k in kernels) - min(k["start"] for k in kernels)) / 1e9
+    return {"file": path.name, "bytes": len(packed), "kernels": len(kernels), "seconds": round(span_s, 3), "blocks": blocks,
+            "blocks_recorded": of, "dropped": drops}
