@@ -482,6 +482,6 @@ void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LI
     lithosd_tenant_counters(t, counters);
     for (int i = 0; i < LITHOS_LOST_MAX; i++)
         ret_drops[reasons[i]] += s->lost[i];
-    ret_drops[LITHOS_TRACE_DROP_RECORD_RING] += counters[LITHOS_COUNTER_RECORDS_DROPPED];
+    ret_drops[LITHOS_TRACE_DROP_RECORD_RING] += counters[LITHOS_COUNTER_LAUNCHES_DROPPED];
     ret_drops[LITHOS_TRACE_DROP_INVALID] += t->observed->damaged + t->observed->overrun;
 }

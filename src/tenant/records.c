@@ -95,6 +95,8 @@ static bool put(const struct lithos_record *r)
     bool done = my_ring && lithos_record_put(&lithos_tenant_home.rings[my_ring - 1],
                                              &lithos_tenant_home.record_tails[my_ring - 1], r);
     count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
+    if (!done && (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_DRIVER))
+        count(LITHOS_COUNTER_LAUNCHES_DROPPED);
     return done;
 }
 
@@ -102,12 +104,17 @@ static bool put(const struct lithos_record *r)
 
 enum { NAME_THERE = -1, NAME_NO_ROOM = -2 };
 
+/* Where it may stand: the i-th place to look. */
+static int name_slot(uint64_t function, unsigned i)
+{
+    return (int)(((unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32) + i) & (NAMES - 1));
+}
+
 /* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
 static int find_name(uint64_t function)
 {
-    unsigned at = (unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32);
     for (unsigned i = 0; i < NAME_TRIES; i++) {
-        int slot = (int)((at + i) & (NAMES - 1));
+        int slot = name_slot(function, i);
         uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
         if (there == 0)
             return slot;
@@ -117,13 +124,24 @@ static int find_name(uint64_t function)
     return NAME_NO_ROOM;
 }
 
-/* Is it this function's first launch? Never twice; when the table is full, or another thread is at the same place, not at all. */
+/* Is it this function's first launch? Once, unless forget_name; when the table is full, or another thread is at the same place,
+ * not at all. */
 static bool first_sight(uint64_t function)
 {
     int slot = find_name(function);
     uint64_t nobody = 0;
     return slot >= 0 && atomic_compare_exchange_strong_explicit(&records.names[slot], &nobody, function,
                                                                 memory_order_relaxed, memory_order_relaxed);
+}
+
+/* Its name could not be written: its next launch tries again. What lies behind it in the table may be named twice for that. */
+static void forget_name(uint64_t function)
+{
+    for (unsigned i = 0; i < NAME_TRIES; i++) {
+        uint64_t there = function;
+        atomic_compare_exchange_strong_explicit(&records.names[name_slot(function, i)], &there, 0,
+                                                memory_order_relaxed, memory_order_relaxed);
+    }
 }
 
 typedef CUresult (*name_fn)(const char **, const void *);
@@ -141,7 +159,8 @@ static const char *name_of(CUfunction function)
 
 static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name = name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name =
+        name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {
@@ -155,8 +174,10 @@ static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
         r.name.offset = (uint16_t)offset;
         r.name.total = (uint16_t)total;
         memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
-        if (!put(&r))
+        if (!put(&r)) {
+            forget_name(function);
             return;
+        }
     }
 }
 

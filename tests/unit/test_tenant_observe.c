@@ -175,6 +175,30 @@ static void names(void)
     daemon_dies();
 }
 
+/* A name that found no room is written at a later launch of its function. */
+static void names_again(void)
+{
+    struct lithos_record r;
+    uint32_t lost;
+    observed(LITHOS_OBSERVE_RECORDS);
+    while (!counted(LITHOS_COUNTER_LAUNCHES_DROPPED))
+        CHECK_EQ(launch_of(0x20, 0), 0);
+    uint64_t written = counted(LITHOS_COUNTER_RECORDS);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS), written);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS_DROPPED), 3); /* two launches and a name */
+    CHECK_EQ(counted(LITHOS_COUNTER_LAUNCHES_DROPPED), 2);
+    CHECK_EQ(drain(), written - 1);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(lithos_record_get(&fake.arena->rings[0], &fake.arena->record_tails[0], &r, &lost), 1);
+    CHECK(r.kind == LITHOS_RECORD_NAME && r.function == 0x60);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.function == 0x60);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(lithos_record_get(&fake.arena->rings[0], &fake.arena->record_tails[0], &r, &lost), 1);
+    CHECK_EQ(r.kind, LITHOS_RECORD_LAUNCH);
+    daemon_dies();
+}
+
 static void graphs(void)
 {
     struct lithos_record r;
@@ -304,7 +328,8 @@ static void contexts(void)
     stub->capturing = 0;
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
-    CHECK_EQ(set((CUcontext)2), 0); /* a second context has a registration of its own, but for the first launch there */
+    CHECK_EQ(set((CUcontext)2),
+             0); /* a second context has a registration of its own, but for the first launch there */
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.flags == LITHOS_RECORD_NO_STAMP_OFF);
     CHECK_EQ(launch_of(0x20, 0), 0);
@@ -503,6 +528,7 @@ static void run_all(void **state)
     } scenarios[] = {
         {"fields", fields},
         {"names", names},
+        {"names_again", names_again},
         {"graphs", graphs},
         {"slots", slots},
         {"taken", taken_or_failed},
