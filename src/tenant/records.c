@@ -51,7 +51,7 @@ static void thread_ends(void *ring)
     lithos_thread_counters = NULL;
     lithos_stamps_cancel(my_stamp);
     my_stamp = 0;
-    atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, 0, memory_order_relaxed);
+    atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, 0, memory_order_relaxed);
     /* Head and tail go on: the next thread writes behind what the reader has not read. */
     atomic_store_explicit(&records.taken[i], 0, memory_order_release);
 }
@@ -75,9 +75,9 @@ void lithos_records_thread_starts(void)
             atomic_store_explicit(&records.taken[i], 0, memory_order_release);
             return;
         }
-        atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, self, memory_order_relaxed);
+        atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, self, memory_order_relaxed);
         my_ring = i + 1;
-        lithos_thread_counters = lithos_tenant_home.rings[i].counters;
+        lithos_thread_counters = lithos_tenant_home.records.ring[i].counters;
         return;
     }
 }
@@ -85,15 +85,17 @@ void lithos_records_thread_starts(void)
 static void count(enum lithos_counter what)
 {
     if (my_ring)
-        lithos_add_alone(&lithos_tenant_home.rings[my_ring - 1].counters[what], 1);
+        lithos_add_alone(&lithos_tenant_home.records.ring[my_ring - 1].counters[what], 1);
     else
         lithos_arena_count(&lithos_tenant_home, what, 1);
 }
 
 static bool put(const struct lithos_record *r)
 {
-    bool done = my_ring && lithos_record_put(&lithos_tenant_home.rings[my_ring - 1],
+    bool done = my_ring && lithos_record_put(&lithos_tenant_home.records, my_ring - 1,
                                              &lithos_tenant_home.record_tails[my_ring - 1], r);
+    if (my_ring && lithos_record_wake(&lithos_tenant_home.records.ring[my_ring - 1]))
+        lithos_tenant_wake_daemon();
     count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
     if (!done && (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_DRIVER))
         count(LITHOS_COUNTER_LAUNCHES_DROPPED);
@@ -196,12 +198,13 @@ static void put_names(const struct lithos_ticket_notes *n)
 /* What the launch will write: fetched while the driver is at work. */
 static void prefetch(void)
 {
-    const struct lithos_record_ring *ring = &lithos_tenant_home.rings[my_ring - 1];
-    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
-    const struct lithos_record *next = &ring->records[head % LITHOS_RECORD_RING_SLOTS];
+    const struct lithos_record_rings *rings = &lithos_tenant_home.records;
+    const _Atomic uint32_t *head = &rings->ring[my_ring - 1].head;
+    const struct lithos_record *next =
+        &rings->slots[lithos_record_slot(my_ring - 1, atomic_load_explicit(head, memory_order_relaxed))];
     lithos_prefetch_write(next);
     lithos_prefetch_write((const char *)next + 64);
-    lithos_prefetch_write(&ring->head);
+    lithos_prefetch_write(head);
     __builtin_prefetch(&lithos_tenant_home.record_tails[my_ring - 1]);
 }
 
@@ -211,7 +214,7 @@ static void renew(uint32_t renewed)
     my_renewed = renewed;
     my_stamp = 0; /* of the pages before */
     my_context_ready = false;
-    atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
+    atomic_store_explicit(&lithos_tenant_home.records.ring[my_ring - 1].thread_id,
                           atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
                           memory_order_relaxed);
 }

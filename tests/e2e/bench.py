@@ -23,7 +23,7 @@ RUNS = {
                   "mps, mask only, added": "async_p50_added_us", "mps, everything on, added": "stamps",
                   "no mps, start mask only, added": "start_added_ms", "end to end, toy inference": "added_percent"},
                  ["async added median us", "async added p99 us", "attach added ms", "everything on, added median us",
-                  "everything on, added p99 us, no MPS", "end to end %"]),
+                  "everything on, added p99 us, no MPS", "everything on, launches without a record", "end to end %"]),
     "stamps": (["--iterations", "6", "--repetitions", "1", "--scale", "20"],
                {"toy inference": "error_p50_percent", "all": "error_p95_percent"},
                ["duration error p50 %", "duration error p95 %"]),

@@ -2,3 +2,5 @@
 lithos_e2e_test(observe observe.py TIMEOUT 240 LABELS nosan)
 # Kills at random, and what the killed themselves counted.
 lithos_e2e_test(nothing_lost bench.py nothing_lost TIMEOUT 240)
+# lithosd is asleep when it begins. Times matter, so nothing runs beside it.
+lithos_e2e_test(burst burst.py TIMEOUT 120 SERIAL LABELS timing)
