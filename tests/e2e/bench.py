@@ -30,7 +30,7 @@ RUNS = {
     "predict": (["--seconds", "0.1", "--repetitions", "1", "--scale", "10"],
                 {"toy inference, eager, alone": "mispredicted_percent", "toy inference, eager, beside": "path_mispredicted_percent"},
                 ["inference mispredicted %", "training mispredicted %"]),
-    "nothing_lost": (["--launches", "80000" if SLACK == 1 else "16000", "--life", "300" if SLACK == 1 else "80",
+    "nothing_lost": (["--launches", "80000" if SLACK == 1 else "8000", "--life", "300" if SLACK == 1 else "50",
                       "--stall-every", "0.3", "--repetitions", "1"],
                      {"t1": "stamped", "t8": "begun", "lithosd": "halted"},
                      ["launches not accounted for", "launches accounted for that were not made", "processes killed, all repetitions"]),
