@@ -178,6 +178,8 @@ def bars(result, parts, names):
                 for q, word, limit in zip(("p50", "p99"), ("median", "p99"), limits):
                     result.bar(f"{what} {word} us{suffix}", result.median(f"{mode}, {who}, added", f"async_{q}_added_us"),
                                "<=", limit)
+            lost = result.figures(f"{mode}, {ALL}, added", "launches_dropped")
+            result.bar(f"everything on, launches without a record{suffix}", max(lost) if lost else None, "<=", 0)
         if "start" in parts:
             result.bar(f"attach added ms{suffix}", result.median(f"{mode}, start {MASK}, added", "start_added_ms"), "<=", 100)
             result.note(f"Attach with everything on{suffix}: {result.median(f'{mode}, start {ALL}, added', 'start_added_ms')} ms.")

@@ -61,6 +61,12 @@ class Child:
         text, _, self.buffer = self.buffer.partition(b"\n")
         return text.decode(errors="replace")
 
+    def line_if_any(self):
+        """The next line if it has come already, else None."""
+        if b"\n" not in self.buffer and not select.select([self.popen.stdout], [], [], 0)[0]:
+            return None
+        return self.line(5)
+
     def expect(self, word, timeout_s):
         got = self.line(timeout_s)
         if got != word:

@@ -111,7 +111,18 @@ enum {
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP, 9)                   \
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, 10)                      \
     X(CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT, 12)              \
-    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)
+    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)         \
+    X(CU_GRAPH_NODE_TYPE_KERNEL, 0)                                 \
+    X(CU_GRAPH_NODE_TYPE_MEMCPY, 1)                                 \
+    X(CU_GRAPH_NODE_TYPE_MEMSET, 2)                                 \
+    X(CU_GRAPH_NODE_TYPE_HOST, 3)                                   \
+    X(CU_GRAPH_NODE_TYPE_EMPTY, 5)                                  \
+    X(CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, 2)                        \
+    X(CU_GRAPH_EXEC_UPDATE_SUCCESS, 0)                              \
+    X(CU_GRAPH_EXEC_UPDATE_ERROR, 1)                                \
+    X(CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED, 2)               \
+    X(CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED, 3)              \
+    X(CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED, 5)
 
 enum {
 #define X(name, value) name = value,
@@ -147,6 +158,43 @@ typedef struct {
     CUlaunchAttribute *attrs;
     unsigned int numAttrs;
 } CUlaunchConfig;
+
+/* Graphs. Of v1 is what v2 has, but for the last two. */
+typedef struct {
+    CUfunction func;
+    unsigned int gridDimX, gridDimY, gridDimZ;
+    unsigned int blockDimX, blockDimY, blockDimZ;
+    unsigned int sharedMemBytes;
+    void **kernelParams;
+    void **extra;
+} CUDA_KERNEL_NODE_PARAMS_v1;
+
+typedef struct {
+    CUfunction func;
+    unsigned int gridDimX, gridDimY, gridDimZ;
+    unsigned int blockDimX, blockDimY, blockDimZ;
+    unsigned int sharedMemBytes;
+    void **kernelParams;
+    void **extra;
+    CUkernel kern; /* looked at when func is NULL */
+    CUcontext ctx; /* for kern; NULL: the current one */
+} CUDA_KERNEL_NODE_PARAMS_v2;
+
+typedef struct {
+    int result; /* CU_GRAPH_EXEC_UPDATE_* */
+    CUgraphNode errorNode, errorFromNode;
+} CUgraphExecUpdateResultInfo_v1;
+
+typedef struct {
+    unsigned char from_port, to_port, type, reserved[5];
+} CUgraphEdgeData;
+
+typedef struct {
+    uint64_t flags;
+    CUstream hUploadStream;
+    CUgraphNode hErrNode_out;
+    int result_out;
+} CUDA_GRAPH_INSTANTIATE_PARAMS;
 
 /* The export table that carries the QMD callback (docs/hardware.md, "Seeing every launch"). */
 #define LITHOS_QMD_TABLE_UUID                                                                              \

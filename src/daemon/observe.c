@@ -8,8 +8,14 @@
 #include "daemon/daemon.h"
 #include "hw/sm.h"
 
+/* While records come it looks so often, or sooner, lest a ring fill to more than a part; then less and less often. Each look costs
+ * some 20 us. */
 #define BUSY_NS LITHOS_NSEC_PER_MSEC
+#define SOONEST_NS (50 * LITHOS_NSEC_PER_USEC)
+#define FILL_PART 8u
 #define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
+/* Before a longer sleep it asks to be woken. A large ring takes twice as long to fill at a launch a microsecond. */
+#define ASK_NS (2 * LITHOS_NSEC_PER_MSEC)
 /* With kernels outstanding it looks at least so often: how late an end is seen bounds how well the clock is known. */
 #define OUTSTANDING_NS (4 * LITHOS_NSEC_PER_MSEC)
 /* How long and how often it looks without a pause: half a percent of a core while kernels are on their way, and ten times that
@@ -21,8 +27,9 @@
 #define SPIN_FORGOTTEN_NS LITHOS_NSEC_PER_SEC
 /* A record that is missing between others is waited for so long: its thread may be about to write it. */
 #define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
-/* Records of a process read at a time: others want their turn. */
-#define BATCH 8192u
+/* Records of a process read before it is others' turn, and turns before it is the sockets'. */
+#define BATCH 1024u
+#define TURNS 8u
 /* Damaged ones of a ring passed over at a time. */
 #define SKIPS 64u
 /* From the end of cuLaunchKernel to the kernel's first block, and from the end of a kernel to the first block of the one behind it
@@ -282,7 +289,7 @@ static int first_ring(struct lithosd_process *p)
         for (unsigned tries = 0; !reader->have[i] && tries < SKIPS; tries++) {
             uint32_t lost = 0;
             int r =
-                lithos_record_get(&p->arena->rings[i], &p->arena->record_tails[i], &reader->head[i], &lost);
+                lithos_record_get(&p->arena->records, i, &p->arena->record_tails[i], &reader->head[i], &lost);
             if (r == 0)
                 break;
             reader->have[i] = r == 1;
@@ -295,8 +302,9 @@ static int first_ring(struct lithosd_process *p)
     return first;
 }
 
-/* Records of all rings in the order of their sequence. A gap in it is waited for, but not for long. */
-static unsigned drain(struct lithosd_process *p, bool last)
+/* Records of all rings in the order of their sequence, a batch of them. A gap in it is waited for, but not for long:
+ * *ret_waits then. */
+static unsigned drain(struct lithosd_process *p, bool last, bool *ret_waits)
 {
     struct lithosd_reader *reader = p->reader;
     uint64_t now_ns = lithos_now_ns();
@@ -304,8 +312,10 @@ static unsigned drain(struct lithosd_process *p, bool last)
     for (int ring; n < BATCH && (ring = first_ring(p)) >= 0; n++) {
         const struct lithos_record *r = &reader->head[ring];
         uint64_t age_ns = now_ns > r->submit_ns ? now_ns - r->submit_ns : GAP_NS;
-        if (!last && reader->next_sequence && r->sequence > reader->next_sequence && age_ns < GAP_NS)
+        if (!last && reader->next_sequence && r->sequence > reader->next_sequence && age_ns < GAP_NS) {
+            *ret_waits = true;
             break;
+        }
         handle_record(p, r);
         reader->next_sequence = LITHOS_MAX(reader->next_sequence, r->sequence + 1);
         reader->have[ring] = false;
@@ -379,50 +389,115 @@ static unsigned poll_stamps(struct lithosd_tenant *t)
 
 /* ---- the timer ---- */
 
-/* Returns whether anything happened; *ret_outstanding: kernels are on their way. */
-static bool look(struct lithosd *d, bool *ret_outstanding)
+/* What a look came upon. */
+struct sight {
+    bool happened;    /* records were read, or are about to be, or kernels have ended */
+    bool outstanding; /* kernels are on their way */
+    bool more;        /* records are left */
+    uint32_t fill;    /* of the fullest ring, in 1/1024 */
+};
+
+/* How full the rings of a process are. Its heads are its own: any value. */
+static uint32_t fill_of(const struct lithosd_process *p)
 {
-    bool happened = false, outstanding = false;
+    uint32_t fill = 0;
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++) {
+        uint32_t slots = lithos_record_ring_slots(i);
+        uint32_t unread = atomic_load_explicit(&p->arena->records.ring[i].head, memory_order_relaxed) -
+                          atomic_load_explicit(&p->arena->record_tails[i], memory_order_relaxed);
+        fill = LITHOS_MAX(fill, LITHOS_MIN(unread, slots) * 1024u / slots);
+    }
+    return fill;
+}
+
+static void drain_all(struct lithosd *d, struct sight *sight)
+{
     for (unsigned i = 0; i < d->observe.process_high; i++)
         if (d->processes[i].used && d->processes[i].reader)
-            happened = drain(&d->processes[i], false) > 0 || happened;
+            sight->fill = LITHOS_MAX(sight->fill, fill_of(&d->processes[i]));
+    sight->more = true;
+    for (unsigned turn = 0; turn < TURNS && sight->more; turn++) {
+        sight->more = false;
+        for (unsigned i = 0; i < d->observe.process_high; i++) {
+            unsigned n = 0;
+            if (d->processes[i].used && d->processes[i].reader)
+                n = drain(&d->processes[i], false, &sight->happened);
+            sight->happened = sight->happened || n > 0;
+            sight->more = sight->more || n == BATCH;
+        }
+    }
+}
+
+static struct sight look(struct lithosd *d)
+{
+    struct sight sight = {0};
+    drain_all(d, &sight);
     for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++) {
         struct lithosd_tenant *t = &d->tenants[i];
         if (!t->used || !t->observed || !lithos_timeline_stats(t->observed->timeline)->outstanding)
             continue;
-        happened = poll_stamps(t) > 0 || happened;
-        outstanding = outstanding || lithos_timeline_stats(t->observed->timeline)->outstanding;
+        sight.happened = poll_stamps(t) > 0 || sight.happened;
+        sight.outstanding = sight.outstanding || lithos_timeline_stats(t->observed->timeline)->outstanding;
     }
-    *ret_outstanding = outstanding;
-    return happened;
+    return sight;
+}
+
+/* When to look again. */
+static uint64_t next_period_ns(const struct sight *sight, uint64_t period_ns)
+{
+    if (sight->more)
+        return SOONEST_NS;
+    if (!sight->happened)
+        return LITHOS_MIN(period_ns * 2, sight->outstanding ? OUTSTANDING_NS : IDLE_NS);
+    /* as long as it takes the fullest ring, at the pace of the last period, to fill to a part */
+    uint64_t to_part_ns = period_ns * (1024u / FILL_PART) / LITHOS_MAX(sight->fill, 1u);
+    return LITHOS_MAX(SOONEST_NS, LITHOS_MIN(BUSY_NS, to_part_ns));
+}
+
+static void ask_for_wake(struct lithosd *d, bool wake)
+{
+    for (unsigned i = 0; i < d->observe.process_high; i++)
+        if (d->processes[i].used && d->processes[i].reader)
+            lithos_record_ask(&d->processes[i].arena->records, wake);
+    d->observe.asked = wake;
 }
 
 /* Look without a pause for a while, so that some ends are seen as they come: that is what ties the GPU's clock to the host's. Also
  * while nothing is outstanding: a program that waits for each kernel launches the next one any moment. */
-static bool spin(struct lithosd *d, bool *ret_outstanding)
+static void spin(struct lithosd *d, struct sight *sight)
 {
     struct lithosd_observe *o = &d->observe;
     uint64_t begin_ns = lithos_now_ns(), since_ns = begin_ns - o->spun_ns;
-    bool happened = false;
+    bool happened = sight->happened;
     if (since_ns > SPIN_FORGOTTEN_NS)
         o->spins = 0;
     if (since_ns < (o->spins < SPIN_FIRST ? SPIN_FIRST_NS : SPIN_EVERY_NS))
-        return false;
+        return;
     o->spins++;
-    while (lithos_now_ns() - begin_ns < SPIN_NS)
-        happened = look(d, ret_outstanding) || happened;
+    while (lithos_now_ns() - begin_ns < SPIN_NS) {
+        *sight = look(d);
+        happened = happened || sight->happened;
+    }
+    sight->happened = happened;
     o->spun_ns = begin_ns;
-    return happened;
 }
 
 static void tick(void *ctx)
 {
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
-    bool outstanding, happened = look(d, &outstanding);
-    if (outstanding || happened)
-        happened = spin(d, &outstanding) || happened;
-    o->period_ns = happened ? BUSY_NS : LITHOS_MIN(o->period_ns * 2, outstanding ? OUTSTANDING_NS : IDLE_NS);
+    struct sight sight = look(d);
+    if (sight.outstanding || sight.happened)
+        spin(d, &sight);
+    o->period_ns = next_period_ns(&sight, o->period_ns);
+    if (o->period_ns > ASK_NS) {
+        ask_for_wake(d, true);
+        sight = look(d); /* what came before the tenants could see it */
+        if (sight.happened)
+            o->period_ns = BUSY_NS;
+    }
+    if (o->period_ns <= ASK_NS && o->asked)
+        ask_for_wake(d, false);
     uint64_t now_ns = lithos_now_ns();
     if (o->recording_count && now_ns - o->second_ns >= LITHOS_NSEC_PER_SEC) {
         o->second_ns = now_ns;
@@ -432,10 +507,19 @@ static void tick(void *ctx)
         lithosd_timer_set(&d->loop, &o->tick, o->period_ns, tick, d);
 }
 
+void lithosd_observe_woken(struct lithosd_process *p)
+{
+    struct lithosd *d = p->daemon;
+    if (!d->observe.asked) /* one before it was faster; or nobody asked */
+        return;
+    d->observe.period_ns = BUSY_NS;
+    ask_for_wake(d, false);
+    tick(d);
+}
+
 void lithosd_observe_now(struct lithosd *d)
 {
-    bool outstanding;
-    look(d, &outstanding);
+    look(d);
 }
 
 /* ---- processes and tenants ---- */
@@ -465,8 +549,9 @@ void lithosd_observe_detach(struct lithosd_process *p)
     if (!p->reader)
         return;
     /* All that its rings can hold, and no more: it may be alive and write on. */
-    for (unsigned n = 0; n <= LITHOS_RECORD_RINGS * LITHOS_RECORD_RING_SLOTS / BATCH && drain(p, true) > 0;
-         n++)
+    bool waits = false;
+    for (unsigned n = 0;
+         n <= (LITHOS_RECORD_SLOTS + LITHOS_RECORD_RINGS) / BATCH && drain(p, true, &waits) > 0; n++)
         ;
     poll_stamps(p->tenant);
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
@@ -512,6 +597,6 @@ void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LI
     lithosd_tenant_counters(t, counters);
     for (int i = 0; i < LITHOS_LOST_MAX; i++)
         ret_drops[reasons[i]] += s->lost[i];
-    ret_drops[LITHOS_TRACE_DROP_RECORD_RING] += counters[LITHOS_COUNTER_RECORDS_DROPPED];
+    ret_drops[LITHOS_TRACE_DROP_RECORD_RING] += counters[LITHOS_COUNTER_LAUNCHES_DROPPED];
     ret_drops[LITHOS_TRACE_DROP_INVALID] += t->observed->damaged + t->observed->overrun;
 }

@@ -64,6 +64,7 @@ struct lithosd_observe {
     uint64_t period_ns;
     uint64_t spun_ns;      /* when it last looked without a pause */
     unsigned spins;        /* how often it has, since it last did not for long */
+    bool asked;            /* the tenants are to say when there is something to read */
     uint64_t second_ns;    /* when the once-a-second work was done last */
     unsigned process_high; /* slots of processes that have ever been used */
     unsigned recording_count;
@@ -74,6 +75,8 @@ struct lithosd_observe {
 
 /* A process has its arena: say what it is to write, and begin to read. */
 void lithosd_observe_attach(struct lithosd_process *p);
+/* It says that it has written a record. */
+void lithosd_observe_woken(struct lithosd_process *p);
 /* Its arena is about to go: read it a last time. */
 void lithosd_observe_detach(struct lithosd_process *p);
 /* No process of it is left. */

@@ -239,6 +239,11 @@ static bool handle(struct lithosd_connection *c, const union lithos_message *m, 
         return handle_shutdown(c);
     case LITHOS_MSG_TRACE:
         return handle_trace(c, &m->trace, fd);
+    case LITHOS_MSG_WAKE:
+        if (!c->process)
+            return answer_error(c, -ENOTCONN, "only an attached process wakes lithosd");
+        lithosd_observe_woken(c->process);
+        return true;
     default:
         if (answer_error(c, -EPROTO, "a message that only lithosd sends"))
             connection_close(c);

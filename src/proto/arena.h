@@ -16,7 +16,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 3u
+#define LITHOS_ARENA_VERSION 6u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -50,8 +50,8 @@ struct lithos_arena {
     struct lithos_grant grant;
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     /* written by the tenant, on pages of its own */
-    _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring; the others count there */
-    struct lithos_record_ring rings[LITHOS_RECORD_RINGS];
+    _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring */
+    struct lithos_record_rings records;
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
 };
@@ -83,7 +83,7 @@ static inline uint64_t lithos_arena_counter(const struct lithos_arena *a, enum l
 {
     uint64_t sum = atomic_load_explicit(&a->counters[c], memory_order_relaxed);
     for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
-        sum += atomic_load_explicit(&a->rings[i].counters[c], memory_order_relaxed);
+        sum += atomic_load_explicit(&a->records.ring[i].counters[c], memory_order_relaxed);
     return sum;
 }
 /* All of them. */

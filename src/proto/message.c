@@ -30,6 +30,7 @@ size_t lithos_message_size(enum lithos_msg_type type)
     case LITHOS_MSG_STATUS:
     case LITHOS_MSG_SHUTDOWN:
     case LITHOS_MSG_OK:
+    case LITHOS_MSG_WAKE:
         return sizeof(struct lithos_msg_header);
     case LITHOS_MSG_TYPE_MAX:
         break;
@@ -183,6 +184,7 @@ static int validate_body(const union lithos_message *m, const char **ret_why)
     case LITHOS_MSG_STATUS:
     case LITHOS_MSG_SHUTDOWN:
     case LITHOS_MSG_OK:
+    case LITHOS_MSG_WAKE:
     case LITHOS_MSG_TYPE_MAX:
         break;
     }

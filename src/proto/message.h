@@ -1,6 +1,7 @@
 /* Messages between lithosd and its clients, over SOCK_SEQPACKET: one packet, one struct, fixed size by type.
  *
- * A client asks, the daemon answers each request once, in order; the daemon never speaks first.
+ * A client asks, the daemon answers each request once, in order, but for WAKE, which has no answer; the daemon never speaks
+ * first.
  * Nothing received is trusted: lithos_message_validate first. */
 #pragma once
 
@@ -30,6 +31,7 @@ enum lithos_msg_type {
     LITHOS_MSG_ERROR, /* struct lithos_msg_error */
     LITHOS_MSG_TRACE, /* struct lithos_msg_trace, START with the fd of a regular file -> traced | error */
     LITHOS_MSG_TRACED,
+    LITHOS_MSG_WAKE, /* liblithos, attached: header only; a record has come that the daemon asked to be woken for */
     LITHOS_MSG_TYPE_MAX,
 };
 

@@ -5,7 +5,9 @@
 
 _Static_assert(sizeof(struct lithos_record) == 128, "a record is two cache lines");
 _Static_assert(sizeof(struct lithos_stamp) == 16, "the GPU writes four words");
-_Static_assert((LITHOS_RECORD_RING_SLOTS & (LITHOS_RECORD_RING_SLOTS - 1)) == 0, "positions wrap by masking");
+_Static_assert((LITHOS_RECORD_LARGE_RING_SLOTS & (LITHOS_RECORD_LARGE_RING_SLOTS - 1)) == 0 &&
+                   (LITHOS_RECORD_SMALL_RING_SLOTS & (LITHOS_RECORD_SMALL_RING_SLOTS - 1)) == 0,
+               "positions wrap by masking");
 _Static_assert((LITHOS_STAMP_SLOTS & (LITHOS_STAMP_SLOTS - 1)) == 0, "slots wrap by masking");
 
 int lithos_record_validate(const struct lithos_record *r)
@@ -27,34 +29,45 @@ int lithos_record_validate(const struct lithos_record *r)
     }
 }
 
-bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail,
+bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _Atomic uint32_t *tail,
                        const struct lithos_record *r)
 {
-    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
-    if (head - atomic_load_explicit(tail, memory_order_acquire) >= LITHOS_RECORD_RING_SLOTS)
+    _Atomic uint32_t *head_of = &rings->ring[ring].head;
+    uint32_t head = atomic_load_explicit(head_of, memory_order_relaxed);
+    if (head - atomic_load_explicit(tail, memory_order_acquire) >= lithos_record_ring_slots(ring))
         return false;
-    ring->records[head % LITHOS_RECORD_RING_SLOTS] = *r;
+    rings->slots[lithos_record_slot(ring, head)] = *r;
     /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
-    if (atomic_load_explicit(&ring->head, memory_order_relaxed) != head)
+    if (atomic_load_explicit(head_of, memory_order_relaxed) != head)
         return false;
-    atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+    atomic_store_explicit(head_of, head + 1, memory_order_release);
     return true;
 }
 
-int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail,
+void lithos_record_ask(struct lithos_record_rings *rings, bool wake)
+{
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++) {
+        _Atomic uint32_t *word = &rings->ring[i].wake;
+        if (atomic_load_explicit(word, memory_order_relaxed) !=
+            wake)                        /* or the writer would miss its line for nothing */
+            atomic_exchange(word, wake); /* a full barrier: heads are read after it */
+    }
+}
+
+int lithos_record_get(const struct lithos_record_rings *rings, unsigned ring, _Atomic uint32_t *tail,
                       struct lithos_record *ret_r, uint32_t *ret_lost)
 {
     uint32_t at = atomic_load_explicit(tail, memory_order_relaxed);
-    uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+    uint32_t head = atomic_load_explicit(&rings->ring[ring].head, memory_order_acquire);
     if (head == at)
         return 0;
-    if (head - at > LITHOS_RECORD_RING_SLOTS) {
+    if (head - at > lithos_record_ring_slots(ring)) {
         atomic_store_explicit(tail, head, memory_order_release);
         *ret_lost = head - at;
         return -EOVERFLOW;
     }
     struct lithos_record copy;
-    memcpy(&copy, &ring->records[at % LITHOS_RECORD_RING_SLOTS], sizeof copy);
+    memcpy(&copy, &rings->slots[lithos_record_slot(ring, at)], sizeof copy);
     atomic_store_explicit(tail, at + 1, memory_order_release);
     int r = lithos_record_validate(&copy);
     if (r < 0)

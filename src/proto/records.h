@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/tpcset.h"
+#include "base/util.h"
 
 /* What a tenant process counts, in the order of proto/counters.def. */
 enum lithos_counter {
@@ -22,8 +23,14 @@ enum lithos_counter {
 };
 
 #define LITHOS_RECORD_RINGS 16u /* launching threads of a process that can be told apart; further ones drop */
-#define LITHOS_RECORD_RING_SLOTS 1024u /* a power of two */
-#define LITHOS_STAMP_SLOTS 16384u      /* a power of two */
+/* The first rings are larger: threads take the first that is free, and those that launch most are seldom the last to come. */
+#define LITHOS_RECORD_LARGE_RINGS 4u
+#define LITHOS_RECORD_LARGE_RING_SLOTS 4096u /* powers of two */
+#define LITHOS_RECORD_SMALL_RING_SLOTS 1024u
+#define LITHOS_RECORD_SLOTS                                       \
+    (LITHOS_RECORD_LARGE_RINGS * LITHOS_RECORD_LARGE_RING_SLOTS + \
+     (LITHOS_RECORD_RINGS - LITHOS_RECORD_LARGE_RINGS) * LITHOS_RECORD_SMALL_RING_SLOTS)
+#define LITHOS_STAMP_SLOTS 16384u /* a power of two */
 #define LITHOS_RECORD_NAME_BYTES 88u
 
 enum lithos_record_kind {
@@ -51,8 +58,7 @@ struct lithos_record {
         sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
                            nothing), the same for all that one call brought about */
     uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
-    uint64_t
-        function; /* the CUfunction's value: names it within the process */
+    uint64_t function;  /* the CUfunction's value: names it within the process */
     uint64_t
         stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
     uint16_t kind; /* enum lithos_record_kind */
@@ -92,19 +98,50 @@ struct lithos_stamp {
 struct lithos_record_ring {
     _Alignas(64) _Atomic uint32_t head; /* records ever written, modulo 2^32 */
     _Atomic uint32_t thread_id;         /* of its writer (gettid), 0: free */
-    _Alignas(64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
-    _Alignas(64) struct lithos_record records[LITHOS_RECORD_RING_SLOTS];
+    /* Set by the reader before it sleeps, cleared by the writer, who then wakes it. Beside the head, which the writer has at hand.
+     * A writer that has moved the head may not see it in time: its next record, or the end of the reader's sleep, makes up for it. */
+    _Atomic uint32_t wake;
+    _Alignas(
+        64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
 };
+
+struct lithos_record_rings {
+    struct lithos_record_ring ring[LITHOS_RECORD_RINGS];
+    _Alignas(64) struct lithos_record slots[LITHOS_RECORD_SLOTS]; /* of the rings, one after the other */
+};
+
+static inline uint32_t lithos_record_ring_slots(unsigned ring)
+{
+    return ring < LITHOS_RECORD_LARGE_RINGS ? LITHOS_RECORD_LARGE_RING_SLOTS : LITHOS_RECORD_SMALL_RING_SLOTS;
+}
+
+/* Which of the slots the record at a position of a ring has. */
+static inline uint32_t lithos_record_slot(unsigned ring, uint32_t position)
+{
+    uint32_t large = LITHOS_MIN(ring, LITHOS_RECORD_LARGE_RINGS);
+    return large * LITHOS_RECORD_LARGE_RING_SLOTS + (ring - large) * LITHOS_RECORD_SMALL_RING_SLOTS +
+           (position & (lithos_record_ring_slots(ring) - 1));
+}
 
 /* 0; -EPROTO: a kind that does not exist, a name piece out of bounds, a cluster of 0. */
 int lithos_record_validate(const struct lithos_record *r);
 
-/* Writer. False: the ring is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
-bool lithos_record_put(struct lithos_record_ring *ring, const _Atomic uint32_t *tail,
+/* Writer of a ring. False: it is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
+bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _Atomic uint32_t *tail,
                        const struct lithos_record *r);
+/* Writer, after a record: is the reader to be woken? Once for each time that it asked. */
+static inline bool lithos_record_wake(struct lithos_record_ring *ring)
+{
+    if (__builtin_expect(!atomic_load_explicit(&ring->wake, memory_order_relaxed), 1))
+        return false;
+    atomic_store_explicit(&ring->wake, 0, memory_order_relaxed);
+    return true;
+}
+/* Reader: ask to be woken by the next record, or no more. It has to look once more after it has asked. */
+void lithos_record_ask(struct lithos_record_rings *rings, bool wake);
 /* Reader: copy the next record and validate it. 1 a record, 0 none, -EPROTO one that is damaged (skipped), -EOVERFLOW
  * the writer's head is impossible (the ring is read from its head on; *ret_lost tells how many were passed over). */
-int lithos_record_get(const struct lithos_record_ring *ring, _Atomic uint32_t *tail,
+int lithos_record_get(const struct lithos_record_rings *rings, unsigned ring, _Atomic uint32_t *tail,
                       struct lithos_record *ret_r, uint32_t *ret_lost);
 /* Reader: has the GPU written stamp `sequence`? 1 with its time; 0 not yet; -ESTALE overwritten by a later one. A time of
  * 0 counts as not yet: whoever hands out a slot clears it first. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,7 +35,8 @@ static struct {
     uint64_t id;
     uint8_t token[LITHOS_TOKEN_BYTES];
     _Atomic int sock;
-    pthread_mutex_t apply_lock; /* grant and the quotas in force */
+    _Atomic uint64_t sock_inode; /* tells whether that descriptor is still the one we opened */
+    pthread_mutex_t apply_lock;  /* grant and the quotas in force */
     bool have_grant;
     struct lithos_grant grant; /* the last that was sane: stays in force when the daemon goes */
 } tenant = {.sock = -1, .apply_lock = PTHREAD_MUTEX_INITIALIZER};
@@ -241,6 +243,8 @@ static int connect_and_map(uint64_t deadline_ns)
     close(fd);
     if (r < 0)
         goto close_sock;
+    struct stat st;
+    atomic_store(&tenant.sock_inode, fstat(sock, &st) == 0 ? st.st_ino : 0);
     atomic_store(&tenant.sock, sock);
     return 0;
 close_sock:
@@ -270,11 +274,32 @@ int lithos_tenant_socket(void)
     return atomic_load(&tenant.sock);
 }
 
+/* An app may close descriptors that it does not know and open its own under their numbers: what we do to ours must not be done
+ * to those. */
+static bool still_ours(int sock)
+{
+    struct stat st;
+    return fstat(sock, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == atomic_load(&tenant.sock_inode);
+}
+
 void lithos_tenant_detach(void)
 {
     int sock = atomic_exchange(&tenant.sock, -1);
-    if (sock >= 0)
+    if (sock >= 0 && still_ours(sock))
         close(sock);
+}
+
+void lithos_tenant_wake_daemon(void)
+{
+    static const struct lithos_msg_header wake = {.magic = LITHOS_MSG_MAGIC,
+                                                  .version = LITHOS_MSG_VERSION,
+                                                  .type = LITHOS_MSG_WAKE,
+                                                  .size = sizeof wake};
+    int sock = atomic_load(&tenant.sock), saved = errno;
+    /* The system call itself: the function is a place where a thread may be cancelled, and a launch is none. */
+    if (sock >= 0 && still_ours(sock))
+        syscall(SYS_sendto, sock, &wake, sizeof wake, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    errno = saved;
 }
 
 void lithos_tenant_forget(void)

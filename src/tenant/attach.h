@@ -28,6 +28,8 @@ int lithos_tenant_attach(void);
 int lithos_tenant_socket(void);
 /* Give up the connection (the daemon has gone): the grant stays in force, counting goes on. */
 void lithos_tenant_detach(void);
+/* The daemon asked to be woken by the next record, and here it is. Never waits. Leaves errno alone. */
+void lithos_tenant_wake_daemon(void);
 /* Put the grant in the arena in force if it is not the one that is. Never waits: another thread doing it
  * already is enough. */
 void lithos_tenant_refresh(void);

@@ -52,7 +52,7 @@ static void thread_ends(void *ring)
     lithos_thread_counters = NULL;
     lithos_stamps_cancel(my_stamp);
     my_stamp = 0;
-    atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, 0, memory_order_relaxed);
+    atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, 0, memory_order_relaxed);
     /* Head and tail go on: the next thread writes behind what the reader has not read. */
     atomic_store_explicit(&records.taken[i], 0, memory_order_release);
 }
@@ -76,9 +76,9 @@ void lithos_records_thread_starts(void)
             atomic_store_explicit(&records.taken[i], 0, memory_order_release);
             return;
         }
-        atomic_store_explicit(&lithos_tenant_home.rings[i].thread_id, self, memory_order_relaxed);
+        atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, self, memory_order_relaxed);
         my_ring = i + 1;
-        lithos_thread_counters = lithos_tenant_home.rings[i].counters;
+        lithos_thread_counters = lithos_tenant_home.records.ring[i].counters;
         return;
     }
 }
@@ -86,16 +86,20 @@ void lithos_records_thread_starts(void)
 static void count(enum lithos_counter what)
 {
     if (my_ring)
-        lithos_add_alone(&lithos_tenant_home.rings[my_ring - 1].counters[what], 1);
+        lithos_add_alone(&lithos_tenant_home.records.ring[my_ring - 1].counters[what], 1);
     else
         lithos_arena_count(&lithos_tenant_home, what, 1);
 }
 
 static bool put(const struct lithos_record *r)
 {
-    bool done = my_ring && lithos_record_put(&lithos_tenant_home.rings[my_ring - 1],
+    bool done = my_ring && lithos_record_put(&lithos_tenant_home.records, my_ring - 1,
                                              &lithos_tenant_home.record_tails[my_ring - 1], r);
+    if (my_ring && lithos_record_wake(&lithos_tenant_home.records.ring[my_ring - 1]))
+        lithos_tenant_wake_daemon();
     count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
+    if (!done && (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_DRIVER))
+        count(LITHOS_COUNTER_LAUNCHES_DROPPED);
     return done;
 }
 
@@ -103,12 +107,17 @@ static bool put(const struct lithos_record *r)
 
 enum { NAME_THERE = -1, NAME_NO_ROOM = -2 };
 
+/* Where it may stand: the i-th place to look. */
+static int name_slot(uint64_t function, unsigned i)
+{
+    return (int)(((unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32) + i) & (NAMES - 1));
+}
+
 /* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
 static int find_name(uint64_t function)
 {
-    unsigned at = (unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32);
     for (unsigned i = 0; i < NAME_TRIES; i++) {
-        int slot = (int)((at + i) & (NAMES - 1));
+        int slot = name_slot(function, i);
         uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
         if (there == 0)
             return slot;
@@ -118,13 +127,24 @@ static int find_name(uint64_t function)
     return NAME_NO_ROOM;
 }
 
-/* Is it this function's first launch? Never twice; when the table is full, or another thread is at the same place, not at all. */
+/* Is it this function's first launch? Once, unless forget_name; when the table is full, or another thread is at the same place,
+ * not at all. */
 static bool first_sight(uint64_t function)
 {
     int slot = find_name(function);
     uint64_t nobody = 0;
     return slot >= 0 && atomic_compare_exchange_strong_explicit(&records.names[slot], &nobody, function,
                                                                 memory_order_relaxed, memory_order_relaxed);
+}
+
+/* Its name could not be written: its next launch tries again. What lies behind it in the table may be named twice for that. */
+static void forget_name(uint64_t function)
+{
+    for (unsigned i = 0; i < NAME_TRIES; i++) {
+        uint64_t there = function;
+        atomic_compare_exchange_strong_explicit(&records.names[name_slot(function, i)], &there, 0,
+                                                memory_order_relaxed, memory_order_relaxed);
+    }
 }
 
 typedef CUresult (*name_fn)(const char **, const void *);
@@ -142,7 +162,8 @@ static const char *name_of(CUfunction function)
 
 static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name = name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name =
+        name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {
@@ -156,8 +177,10 @@ static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
         r.name.offset = (uint16_t)offset;
         r.name.total = (uint16_t)total;
         memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
-        if (!put(&r))
+        if (!put(&r)) {
+            forget_name(function);
             return;
+        }
     }
 }
 
@@ -176,12 +199,13 @@ static void put_names(const struct lithos_ticket_notes *n)
 /* What the launch will write: fetched while the driver is at work. */
 static void prefetch(void)
 {
-    const struct lithos_record_ring *ring = &lithos_tenant_home.rings[my_ring - 1];
-    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
-    const struct lithos_record *next = &ring->records[head % LITHOS_RECORD_RING_SLOTS];
+    const struct lithos_record_rings *rings = &lithos_tenant_home.records;
+    const _Atomic uint32_t *head = &rings->ring[my_ring - 1].head;
+    const struct lithos_record *next =
+        &rings->slots[lithos_record_slot(my_ring - 1, atomic_load_explicit(head, memory_order_relaxed))];
     lithos_prefetch_write(next);
     lithos_prefetch_write((const char *)next + 64);
-    lithos_prefetch_write(&ring->head);
+    lithos_prefetch_write(head);
     __builtin_prefetch(&lithos_tenant_home.record_tails[my_ring - 1]);
 }
 
@@ -191,7 +215,7 @@ static void renew(uint32_t renewed)
     my_renewed = renewed;
     my_stamp = 0; /* of the pages before */
     my_context_ready = false;
-    atomic_store_explicit(&lithos_tenant_home.rings[my_ring - 1].thread_id,
+    atomic_store_explicit(&lithos_tenant_home.records.ring[my_ring - 1].thread_id,
                           atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
                           memory_order_relaxed);
 }

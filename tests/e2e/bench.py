@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The benchmark harness on the virtual GPU: short, for the harness's sake, not the figures'. Usage: bench.py NAME"""
 import json
+import operator
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import tempfile
 
 BUILD, SOURCE = os.environ["LITHOS_BUILD"], os.environ["LITHOS_SOURCE"]
+SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))
+OPS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 KEYS = {"name": str, "card": str, "driver": str, "commit": str, "date": str, "command": str, "repetitions": int, "cases": list,
         "bars": list, "notes": str}
 # What a short run makes of it: arguments, cases that must be there with figures, bars that must be there.
@@ -20,13 +23,17 @@ RUNS = {
                   "mps, mask only, added": "async_p50_added_us", "mps, everything on, added": "stamps",
                   "no mps, start mask only, added": "start_added_ms", "end to end, toy inference": "added_percent"},
                  ["async added median us", "async added p99 us", "attach added ms", "everything on, added median us",
-                  "everything on, added p99 us, no MPS", "end to end %"]),
+                  "everything on, added p99 us, no MPS", "everything on, launches without a record", "end to end %"]),
     "stamps": (["--iterations", "6", "--repetitions", "1", "--scale", "20"],
                {"toy inference": "error_p50_percent", "all": "error_p95_percent"},
                ["duration error p50 %", "duration error p95 %"]),
     "predict": (["--seconds", "0.1", "--repetitions", "1", "--scale", "10"],
                 {"toy inference, eager, alone": "mispredicted_percent", "toy inference, eager, beside": "path_mispredicted_percent"},
                 ["inference mispredicted %", "training mispredicted %"]),
+    "nothing_lost": (["--launches", "80000" if SLACK == 1 else "8000", "--life", "300" if SLACK == 1 else "50",
+                      "--stall-every", "0.3", "--repetitions", "1"],
+                     {"t1": "stamped", "t8": "begun", "lithosd": "halted"},
+                     ["launches not accounted for", "launches accounted for that were not made", "processes killed, all repetitions"]),
 }
 
 
@@ -49,7 +56,14 @@ def exact_prediction(doc):
             yield f"the trace and lithosd differ about the predictions: {case}"
 
 
-CHECKS = {"stamps": exact_stamps, "predict": exact_prediction}
+def exact_accounts(doc):
+    """What a kill, a halted lithosd or a full ring cost is known to the launch, short run or long."""
+    for b in doc["bars"]:
+        if not OPS[b["op"]](b["value"], b["limit"]):
+            yield f"{b['what']}: {b['value']}, not {b['op']} {b['limit']}: {[c for c in doc['cases'] if 'begun' in c]}"
+
+
+CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts}
 
 
 def main(name):
@@ -58,7 +72,7 @@ def main(name):
     with tempfile.TemporaryDirectory() as out:
         run = subprocess.run([sys.executable, f"{SOURCE}/bench/{name}.py", "--virtual", "--prefix", BUILD, "--out", out, *arguments],
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
-        path = pathlib.Path(out, f"{name}.json")
+        path = pathlib.Path(out, f"{name.replace('_', '-')}.json")
         if not path.exists():
             sys.exit(f"no result, exit code {run.returncode}:\n{run.stdout}{run.stderr}")
         doc = json.loads(path.read_text())

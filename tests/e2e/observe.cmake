@@ -1,2 +1,6 @@
 # Launch records, stamps, accounts, traces, top: against what the card and the tenants themselves count.
-lithos_e2e_test(observe observe.py TIMEOUT 240 LABELS nosan)
+lithos_e2e_test(observe observe.py TIMEOUT 240)
+# Kills at random, and what the killed themselves counted.
+lithos_e2e_test(nothing_lost bench.py nothing_lost TIMEOUT 240)
+# lithosd is asleep when it begins. Times matter, so nothing runs beside it.
+lithos_e2e_test(burst burst.py TIMEOUT 120 SERIAL LABELS timing)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from stack import Stack, check, wait_for
+from stack import SLACK, Stack, check, wait_for
 
 SCALE = 20
 SAMPLE = ("--seconds", "300", "--time-scale", str(SCALE))
@@ -58,11 +58,11 @@ def exact_and_true(stack):
     trace = stack.dir / "run.trace"
     recorder = subprocess.Popen([str(stack.build / "bin/lithos"), "trace", "record", "-o", str(trace)], env=stack.env,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for("the recorder records", lambda: trace.exists() and trace.stat().st_size > 0, 10)
+    wait_for("the recorder records", lambda: trace.exists() and trace.stat().st_size > 0, 10 * SLACK)
     burn = stack.run("50%", "burn", stack.sample("lithos-burn"), *SAMPLE, "--iters", "2000", "--depth", "16")
     serve = stack.run("40%", "serve", stack.sample("lithos-serve"), *SAMPLE, "--kernels", "2")
     wait_for("kernels of both are seen", lambda: all(
-        (stack.tenants().get(n, {}).get("observed") or {}).get("kernels", 0) > 40 for n in ("burn", "serve")), 30)
+        (stack.tenants().get(n, {}).get("observed") or {}).get("kernels", 0) > 40 for n in ("burn", "serve")), 30 * SLACK)
     time.sleep(3)
     once = stack.lithos("top", "--once")
     check(once.returncode == 0, once.stderr)
@@ -77,12 +77,13 @@ def exact_and_true(stack):
         check(o["clock"]["offset_bound_us"] is not None, f"{name}: {o['clock']}")
     true_us = 98 * SCALE  # of the card's time, as the cost file has it
     got_us = tenants["serve"]["observed"]["operators"][0]["p50_us"]
-    check(abs(got_us - true_us) <= true_us * 0.1, f"the service's kernel takes {true_us} us, seen {got_us:.0f}")
+    # under a sanitizer a wake-up takes as long as the kernel
+    check(true_us * 0.9 <= got_us <= true_us * (1.1 if SLACK == 1 else 10), f"the service's kernel takes {true_us} us, seen {got_us:.0f}")
     print(f"  the service's kernel: {got_us:.0f} us, the card's {true_us}", flush=True)
     for child in (burn, serve):
         child.send_signal(signal.SIGCONT)
     recorder.send_signal(signal.SIGINT)
-    out, err = recorder.communicate(timeout=20)
+    out, err = recorder.communicate(timeout=20 * SLACK)
     check(recorder.returncode == 0, f"trace record: {recorder.returncode} {err}")
     traced(stack, trace, tenants)
 
@@ -107,20 +108,20 @@ def kills(stack, seed, rounds):
         name = f"victim{i}"
         # The parent waits, so that the tenant outlives the killed child and can be asked.
         stack.run(4, name, "sh", "-c", f"{burn} {' '.join(SAMPLE)} --iters 2000 --depth 64 & {burn} {' '.join(SAMPLE)} --iters 2000 & wait; sleep 100")
-        wait_for("it launches", lambda: (stack.tenants().get(name, {}).get("observed") or {}).get("kernels", 0) > 2, 30)
+        wait_for("it launches", lambda: (stack.tenants().get(name, {}).get("observed") or {}).get("kernels", 0) > 2, 30 * SLACK)
         time.sleep(random.random() * 0.3)
         for p in stack.tenants()[name]["pids"]:
             if p["attached"]:
                 os.kill(p["pid"], signal.SIGKILL)
         t = wait_for("its processes are gone", lambda: (lambda t: t if not any(p["attached"] for p in t["pids"]) else None)(
-            stack.tenants()[name]), 10)[0]
+            stack.tenants()[name]), 10 * SLACK)[0]
         o = t["observed"]
         accounts(t, cut=2)
         check(o["queue"] == 0, f"{o['queue']} kernels of dead processes are still queued")
         check(o["lost"]["died"] > 0, f"killed with up to 66 kernels in flight: {o['lost']}")
         check(o["kernels"] + o["lost"]["died"] == o["launches"], f"{o}")
         stack.children[-1].kill()
-        wait_for("the tenant is gone", lambda: name not in stack.tenants(), 5)
+        wait_for("the tenant is gone", lambda: name not in stack.tenants(), 5 * SLACK)
 
 
 def bad_traces(stack):
@@ -153,11 +154,11 @@ def idle(stack):
         if child.poll() is None:
             child.kill()
             child.wait()
-    wait_for("all tenants are gone", lambda: not stack.tenants(), 10)
+    wait_for("all tenants are gone", lambda: not stack.tenants(), 10 * SLACK)
     before = ticks()
     time.sleep(2)
     used = ticks() - before
-    check(used <= 2, f"{used} ticks of CPU in two idle seconds")
+    check(used <= 2 * SLACK, f"{used} ticks of CPU in two idle seconds")
 
 
 def main():
@@ -172,7 +173,7 @@ def main():
         for child in stack.children:
             child.kill()
             child.wait()
-        wait_for("room for others", lambda: not stack.tenants(), 10)
+        wait_for("room for others", lambda: not stack.tenants(), 10 * SLACK)
         print("kills", flush=True)
         kills(stack, 1, 3)
         print("idle", flush=True)
@@ -181,7 +182,7 @@ def main():
         print("off", flush=True)
         stack.start_daemon("--observe=off", *sys.argv[1:])
         stack.run("50%", "blind", stack.sample("lithos-burn"), *SAMPLE, "--iters", "2000")
-        wait_for("it launches", lambda: stack.tenants().get("blind", {}).get("counters", {}).get("launches", 0) > 5, 20)
+        wait_for("it launches", lambda: stack.tenants().get("blind", {}).get("counters", {}).get("launches", 0) > 5, 20 * SLACK)
         t = stack.tenants()["blind"]
         check(t["observed"] is None and t["counters"]["records"] == 0, f"observed with --observe=off: {t}")
     return 0

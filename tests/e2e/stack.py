@@ -89,9 +89,9 @@ class Stack:
         except OSError:
             return ""
 
-    def start_daemon(self, *options, wait=True):
+    def start_daemon(self, *options, wait=True, prefix=()):
         with open(self.dir / "lithosd.log", "ab") as log:
-            command = [self.build / "bin/lithosd", "--socket", self.env["LITHOS_SOCKET"], "--state-dir", self.dir / "state"]
+            command = [*prefix, self.build / "bin/lithosd", "--socket", self.env["LITHOS_SOCKET"], "--state-dir", self.dir / "state"]
             command += [f"--mps={self.mps}", *options]
             env = dict(self.env, LITHOS_LOG=os.environ.get("LITHOS_LOG", "info"))
             self.daemon = subprocess.Popen(list(map(str, command)), env=env, stdout=log, stderr=log)
@@ -128,12 +128,12 @@ class Stack:
     def sample(self, name):
         return str(self.build / "libexec/lithos" / name)
 
-    def run(self, quota, name, *command, options=(), env=None):
+    def run(self, quota, name, *command, options=(), env=None, stdin=subprocess.DEVNULL):
         """Start a tenant in the background; its output goes to NAME.log."""
         with open(self.dir / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
                 [str(self.build / "bin/lithos"), "run", "--quota", str(quota), "--name", name, *options, "--", *command],
-                env=env or self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=env or self.env, stdout=log, stderr=log, stdin=stdin,
             )
         self.children.append(child)
         return child

@@ -7,6 +7,8 @@
 #include "fuzz/fuzz.h"
 #include "proto/records.h"
 
+#define RING (LITHOS_RECORD_RINGS - 1)
+
 static void must(bool condition)
 {
     if (!condition)
@@ -32,20 +34,20 @@ struct scribble {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct lithos_record_ring ring;
+    static struct lithos_record_rings rings;
     static struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
     struct scribble s;
     memset(&s, 0, sizeof s);
     memcpy(&s, data, LITHOS_MIN(size, sizeof s));
     for (uint32_t i = 0; i < LITHOS_ARRAY_SIZE(s.records); i++)
-        ring.records[(s.tail + i) % LITHOS_RECORD_RING_SLOTS] = s.records[i];
-    atomic_store(&ring.head, s.head);
+        rings.slots[lithos_record_slot(RING, s.tail + i)] = s.records[i];
+    atomic_store(&rings.ring[RING].head, s.head);
     _Atomic uint32_t tail = s.tail;
     uint32_t passed = 0, due = s.head - s.tail;
     for (int r;;) {
         struct lithos_record record;
         uint32_t lost = 0, before = tail;
-        r = lithos_record_get(&ring, &tail, &record, &lost);
+        r = lithos_record_get(&rings, RING, &tail, &record, &lost);
         must(r == 0 || r == 1 || r == -EPROTO || r == -EOVERFLOW);
         if (r == 0)
             break;
@@ -71,7 +73,7 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     struct scribble s = {.tail = n == 1 ? UINT32_MAX - 2 : 0, .sequence = 5 + n};
     if (n > 3 || size < sizeof s)
         return 0;
-    s.head = s.tail + (n == 2 ? LITHOS_RECORD_RING_SLOTS + 1 : 6);
+    s.head = s.tail + (n == 2 ? lithos_record_ring_slots(RING) + 1 : 6);
     s.stamp = (struct lithos_stamp){n == 3 ? s.sequence + LITHOS_STAMP_SLOTS : s.sequence, 1000};
     for (size_t kind = 0; kind < LITHOS_ARRAY_SIZE(s.records); kind++)
         s.records[kind] =

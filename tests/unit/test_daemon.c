@@ -301,14 +301,7 @@ static void quota_is_set_live(void **state)
     m.attach.token[0] = (uint8_t)(admitted(&a)->token[0] + 1);
     assert_int_equal(lithos_socket_call(sock, &m, &m, &fd, LITHOS_NSEC_PER_SEC), 0);
     assert_int_equal(m.error.error, -ENOENT); /* a wrong token */
-    lithos_message_init(&m, LITHOS_MSG_ATTACH);
-    m.attach.tenant = admitted(&a)->tenant;
-    memcpy(m.attach.token, admitted(&a)->token, LITHOS_TOKEN_BYTES);
-    assert_int_equal(lithos_socket_call(sock, &m, &m, &fd, LITHOS_NSEC_PER_SEC), 0);
-    assert_int_equal(m.h.type, LITHOS_MSG_ATTACHED);
-    struct lithos_arena *arena = mmap(NULL, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    assert_true(arena != MAP_FAILED);
-    close(fd);
+    struct lithos_arena *arena = rig_attach(&a, sock);
     struct lithos_grant g;
     uint32_t seq;
     assert_int_equal(lithos_arena_read_grant(arena, &g, &seq), 0);

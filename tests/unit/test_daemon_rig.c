@@ -210,6 +210,22 @@ void rig_admit_message(union lithos_message *m, const char *name, const char *qu
     assert_int_equal(lithos_quota_parse(quota, &m->admit.quota), 0);
 }
 
+struct lithos_arena *rig_attach(const struct rig_tenant *t, int sock)
+{
+    union lithos_message m;
+    int fd = -1;
+    assert_int_equal(t->answer.h.type, LITHOS_MSG_ADMITTED);
+    lithos_message_init(&m, LITHOS_MSG_ATTACH);
+    m.attach.tenant = t->answer.admitted.tenant;
+    memcpy(m.attach.token, t->answer.admitted.token, LITHOS_TOKEN_BYTES);
+    assert_int_equal(lithos_socket_call(sock, &m, &m, &fd, LITHOS_NSEC_PER_SEC), 0);
+    assert_int_equal(m.h.type, LITHOS_MSG_ATTACHED);
+    struct lithos_arena *arena = mmap(NULL, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(arena != MAP_FAILED);
+    close(fd);
+    return arena;
+}
+
 int rig_set(const struct rig *rig, const char *name, const char *quota, char text[LITHOS_TEXT_MAX])
 {
     union lithos_message m;

@@ -54,6 +54,8 @@ void rig_admit_message(union lithos_message *m, const char *name, const char *qu
 struct rig_tenant rig_tenant(struct rig *rig, const union lithos_message *m, enum rig_after after);
 struct rig_tenant rig_tenant_named(struct rig *rig, const char *name, const char *quota,
                                    enum rig_after after);
+/* This process attaches as one more of the tenant's, over sock: its arena, mapped. */
+struct lithos_arena *rig_attach(const struct rig_tenant *t, int sock);
 int rig_set(const struct rig *rig, const char *name, const char *quota, char text[LITHOS_TEXT_MAX]);
 
 /* From a status document. */

@@ -43,51 +43,90 @@ static void validator_knows_good_from_bad(void **state)
     assert_int_equal(lithos_record_validate(&r), -EPROTO);
 }
 
-static void a_full_ring_drops(void **state)
+static struct lithos_record_rings rings;
+
+static void fill_and_drop(unsigned ring)
 {
-    (void)state;
-    static struct lithos_record_ring ring;
     _Atomic uint32_t tail = UINT32_MAX - 5; /* wraps on the way */
     struct lithos_record r, out;
     uint32_t lost = 77;
-    atomic_store(&ring.head, tail);
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
-    for (uint32_t i = 0; i < LITHOS_RECORD_RING_SLOTS; i++) {
+    atomic_store(&rings.ring[ring].head, tail);
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), 0);
+    for (uint32_t i = 0; i < lithos_record_ring_slots(ring); i++) {
         r = launch_record(i + 1);
-        assert_true(lithos_record_put(&ring, &tail, &r));
+        assert_true(lithos_record_put(&rings, ring, &tail, &r));
     }
-    assert_false(lithos_record_put(&ring, &tail, &r));
-    for (uint32_t i = 0; i < LITHOS_RECORD_RING_SLOTS; i++) {
-        assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 1);
+    assert_false(lithos_record_put(&rings, ring, &tail, &r));
+    for (uint32_t i = 0; i < lithos_record_ring_slots(ring); i++) {
+        assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), 1);
         assert_int_equal(out.sequence, i + 1);
         assert_int_equal(out.launch.grid[0], i + 1);
     }
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
-    assert_true(lithos_record_put(&ring, &tail, &r));
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), 0);
+    assert_true(lithos_record_put(&rings, ring, &tail, &r));
     assert_int_equal(lost, 77); /* untouched but when something was */
+}
+
+static void a_full_ring_drops(void **state)
+{
+    (void)state;
+    for (unsigned ring = 0; ring < LITHOS_RECORD_RINGS; ring++)
+        fill_and_drop(ring);
+    assert_int_equal(lithos_record_ring_slots(0), LITHOS_RECORD_LARGE_RING_SLOTS);
+    assert_int_equal(lithos_record_ring_slots(LITHOS_RECORD_LARGE_RINGS), LITHOS_RECORD_SMALL_RING_SLOTS);
+}
+
+/* No slot belongs to two rings, none to nobody. */
+static void rings_share_no_slot(void **state)
+{
+    (void)state;
+    static uint8_t owners[LITHOS_RECORD_SLOTS];
+    for (unsigned ring = 0; ring < LITHOS_RECORD_RINGS; ring++)
+        for (uint32_t i = 0; i < lithos_record_ring_slots(ring); i++) {
+            uint32_t slot = lithos_record_slot(ring, UINT32_MAX - 100 + i);
+            assert_true(slot < LITHOS_RECORD_SLOTS);
+            owners[slot]++;
+        }
+    for (uint32_t i = 0; i < LITHOS_RECORD_SLOTS; i++)
+        assert_int_equal(owners[i], 1);
+}
+
+static void a_reader_is_woken_once(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
+            assert_false(lithos_record_wake(&rings.ring[i]));
+        lithos_record_ask(&rings, true);
+        for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i += 3) {
+            assert_true(lithos_record_wake(&rings.ring[i]));
+            assert_false(lithos_record_wake(&rings.ring[i]));
+        }
+        lithos_record_ask(&rings, false);
+    }
 }
 
 static void a_lying_writer_is_passed_over(void **state)
 {
     (void)state;
-    static struct lithos_record_ring ring;
-    _Atomic uint32_t tail = 10;
+    const unsigned ring = LITHOS_RECORD_LARGE_RINGS;
+    _Atomic uint32_t tail = 10, *head = &rings.ring[ring].head;
     struct lithos_record out = {.sequence = 99}, r = launch_record(3);
     uint32_t lost = 0;
-    atomic_store(&ring.head, 10 + LITHOS_RECORD_RING_SLOTS + 1);
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EOVERFLOW);
-    assert_int_equal(lost, LITHOS_RECORD_RING_SLOTS + 1);
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 0);
-    atomic_store(&ring.head, tail - 1); /* back in time */
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EOVERFLOW);
-    assert_int_equal(tail, ring.head);
+    atomic_store(head, 10 + LITHOS_RECORD_SMALL_RING_SLOTS + 1);
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), -EOVERFLOW);
+    assert_int_equal(lost, LITHOS_RECORD_SMALL_RING_SLOTS + 1);
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), 0);
+    atomic_store(head, tail - 1); /* back in time */
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), -EOVERFLOW);
+    assert_int_equal(tail, *head);
     r.kind = 1000;
-    assert_true(lithos_record_put(&ring, &tail, &r));
+    assert_true(lithos_record_put(&rings, ring, &tail, &r));
     r = launch_record(4);
-    assert_true(lithos_record_put(&ring, &tail, &r));
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), -EPROTO);
+    assert_true(lithos_record_put(&rings, ring, &tail, &r));
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), -EPROTO);
     assert_int_equal(out.sequence, 99);
-    assert_int_equal(lithos_record_get(&ring, &tail, &out, &lost), 1);
+    assert_int_equal(lithos_record_get(&rings, ring, &tail, &out, &lost), 1);
     assert_int_equal(out.sequence, 4);
 }
 
@@ -117,7 +156,7 @@ static void stamps_belong_to_a_sequence(void **state)
 #define RACED 200000u
 
 static struct {
-    struct lithos_record_ring ring;
+    struct lithos_record_rings rings;
     _Atomic uint32_t tail;
     struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
 } shared;
@@ -135,7 +174,7 @@ static void *write_all(void *dropped)
 {
     for (uint64_t i = 1; i <= RACED;) {
         struct lithos_record r = launch_record(i);
-        if (!lithos_record_put(&shared.ring, &shared.tail, &r)) {
+        if (!lithos_record_put(&shared.rings, LITHOS_RECORD_RINGS - 1, &shared.tail, &r)) {
             (*(uint64_t *)dropped)++;
             sched_yield();
             continue;
@@ -154,7 +193,7 @@ static void a_reader_sees_whole_records(void **state)
     while (next <= RACED) {
         struct lithos_record r;
         uint32_t lost;
-        int got = lithos_record_get(&shared.ring, &shared.tail, &r, &lost);
+        int got = lithos_record_get(&shared.rings, LITHOS_RECORD_RINGS - 1, &shared.tail, &r, &lost);
         assert_in_range(got, 0, 1);
         if (!got)
             continue;
@@ -176,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(validator_knows_good_from_bad), cmocka_unit_test(a_full_ring_drops),
+        cmocka_unit_test(rings_share_no_slot),           cmocka_unit_test(a_reader_is_woken_once),
         cmocka_unit_test(a_lying_writer_is_passed_over), cmocka_unit_test(stamps_belong_to_a_sequence),
         cmocka_unit_test(a_reader_sees_whole_records),
     };

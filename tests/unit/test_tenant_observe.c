@@ -37,7 +37,7 @@ static int next_record(struct lithos_record *ret)
         uint32_t lost;
         int r;
         do {
-            r = lithos_record_get(&fake.arena->rings[i], &fake.arena->record_tails[i], ret, &lost);
+            r = lithos_record_get(&fake.arena->records, i, &fake.arena->record_tails[i], ret, &lost);
             CHECK(r >= 0);
         } while (r == 1 && ret->kind == LITHOS_RECORD_NAME);
         if (r == 1)
@@ -154,7 +154,7 @@ static void names(void)
     uint32_t lost, pieces = 0, launches = 0;
     for (int i = 0; i < 4; i++)
         CHECK_EQ(launch_of(functions[i], 0), 0);
-    while (lithos_record_get(&fake.arena->rings[0], &fake.arena->record_tails[0], &r, &lost) == 1) {
+    while (lithos_record_get(&fake.arena->records, 0, &fake.arena->record_tails[0], &r, &lost) == 1) {
         if (r.kind == LITHOS_RECORD_LAUNCH) {
             launches++;
             continue;
@@ -172,6 +172,77 @@ static void names(void)
     }
     CHECK_EQ(launches, 4);
     CHECK_EQ(pieces, 1 + 4 + 1);
+    daemon_dies();
+}
+
+/* A name that found no room is written at a later launch of its function. */
+static void names_again(void)
+{
+    struct lithos_record r;
+    uint32_t lost;
+    observed(LITHOS_OBSERVE_RECORDS);
+    while (!counted(LITHOS_COUNTER_LAUNCHES_DROPPED))
+        CHECK_EQ(launch_of(0x20, 0), 0);
+    uint64_t written = counted(LITHOS_COUNTER_RECORDS);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS), written);
+    CHECK_EQ(counted(LITHOS_COUNTER_RECORDS_DROPPED), 3); /* two launches and a name */
+    CHECK_EQ(counted(LITHOS_COUNTER_LAUNCHES_DROPPED), 2);
+    CHECK_EQ(drain(), written - 1);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(lithos_record_get(&fake.arena->records, 0, &fake.arena->record_tails[0], &r, &lost), 1);
+    CHECK(r.kind == LITHOS_RECORD_NAME && r.function == 0x60);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.function == 0x60);
+    CHECK_EQ(launch_of(0x60, 0), 0);
+    CHECK_EQ(lithos_record_get(&fake.arena->records, 0, &fake.arena->record_tails[0], &r, &lost), 1);
+    CHECK_EQ(r.kind, LITHOS_RECORD_LAUNCH);
+    daemon_dies();
+}
+
+/* WAKE messages that have come to the daemon's end of the connection. */
+static int wakes_at(int sock)
+{
+    union lithos_message m;
+    int n = 0;
+    while (recv(sock, &m, sizeof m, MSG_DONTWAIT) == (ssize_t)sizeof m.h) {
+        CHECK_EQ(lithos_message_validate(&m, sizeof m.h, NULL), 0);
+        CHECK_EQ(m.h.type, LITHOS_MSG_WAKE);
+        n++;
+    }
+    return n;
+}
+
+static void wakes(void)
+{
+    observed(LITHOS_OBSERVE_RECORDS);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK_EQ(wakes_at(fake.sock), 0); /* nobody asked */
+    for (int i = 0; i < 3; i++) {
+        lithos_record_ask(&fake.arena->records, true);
+        errno = ENOTTY;
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK_EQ(launch_of(0x20, 0), 0);
+        CHECK_EQ(errno, ENOTTY);
+        CHECK_EQ(wakes_at(fake.sock), 1);
+    }
+    /* also when there is no room: a reader that sleeps on is what that comes from */
+    while (!counted(LITHOS_COUNTER_RECORDS_DROPPED))
+        CHECK_EQ(launch_of(0x20, 0), 0);
+    lithos_record_ask(&fake.arena->records, true);
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK_EQ(wakes_at(fake.sock), 1);
+    /* an app that closes what it does not know, and has its own there now: nothing is written into that */
+    int own[2], ours = -1;
+    struct stat st;
+    for (int fd = 3; fd < 256 && ours < 0; fd++)
+        if (fd != fake.sock && fd != fake.listener && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode))
+            ours = fd;
+    CHECK(ours >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET, 0, own) == 0 && dup2(own[0], ours) == ours);
+    lithos_record_ask(&fake.arena->records, true);
+    errno = ENOTTY;
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK_EQ(errno, ENOTTY);
+    CHECK(wakes_at(own[1]) == 0 && wakes_at(fake.sock) == 0);
     daemon_dies();
 }
 
@@ -304,7 +375,8 @@ static void contexts(void)
     stub->capturing = 0;
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
-    CHECK_EQ(set((CUcontext)2), 0); /* a second context has a registration of its own, but for the first launch there */
+    CHECK_EQ(set((CUcontext)2),
+             0); /* a second context has a registration of its own, but for the first launch there */
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.flags == LITHOS_RECORD_NO_STAMP_OFF);
     CHECK_EQ(launch_of(0x20, 0), 0);
@@ -376,7 +448,7 @@ static void reattaches(void)
         CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r)); /* its name came before it, anew */
         CHECK_EQ(stub->registrations, round + 1);
         CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED), 5);
-        CHECK(fake.arena->rings[r.launch.thread].thread_id == (uint32_t)gettid());
+        CHECK(fake.arena->records.ring[r.launch.thread].thread_id == (uint32_t)gettid());
     }
     CHECK_EQ(stub->faults, 0);
     daemon_dies();
@@ -503,6 +575,8 @@ static void run_all(void **state)
     } scenarios[] = {
         {"fields", fields},
         {"names", names},
+        {"names_again", names_again},
+        {"wakes", wakes},
         {"graphs", graphs},
         {"slots", slots},
         {"taken", taken_or_failed},

@@ -7,6 +7,8 @@ set_target_properties(vgpu_injection PROPERTIES
 add_dependencies(test_vgpu_client lithos_vgpu_cuda vgpu_injection)
 lithos_unit_test(test_vgpu_stamps unit/stub/vgpu_server.c LINK lithos_hw)
 add_dependencies(test_vgpu_stamps lithos_vgpu_cuda)
+lithos_unit_test(test_vgpu_graph unit/stub/vgpu_server.c LINK lithos_hw)
+add_dependencies(test_vgpu_graph lithos_vgpu_cuda)
 lithos_unit_test(test_vgpu_mps unit/stub/vgpu_server.c LINK lithos_hw)
 add_dependencies(test_vgpu_mps lithos_vgpu_cuda lithos-vgpu-mps)
 lithos_unit_test(test_vgpu_atoms unit/stub/vgpu_server.c LINK lithos_hw)

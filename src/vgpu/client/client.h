@@ -42,6 +42,7 @@ enum vgpu_handle {
     VGPU_H_STREAM,
     VGPU_H_EVENT,
     VGPU_H_GRAPH,
+    VGPU_H_GRAPH_NODE,
     VGPU_H_GRAPH_EXEC,
     VGPU_H_LINK,
 };
@@ -68,6 +69,12 @@ enum vgpu_stream_kind { VGPU_STREAM_USER, VGPU_STREAM_LEGACY, VGPU_STREAM_PER_TH
 struct vgpu_op;
 struct CUgraph_st;
 
+/* Nodes of a graph, each once. */
+struct vgpu_nodes {
+    struct CUgraphNode_st **node;
+    uint32_t count, room;
+};
+
 struct CUstream_st {
     struct CUstream_st *next; /* of its context */
     struct CUctx_st *ctx;
@@ -82,6 +89,7 @@ struct CUstream_st {
     bool destroyed;
     uint64_t legacy_seen;       /* legacy work it has been ordered after */
     struct CUgraph_st *capture; /* being recorded, or NULL */
+    struct vgpu_nodes captured; /* the last of it in this stream: what comes next waits for them */
     int capture_mode;
     struct { /* the kernel whose atoms are being launched; address 0: none */
         uint64_t address;
@@ -93,7 +101,9 @@ struct CUstream_st {
 struct CUevent_st {
     struct CUctx_st *ctx;
     unsigned flags;
-    struct vgpu_point *mark; /* of the last record, or NULL */
+    struct vgpu_point *mark;    /* of the last record, or NULL */
+    uint64_t capture;           /* recorded in the capture with this number, or 0 */
+    struct vgpu_nodes captured; /* and behind these nodes */
 };
 
 struct CUctx_st {
@@ -189,6 +199,7 @@ struct vgpu_op {
             const CUdeviceptr *globals;
             uint8_t *params; /* freed with the op */
             uint32_t grid[3], block[3], cluster[3], shared_dynamic;
+            bool cooperative;
             /* What the QMD asks for after the hook: clusters (blocks when there are none), blocks a cluster. */
             uint32_t qmd_grid[3], qmd_cluster[3];
             struct vgpu_atom atom;
@@ -355,8 +366,14 @@ CUresult vgpu_atom_check(const struct vgpu_op *op);
 /* A block ends in the prelude. */
 bool vgpu_atom_exits(const struct vgpu_op *op, const uint32_t ctaid[3]);
 
-/* ---- graph.c */
+/* ---- graph_capture.c */
 CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op);
+/* An event is recorded in a stream that captures; a stream waits for one that was. */
+CUresult vgpu_capture_record(struct CUevent_st *event, struct CUstream_st *stream);
+CUresult vgpu_capture_wait(struct CUstream_st *stream, const struct CUevent_st *event);
+/* The stream is about to go: what it captures is given up. Not under lock. */
+void vgpu_capture_drop(struct CUstream_st *stream);
+void vgpu_nodes_free(struct vgpu_nodes *nodes);
 
 #define VGPU_ENTER()                    \
     do {                                \

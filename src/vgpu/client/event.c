@@ -35,6 +35,7 @@ CU_API(cuEventDestroy_v2, CUevent event)
     pthread_mutex_lock(&vgpu.lock);
     vgpu_point_unref(event->mark);
     pthread_mutex_unlock(&vgpu.lock);
+    vgpu_nodes_free(&event->captured);
     free(event);
     return CUDA_SUCCESS;
 }
@@ -50,16 +51,14 @@ static CUresult record(CUevent event, CUstream stream, bool per_thread)
     VGPU_TRY(vgpu_stream_get(stream, per_thread, &s));
     if (!vgpu_handle_is(event, VGPU_H_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
-    if (s->capture) {
-        /* A node that stands for nothing but its place: the graph is one line of nodes, whose order holds anyway. */
-        struct vgpu_op *op = vgpu_op_new(s, VGPU_OP_MARK);
-        return op ? vgpu_submit(op, false) : CUDA_ERROR_OUT_OF_MEMORY;
-    }
+    if (s->capture)
+        return vgpu_capture_record(event, s);
     struct vgpu_point *m;
     VGPU_TRY(vgpu_issue_mark(s, &m));
     pthread_mutex_lock(&vgpu.lock);
     vgpu_point_unref(event->mark);
     event->mark = m;
+    event->capture = 0;
     pthread_mutex_unlock(&vgpu.lock);
     return CUDA_SUCCESS;
 }
@@ -89,6 +88,8 @@ CU_API(cuEventQuery, CUevent event)
     VGPU_ENTER();
     if (!vgpu_handle_is(event, VGPU_H_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
+    if (event->capture)
+        return VGPU_CUDA_ERROR_CAPTURED_EVENT;
     pthread_mutex_lock(&vgpu.lock);
     CUresult r = event->ctx->sticky ? event->ctx->sticky : vgpu.lost;
     if (!r && event->mark && !event->mark->done)
@@ -102,6 +103,8 @@ CU_API(cuEventSynchronize, CUevent event)
     VGPU_ENTER();
     if (!vgpu_handle_is(event, VGPU_H_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
+    if (event->capture)
+        return VGPU_CUDA_ERROR_CAPTURED_EVENT;
     pthread_mutex_lock(&vgpu.lock);
     struct vgpu_point *m = event->mark;
     if (m)
@@ -126,6 +129,8 @@ CU_API(cuEventElapsedTime_v2, float *ms, CUevent start, CUevent end)
         return CUDA_ERROR_INVALID_VALUE;
     if ((start->flags | end->flags) & DISABLE_TIMING)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (start->capture || end->capture)
+        return VGPU_CUDA_ERROR_CAPTURED_EVENT;
     pthread_mutex_lock(&vgpu.lock);
     CUresult r = start->ctx->sticky ? start->ctx->sticky : vgpu.lost;
     if (!r && (!start->mark || !end->mark))

@@ -1,167 +1,156 @@
-/* CUDA graphs by stream capture, of one stream: a line of nodes, replayed in order. As on a card, the QMD hook sees
- * each kernel node once, at the first upload or launch of an exec, and what the QMD holds then is what replays use. */
-#include <stdlib.h>
+/* Graphs: made, cloned, asked for their nodes and edges. */
+#include "vgpu/client/graph.h"
 
-#include "vgpu/client/client.h"
+#include <stdlib.h>
+#include <string.h>
 
 #define MAX_NODES 65536u
+#define NOWHERE UINT32_MAX
 
-struct CUgraph_st {
-    struct vgpu_op **nodes; /* each with the stream it was captured in, which may be gone */
-    uint32_t count, room;
-    struct CUctx_st *ctx;
-    uint64_t id;
-    bool broken; /* a call was refused in the middle */
-};
+/* ---- sets of nodes ---- */
 
-struct CUgraphExec_st {
-    struct vgpu_op **nodes;
-    uint32_t count;
-    struct CUctx_st *ctx;
-    pthread_mutex_t guard;
-    bool hooked;
-};
-
-static void nodes_free(struct vgpu_op **nodes, uint32_t count)
+void vgpu_nodes_free(struct vgpu_nodes *nodes)
 {
-    for (uint32_t i = 0; i < count; i++)
-        vgpu_op_free(nodes[i]);
-    free(nodes);
+    free(nodes->node);
+    *nodes = (struct vgpu_nodes){0};
 }
 
-static void graph_free(struct CUgraph_st *g)
+bool vgpu_nodes_have(const struct vgpu_nodes *nodes, const struct CUgraphNode_st *node)
 {
-    nodes_free(g->nodes, g->count);
+    for (uint32_t i = 0; i < nodes->count; i++)
+        if (nodes->node[i] == node)
+            return true;
+    return false;
+}
+
+static bool append(struct vgpu_nodes *nodes, struct CUgraphNode_st *node)
+{
+    if (nodes->count == nodes->room) {
+        uint32_t room = nodes->room ? nodes->room * 2 : 4;
+        struct CUgraphNode_st **more = NULL;
+        if (nodes->count < MAX_NODES) /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers */
+            more = realloc(nodes->node, room * sizeof *more);
+        if (!more)
+            return false;
+        nodes->node = more;
+        nodes->room = room;
+    }
+    nodes->node[nodes->count++] = node;
+    return true;
+}
+
+bool vgpu_nodes_add(struct vgpu_nodes *nodes, struct CUgraphNode_st *node)
+{
+    return vgpu_nodes_have(nodes, node) || append(nodes, node);
+}
+
+static void take_out(struct vgpu_nodes *nodes, const struct CUgraphNode_st *node)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < nodes->count; i++)
+        if (nodes->node[i] != node)
+            nodes->node[kept++] = nodes->node[i];
+    nodes->count = kept;
+}
+
+/* Into an array of *count, as the driver does: all of them or as many as fit; what is left of the array is NULL, and *count says how
+ * many there were. nodes NULL: how many there are. */
+static CUresult give(const struct vgpu_nodes *from, CUgraphNode *nodes, size_t *count)
+{
+    if (!count)
+        return CUDA_ERROR_INVALID_VALUE;
+    for (size_t i = 0; nodes && i < *count; i++)
+        nodes[i] = i < from->count ? from->node[i] : NULL;
+    *count = nodes ? LITHOS_MIN(*count, (size_t)from->count) : from->count;
+    return CUDA_SUCCESS;
+}
+
+/* ---- graphs ---- */
+
+struct CUgraph_st *vgpu_graph_new(struct CUctx_st *ctx)
+{
+    struct CUgraph_st *g = calloc(1, sizeof *g);
+    if (g) {
+        g->ctx = ctx;
+        g->id = vgpu_next_id();
+    }
+    return g;
+}
+
+static void node_free(struct CUgraphNode_st *n)
+{
+    vgpu_handle_remove(n);
+    vgpu_op_free(n->op);
+    vgpu_nodes_free(&n->deps);
+    free(n->param_pointers);
+    free(n);
+}
+
+void vgpu_graph_free(struct CUgraph_st *g)
+{
+    for (uint32_t i = 0; i < g->nodes.count; i++)
+        node_free(g->nodes.node[i]);
+    vgpu_nodes_free(&g->nodes);
     free(g);
 }
 
-CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op)
+CUresult vgpu_graph_add(struct CUgraph_st *g, struct vgpu_op *op, struct CUgraphNode_st *const *deps,
+                        size_t count, struct CUgraphNode_st **ret_node)
 {
-    struct CUgraph_st *g = stream->capture;
-    if (g->count == g->room && g->count < MAX_NODES) {
-        uint32_t room = g->room ? g->room * 2 : 16;
-        struct vgpu_op **more = realloc(g->nodes, room * sizeof *more); // NOLINT(bugprone-sizeof-expression)
-        if (more) {
-            g->nodes = more;
-            g->room = room;
-        }
-    }
-    if (g->count == g->room) {
-        g->broken = true;
+    struct CUgraphNode_st *n = calloc(1, sizeof *n);
+    bool ok = n != NULL;
+    for (size_t i = 0; ok && i < count; i++)
+        ok = vgpu_nodes_add(&n->deps, deps[i]);
+    ok = ok && append(&g->nodes, n);
+    if (!ok) {
+        if (n)
+            vgpu_nodes_free(&n->deps);
+        free(n);
         vgpu_op_free(op);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    g->nodes[g->count++] = op;
+    n->graph = g;
+    n->id = vgpu_next_id();
+    n->op = op;
+    vgpu_handle_add(n, VGPU_H_GRAPH_NODE);
+    *ret_node = n;
     return CUDA_SUCCESS;
 }
 
-/* ---- capture */
-
-static CUresult begin(CUstream handle, int mode, bool per_thread)
+CUresult vgpu_graph_order(const struct CUgraph_st *g, struct CUgraphNode_st **ret_order)
 {
-    struct CUstream_st *s;
-    VGPU_TRY(vgpu_stream_get(handle, per_thread, &s));
-    if (mode < 0 || mode > 2)
+    uint32_t placed = 0;
+    for (uint32_t i = 0; i < g->nodes.count; i++)
+        g->nodes.node[i]->place = NOWHERE;
+    /* Nodes are mostly made behind what they wait for: one walk then does. */
+    for (uint32_t before = NOWHERE; placed < g->nodes.count && placed != before;) {
+        before = placed;
+        for (uint32_t i = 0; i < g->nodes.count; i++) {
+            struct CUgraphNode_st *n = g->nodes.node[i];
+            bool ready = n->place == NOWHERE;
+            for (uint32_t d = 0; ready && d < n->deps.count; d++)
+                ready = n->deps.node[d]->place != NOWHERE;
+            if (!ready)
+                continue;
+            n->place = placed;
+            ret_order[placed++] = n;
+        }
+    }
+    return placed == g->nodes.count ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CU_API(cuGraphCreate, CUgraph *ret, unsigned int flags)
+{
+    VGPU_ENTER();
+    if (!ret || flags)
         return CUDA_ERROR_INVALID_VALUE;
-    if (s->kind == VGPU_STREAM_LEGACY)
-        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-    if (s->capture)
-        return CUDA_ERROR_ILLEGAL_STATE;
-    struct CUgraph_st *g = calloc(1, sizeof *g);
+    struct CUgraph_st *g = vgpu_graph_new(NULL);
     if (!g)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    g->ctx = s->ctx;
-    g->id = vgpu_next_id();
-    s->capture_mode = mode;
-    s->capture = g;
-    return CUDA_SUCCESS;
-}
-
-static CUresult end(CUstream handle, CUgraph *ret, bool per_thread)
-{
-    struct CUstream_st *s;
-    VGPU_TRY(vgpu_stream_get(handle, per_thread, &s));
-    if (!ret)
-        return CUDA_ERROR_INVALID_VALUE;
-    struct CUgraph_st *g = s->capture;
-    if (!g)
-        return CUDA_ERROR_ILLEGAL_STATE;
-    s->capture = NULL;
-    if (g->broken) {
-        graph_free(g);
-        *ret = NULL;
-        return VGPU_CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    }
     vgpu_handle_add(g, VGPU_H_GRAPH);
     *ret = g;
     return CUDA_SUCCESS;
 }
-
-CU_API(cuStreamBeginCapture_v2, CUstream stream, int mode)
-{
-    return begin(stream, mode, false);
-}
-
-CU_API(cuStreamBeginCapture_v2_ptsz, CUstream stream, int mode)
-{
-    return begin(stream, mode, true);
-}
-
-CU_API(cuStreamEndCapture, CUstream stream, CUgraph *graph)
-{
-    return end(stream, graph, false);
-}
-
-CU_API(cuStreamEndCapture_ptsz, CUstream stream, CUgraph *graph)
-{
-    return end(stream, graph, true);
-}
-
-static CUresult capturing(CUstream handle, int *status, unsigned long long *id, bool per_thread)
-{
-    struct CUstream_st *s;
-    VGPU_TRY(vgpu_stream_get(handle, per_thread, &s));
-    if (!status)
-        return CUDA_ERROR_INVALID_VALUE;
-    *status = s->capture ? 1 : 0; /* CU_STREAM_CAPTURE_STATUS_ACTIVE, _NONE */
-    if (id && s->capture)
-        *id = s->capture->id;
-    return CUDA_SUCCESS;
-}
-
-CU_API(cuStreamIsCapturing, CUstream stream, int *status)
-{
-    return capturing(stream, status, NULL, false);
-}
-
-CU_API(cuStreamIsCapturing_ptsz, CUstream stream, int *status)
-{
-    return capturing(stream, status, NULL, true);
-}
-
-CU_API(cuStreamGetCaptureInfo, CUstream stream, int *status, unsigned long long *id)
-{
-    return capturing(stream, status, id, false);
-}
-
-CU_API(cuStreamGetCaptureInfo_ptsz, CUstream stream, int *status, unsigned long long *id)
-{
-    return capturing(stream, status, id, true);
-}
-
-CU_API(cuThreadExchangeStreamCaptureMode, int *mode)
-{
-    static _Thread_local int current; /* CU_STREAM_CAPTURE_MODE_GLOBAL */
-    VGPU_ENTER();
-    if (!mode || *mode < 0 || *mode > 2)
-        return CUDA_ERROR_INVALID_VALUE;
-    int old = current;
-    current = *mode;
-    *mode = old;
-    return CUDA_SUCCESS;
-}
-
-/* ---- graphs and their execs */
 
 CU_API(cuGraphDestroy, CUgraph graph)
 {
@@ -169,133 +158,242 @@ CU_API(cuGraphDestroy, CUgraph graph)
     if (!vgpu_handle_is(graph, VGPU_H_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     vgpu_handle_remove(graph);
-    graph_free(graph);
+    vgpu_graph_free(graph);
     return CUDA_SUCCESS;
 }
+
+static CUresult clone_nodes(struct CUgraph_st *to, const struct CUgraph_st *from)
+{
+    for (uint32_t i = 0; i < from->nodes.count; i++) {
+        const struct CUgraphNode_st *n = from->nodes.node[i];
+        struct vgpu_op *op = n->op ? vgpu_op_clone(n->op, n->op->stream) : NULL;
+        struct CUgraphNode_st *c;
+        if (n->op && !op)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        VGPU_TRY(vgpu_graph_add(to, op, NULL, 0, &c));
+        c->cloned_from = n->id;
+        from->nodes.node[i]->place = i;
+    }
+    for (uint32_t i = 0; i < from->nodes.count; i++) {
+        const struct vgpu_nodes *deps = &from->nodes.node[i]->deps;
+        for (uint32_t d = 0; d < deps->count; d++)
+            if (!append(&to->nodes.node[i]->deps, to->nodes.node[deps->node[d]->place]))
+                return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphClone, CUgraph *ret, CUgraph original)
+{
+    VGPU_ENTER();
+    if (!ret || !vgpu_handle_is(original, VGPU_H_GRAPH))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct CUgraph_st *g = vgpu_graph_new(original->ctx);
+    if (!g)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult r = clone_nodes(g, original);
+    if (r) {
+        vgpu_graph_free(g);
+        return r;
+    }
+    vgpu_handle_add(g, VGPU_H_GRAPH);
+    *ret = g;
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphNodeFindInClone, CUgraphNode *ret, CUgraphNode original, CUgraph clone)
+{
+    VGPU_ENTER();
+    if (!ret || !vgpu_handle_is(original, VGPU_H_GRAPH_NODE) || !vgpu_handle_is(clone, VGPU_H_GRAPH))
+        return CUDA_ERROR_INVALID_VALUE;
+    for (uint32_t i = 0; i < clone->nodes.count; i++)
+        if (clone->nodes.node[i]->cloned_from == original->id) {
+            *ret = clone->nodes.node[i];
+            return CUDA_SUCCESS;
+        }
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
+/* ---- nodes and edges ---- */
 
 CU_API(cuGraphGetNodes, CUgraph graph, CUgraphNode *nodes, size_t *count)
 {
     VGPU_ENTER();
-    if (!vgpu_handle_is(graph, VGPU_H_GRAPH) || !count)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (nodes) {
-        lithos_log_once(LITHOS_LOG_WARNING,
-                        "virtual GPU: cuGraphGetNodes tells only how many nodes there are");
-        return CUDA_ERROR_NOT_SUPPORTED;
-    }
-    *count = graph->count;
-    return CUDA_SUCCESS;
+    return vgpu_handle_is(graph, VGPU_H_GRAPH) ? give(&graph->nodes, nodes, count) : CUDA_ERROR_INVALID_VALUE;
 }
 
-CU_API(cuGraphInstantiateWithFlags, CUgraphExec *ret, CUgraph graph, unsigned long long flags)
+/* Those of a graph that `pick` chooses, as give() gives them. */
+static CUresult give_picked(const struct CUgraph_st *graph,
+                            bool (*pick)(const struct CUgraphNode_st *, const struct CUgraphNode_st *),
+                            const struct CUgraphNode_st *of, CUgraphNode *nodes, size_t *count)
 {
-    (void)flags; /* where to upload, free nodes: nothing that shows */
-    VGPU_ENTER();
-    if (!ret || !vgpu_handle_is(graph, VGPU_H_GRAPH))
-        return CUDA_ERROR_INVALID_VALUE;
-    struct CUgraphExec_st *x = calloc(1, sizeof *x);
-    uint32_t room = LITHOS_MAX(graph->count, 1u);
-    struct vgpu_op **nodes = calloc(room, sizeof *nodes); // NOLINT(bugprone-sizeof-expression)
-    bool ok = x && nodes;
-    for (uint32_t i = 0; ok && i < graph->count; i++) {
-        nodes[i] = vgpu_op_clone(graph->nodes[i], graph->nodes[i]->stream);
-        ok = nodes[i] != NULL;
-    }
-    if (!ok) {
-        if (nodes)
-            nodes_free(nodes, graph->count);
-        free(x);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    x->nodes = nodes;
-    x->count = graph->count;
-    x->ctx = graph->ctx;
-    pthread_mutex_init(&x->guard, NULL);
-    vgpu_handle_add(x, VGPU_H_GRAPH_EXEC);
-    *ret = x;
-    return CUDA_SUCCESS;
-}
-
-CU_API(cuGraphInstantiate_v2, CUgraphExec *ret, CUgraph graph, CUgraphNode *error_node, char *log,
-       size_t log_size)
-{
-    if (error_node)
-        *error_node = NULL;
-    if (log && log_size)
-        *log = 0;
-    return cuGraphInstantiateWithFlags(ret, graph, 0);
-}
-
-CU_API(cuGraphInstantiate, CUgraphExec *ret, CUgraph graph, CUgraphNode *error_node, char *log,
-       size_t log_size)
-{
-    return cuGraphInstantiate_v2(ret, graph, error_node, log, log_size);
-}
-
-CU_API(cuGraphExecDestroy, CUgraphExec exec)
-{
-    VGPU_ENTER();
-    if (!vgpu_handle_is(exec, VGPU_H_GRAPH_EXEC))
-        return CUDA_ERROR_INVALID_VALUE;
-    vgpu_handle_remove(exec);
-    nodes_free(exec->nodes, exec->count);
-    pthread_mutex_destroy(&exec->guard);
-    free(exec);
-    return CUDA_SUCCESS;
-}
-
-/* The hook, once a kernel node. */
-static CUresult upload(struct CUgraphExec_st *x, struct CUstream_st *s)
-{
+    struct vgpu_nodes picked = {0};
     CUresult r = CUDA_SUCCESS;
-    if (x->ctx != s->ctx)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    pthread_mutex_lock(&x->guard);
-    for (uint32_t i = 0; !x->hooked && !r && i < x->count; i++) {
-        struct vgpu_op *op = x->nodes[i];
-        op->stream = s;
-        if (op->kind == VGPU_OP_LAUNCH || op->kind == VGPU_OP_MEMSET)
-            r = vgpu_launch_hook(op);
-    }
-    x->hooked |= !r;
-    pthread_mutex_unlock(&x->guard);
+    for (uint32_t i = 0; !r && i < graph->nodes.count; i++)
+        if (pick(graph->nodes.node[i], of) && !append(&picked, graph->nodes.node[i]))
+            r = CUDA_ERROR_OUT_OF_MEMORY;
+    if (!r)
+        r = give(&picked, nodes, count);
+    vgpu_nodes_free(&picked);
     return r;
 }
 
-static CUresult run(CUgraphExec exec, CUstream stream, bool per_thread, bool launch)
+static bool is_root(const struct CUgraphNode_st *n, const struct CUgraphNode_st *of)
 {
-    struct CUstream_st *s;
-    VGPU_TRY(vgpu_stream_get(stream, per_thread, &s));
-    if (!vgpu_handle_is(exec, VGPU_H_GRAPH_EXEC))
+    (void)of;
+    return n->deps.count == 0;
+}
+
+static bool waits_for(const struct CUgraphNode_st *n, const struct CUgraphNode_st *of)
+{
+    return vgpu_nodes_have(&n->deps, of);
+}
+
+CU_API(cuGraphGetRootNodes, CUgraph graph, CUgraphNode *nodes, size_t *count)
+{
+    VGPU_ENTER();
+    return vgpu_handle_is(graph, VGPU_H_GRAPH) ? give_picked(graph, is_root, NULL, nodes, count)
+                                               : CUDA_ERROR_INVALID_VALUE;
+}
+
+CU_API(cuGraphNodeGetDependencies, CUgraphNode node, CUgraphNode *deps, size_t *count)
+{
+    VGPU_ENTER();
+    return vgpu_handle_is(node, VGPU_H_GRAPH_NODE) ? give(&node->deps, deps, count)
+                                                   : CUDA_ERROR_INVALID_VALUE;
+}
+
+CU_API(cuGraphNodeGetDependentNodes, CUgraphNode node, CUgraphNode *dependents, size_t *count)
+{
+    VGPU_ENTER();
+    return vgpu_handle_is(node, VGPU_H_GRAPH_NODE)
+               ? give_picked(node->graph, waits_for, node, dependents, count)
+               : CUDA_ERROR_INVALID_VALUE;
+}
+
+/* All edges here are full dependencies: their data is zero. */
+static void plain_edges(CUgraphEdgeData *data, const size_t *count)
+{
+    if (data && count)
+        memset(data, 0, *count * sizeof *data);
+}
+
+CU_API(cuGraphNodeGetDependencies_v2, CUgraphNode node, CUgraphNode *deps, CUgraphEdgeData *data,
+       size_t *count)
+{
+    plain_edges(deps ? data : NULL, count);
+    return cuGraphNodeGetDependencies(node, deps, count);
+}
+
+CU_API(cuGraphNodeGetDependentNodes_v2, CUgraphNode node, CUgraphNode *dependents, CUgraphEdgeData *data,
+       size_t *count)
+{
+    plain_edges(dependents ? data : NULL, count);
+    return cuGraphNodeGetDependentNodes(node, dependents, count);
+}
+
+CU_API(cuGraphGetEdges, CUgraph graph, CUgraphNode *from, CUgraphNode *to, size_t *count)
+{
+    VGPU_ENTER();
+    if (!vgpu_handle_is(graph, VGPU_H_GRAPH) || !count || !from != !to)
         return CUDA_ERROR_INVALID_VALUE;
-    if (s->capture)
-        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-    VGPU_TRY(upload(exec, s));
-    for (uint32_t i = 0; launch && i < exec->count; i++) {
-        struct vgpu_op *op = vgpu_op_clone(exec->nodes[i], s);
-        if (!op)
-            return CUDA_ERROR_OUT_OF_MEMORY;
-        VGPU_TRY(vgpu_issue(op, false));
+    size_t edges = 0, room = from ? *count : 0;
+    for (uint32_t i = 0; i < graph->nodes.count; i++) {
+        struct CUgraphNode_st *n = graph->nodes.node[i];
+        for (uint32_t d = 0; d < n->deps.count; d++, edges++)
+            if (edges < room) {
+                from[edges] = n->deps.node[d];
+                to[edges] = n;
+            }
     }
+    for (size_t i = edges; i < room; i++)
+        from[i] = to[i] = NULL;
+    *count = from ? LITHOS_MIN(room, edges) : edges;
     return CUDA_SUCCESS;
 }
 
-CU_API(cuGraphUpload, CUgraphExec exec, CUstream stream)
+CU_API(cuGraphGetEdges_v2, CUgraph graph, CUgraphNode *from, CUgraphNode *to, CUgraphEdgeData *data,
+       size_t *count)
 {
-    return run(exec, stream, false, false);
+    plain_edges(from ? data : NULL, count);
+    return cuGraphGetEdges(graph, from, to, count);
 }
 
-CU_API(cuGraphUpload_ptsz, CUgraphExec exec, CUstream stream)
+static bool in_graph(const struct CUgraph_st *graph, const struct CUgraphNode_st *node)
 {
-    return run(exec, stream, true, false);
+    return vgpu_handle_is(node, VGPU_H_GRAPH_NODE) && node->graph == graph;
 }
 
-CU_API(cuGraphLaunch, CUgraphExec exec, CUstream stream)
+static CUresult check_edges(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count)
 {
-    return run(exec, stream, false, true);
+    if (!vgpu_handle_is(graph, VGPU_H_GRAPH) || (count && (!from || !to)))
+        return CUDA_ERROR_INVALID_VALUE;
+    for (size_t i = 0; i < count; i++)
+        if (!in_graph(graph, from[i]) || !in_graph(graph, to[i]) || from[i] == to[i])
+            return CUDA_ERROR_INVALID_VALUE;
+    return CUDA_SUCCESS;
 }
 
-CU_API(cuGraphLaunch_ptsz, CUgraphExec exec, CUstream stream)
+CU_API(cuGraphAddDependencies, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count)
 {
-    return run(exec, stream, true, true);
+    VGPU_ENTER();
+    VGPU_TRY(check_edges(graph, from, to, count));
+    for (size_t i = 0; i < count; i++)
+        if (vgpu_nodes_have(&to[i]->deps, from[i]))
+            return CUDA_ERROR_INVALID_VALUE; /* an edge there is already */
+    for (size_t i = 0; i < count; i++)
+        if (!vgpu_nodes_add(&to[i]->deps, from[i]))
+            return CUDA_ERROR_OUT_OF_MEMORY;
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphRemoveDependencies, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count)
+{
+    VGPU_ENTER();
+    VGPU_TRY(check_edges(graph, from, to, count));
+    for (size_t i = 0; i < count; i++)
+        if (!vgpu_nodes_have(&to[i]->deps, from[i]))
+            return CUDA_ERROR_INVALID_VALUE;
+    for (size_t i = 0; i < count; i++)
+        take_out(&to[i]->deps, from[i]);
+    return CUDA_SUCCESS;
+}
+
+static CUresult only_plain(const CUgraphEdgeData *data, size_t count)
+{
+    static const CUgraphEdgeData plain;
+    for (size_t i = 0; data && i < count; i++)
+        if (memcmp(&data[i], &plain, sizeof plain)) {
+            lithos_log_once(LITHOS_LOG_WARNING,
+                            "virtual GPU: programmatic edges of graphs are not implemented");
+            return CUDA_ERROR_NOT_SUPPORTED;
+        }
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphAddDependencies_v2, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to,
+       const CUgraphEdgeData *data, size_t count)
+{
+    VGPU_TRY(only_plain(data, count));
+    return cuGraphAddDependencies(graph, from, to, count);
+}
+
+CU_API(cuGraphRemoveDependencies_v2, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to,
+       const CUgraphEdgeData *data, size_t count)
+{
+    VGPU_TRY(only_plain(data, count));
+    return cuGraphRemoveDependencies(graph, from, to, count);
+}
+
+CU_API(cuGraphDestroyNode, CUgraphNode node)
+{
+    VGPU_ENTER();
+    if (!vgpu_handle_is(node, VGPU_H_GRAPH_NODE))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct CUgraph_st *g = node->graph;
+    take_out(&g->nodes, node);
+    for (uint32_t i = 0; i < g->nodes.count; i++)
+        take_out(&g->nodes.node[i]->deps, node);
+    node_free(node);
+    return CUDA_SUCCESS;
 }

@@ -160,6 +160,7 @@ CUresult vgpu_launch_prepare(struct CUfunc_st *f, struct CUstream_st *stream,
     op->launch.globals = f->module->globals;
     op->launch.address = f->address;
     op->launch.shared_dynamic = r->shared_dynamic;
+    op->launch.cooperative = r->cooperative;
     memcpy(op->launch.grid, r->grid, sizeof r->grid);
     memcpy(op->launch.block, r->block, sizeof r->block);
     memcpy(op->launch.cluster, r->cluster, sizeof r->cluster);
@@ -249,6 +250,7 @@ static CUresult make_placement(struct vgpu_op *op)
                        op->launch.entry->name, (unsigned long long)blocks);
         return CUDA_ERROR_NOT_SUPPORTED;
     }
+    free(op->launch.placement); /* of a graph's node before it was changed */
     op->launch.placement = malloc(LITHOS_MAX(blocks, 1u) * sizeof(uint16_t));
     if (!op->launch.placement)
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -58,6 +58,8 @@ struct CUstream_st *vgpu_stream_make(struct CUctx_st *ctx, enum vgpu_stream_kind
 
 void vgpu_streams_drop(struct CUctx_st *ctx)
 {
+    for (struct CUstream_st *s = ctx->streams; s; s = s->next)
+        vgpu_capture_drop(s);
     pthread_mutex_lock(&vgpu.issue);
     pthread_mutex_lock(&vgpu.lock);
     struct CUstream_st **p = &ctx->streams;
@@ -143,6 +145,7 @@ CU_API(cuStreamDestroy_v2, CUstream stream)
     if (!vgpu_handle_is(stream, VGPU_H_STREAM))
         return CUDA_ERROR_INVALID_HANDLE;
     vgpu_handle_remove(stream);
+    vgpu_capture_drop(stream);
     pthread_mutex_lock(&vgpu.issue);
     pthread_mutex_lock(&vgpu.lock);
     stream->destroyed = true;
@@ -271,7 +274,10 @@ static CUresult cuStreamWaitEvent_body(CUstream stream, CUevent event, unsigned 
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags > 1)
         return CUDA_ERROR_INVALID_VALUE;
-    VGPU_TRY(no_capture(s));
+    if (event->capture)
+        return vgpu_capture_wait(s, event);
+    if (s->capture) /* the graph would have to wait for what is outside of it */
+        return VGPU_CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
     pthread_mutex_lock(&vgpu.lock);
     struct vgpu_point *m = event->mark;
     if (m)

@@ -1,0 +1,44 @@
+/* Graphs within the virtual driver: nodes and what each waits for. An exec has copies of the nodes in an order that keeps to that,
+ * and runs them one after the other in the stream it is launched in: a card may run what does not depend on each other side by
+ * side, here nothing of a graph overlaps. */
+#pragma once
+
+#include "vgpu/client/client.h"
+
+struct CUgraphNode_st {
+    struct CUgraph_st *graph;
+    uint64_t id;            /* never another's: addresses are used again */
+    uint64_t cloned_from;   /* id of the node that it is a clone of, or 0 */
+    struct vgpu_op *op;     /* NULL: an empty node */
+    struct vgpu_nodes deps; /* nodes of the same graph that it waits for */
+    void **param_pointers; /* what was given out by cuGraphKernelNodeGetParams: where each parameter stands */
+    uint32_t place;        /* in the order of the walk under way */
+};
+
+struct CUgraph_st {
+    struct vgpu_nodes nodes; /* in the order they were made */
+    struct CUctx_st *ctx;    /* of its nodes; NULL: there is none yet */
+    uint64_t id;
+    struct CUstream_st *origin; /* while it is captured: the stream that began */
+    bool broken;                /* captured, and a call was refused in the middle */
+};
+
+/* ---- graph.c */
+struct CUgraph_st *vgpu_graph_new(struct CUctx_st *ctx);
+void vgpu_graph_free(struct CUgraph_st *graph);
+/* A node of op (consumed whatever comes of it; NULL: an empty node) that waits for those of deps. */
+CUresult vgpu_graph_add(struct CUgraph_st *graph, struct vgpu_op *op, struct CUgraphNode_st *const *deps,
+                        size_t count, struct CUgraphNode_st **ret_node);
+bool vgpu_nodes_have(const struct vgpu_nodes *nodes, const struct CUgraphNode_st *node);
+/* Once; false: no memory. */
+bool vgpu_nodes_add(struct vgpu_nodes *nodes, struct CUgraphNode_st *node);
+/* All nodes, each behind those that it waits for, else in the order they were made. INVALID_VALUE: they wait for each other.
+ * ret_order: room for all; also sets their place. */
+CUresult vgpu_graph_order(const struct CUgraph_st *graph, struct CUgraphNode_st **ret_order);
+/* CU_GRAPH_NODE_TYPE_* of an op. */
+int vgpu_node_type(const struct vgpu_op *op);
+
+/* ---- graph_node.c */
+/* What a node with these parameters does, with the attributes of `like` (NULL: none), as an op. */
+CUresult vgpu_kernel_node_op(const CUDA_KERNEL_NODE_PARAMS_v2 *params, const struct vgpu_op *like,
+                             struct vgpu_op **ret_op);
