@@ -2,6 +2,7 @@
 import argparse
 import os
 import pathlib
+import shlex
 import sys
 
 from lib.place import Place, virtual
@@ -33,12 +34,16 @@ def start(p):
     return o, place
 
 
+FOLDERS = ("--prefix", "--out", "--python", "--traces", "--pairs")
+
+
 def command_line():
     """The command as one would type it again: without the folders of this machine."""
     words, skip = ["bench/" + pathlib.Path(sys.argv[0]).name], False
     for word in sys.argv[1:]:
-        if skip or word in ("--prefix", "--out", "--python"):
+        name, equals, _ = word.partition("=")
+        if skip or (name in FOLDERS and not equals):
             skip = not skip
-        elif not word.startswith(("--prefix=", "--out=", "--python=")):
-            words.append(word)
+        elif name not in FOLDERS:
+            words.append(shlex.quote(word))
     return " ".join(words)
