@@ -7,6 +7,10 @@
 /* With a free rate: the span of points from which the rate is first believed. */
 #define FREE_SPAN_NS 50e6
 #define FREE_JUMP_NS 100e6
+/* Points over so long tell the slope. */
+#define SLOPE_SPAN_NS 1e9
+/* How far off a slope that was given may be. */
+#define GIVEN_RATE_OFF 1e-6
 /* Thirds taken: 2 / 1.5^70 is nothing. */
 #define ROOM_STEPS 70
 
@@ -14,7 +18,13 @@ void lithos_clockmap_init(struct lithos_clockmap *m, uint32_t drift_max_ppb)
 {
     memset(m, 0, sizeof *m);
     m->drift_max_ppb = drift_max_ppb;
-    m->rate = 1;
+    m->rate = m->given_rate = 1;
+}
+
+void lithos_clockmap_expect(struct lithos_clockmap *m, int64_t drift_ppb)
+{
+    m->rate = m->given_rate = 1 + (double)drift_ppb / 1e9;
+    m->slope_given = true;
 }
 
 /* Twice the area left of a -> b -> c: positive when c lies left of (above, for b right of a) the line. */
@@ -102,6 +112,18 @@ static double extreme(const struct whole *h, double side, double rate)
     return best;
 }
 
+/* The least of host - rate * gpu when the rate may be off by so much either way since a point: of the last point's time. */
+static double extreme_lately(const struct whole *h, double rate, double off)
+{
+    double last = h->point[h->count - 1].gpu, best = 0;
+    for (uint32_t i = 0; i < h->count; i++) {
+        double v = h->point[i].host - rate * h->point[i].gpu + off * (last - h->point[i].gpu);
+        if (i == 0 || v < best)
+            best = v;
+    }
+    return best;
+}
+
 /* How far the line along an edge of the seen hull lies above all submit points: negative when it contradicts one. */
 static double room_at(const struct whole *seen, const struct whole *submit, double rate)
 {
@@ -143,15 +165,21 @@ static void fit(struct lithos_clockmap *m)
     /* A short edge in the middle says little of the slope, and the line along it may cut submissions far from there. */
     if (rate > 0 && room_at(&seen, &submit, rate) < 0)
         rate = roomiest(&seen, &submit, rate);
+    double off = 0;
     if (m->drift_max_ppb) {
-        /* A slope of less than a second says more of who looked when than of the clocks. */
         double most = (double)m->drift_max_ppb / 1e9;
-        rate = span < 1e9 ? m->rate : rate > 1 + most ? 1 + most : rate < 1 - most ? 1 - most : rate;
+        if (span >= SLOPE_SPAN_NS) {
+            rate = rate > 1 + most ? 1 + most : rate < 1 - most ? 1 - most : rate;
+            m->slope_known = true;
+        } else { /* says more of who looked when than of the clocks */
+            rate = m->rate;
+            off = m->slope_known ? GIVEN_RATE_OFF : most;
+        }
     } else if (rate <= 0) {
         return;
     }
     m->rate = rate;
-    m->at = extreme(&seen, 1, rate);
+    m->at = extreme_lately(&seen, rate, off);
     double room = m->at - extreme(&submit, -1, rate);
     m->bound_ns = room > 0 ? room : 0;
     m->fitted = true;
@@ -171,7 +199,8 @@ static void start_over(struct lithos_clockmap *m, uint64_t gpu_ns, uint64_t seen
     m->host_anchor = m->half_begin_ns = seen_ns;
     m->known = true;
     m->fitted = false;
-    m->rate = 1;
+    m->slope_known = m->slope_given;
+    m->rate = m->given_rate;
 }
 
 static bool jumped(const struct lithos_clockmap *m, struct lithos_clockmap_point seen,

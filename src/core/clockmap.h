@@ -6,6 +6,10 @@
  * their middle, an edge of their lower convex hull (Moon, Skelly and Towsley, "Estimation and removal of clock skew",
  * 1999). That gives offset and drift at once, and needs no guess of either. Pure; no memory but the struct's own.
  *
+ * The slope takes a second of points. Before, it is the one that the caller knows from earlier (a card's clock drifts by the same
+ * for days), or, where it knows none, any up to drift_max_ppb: then an old point counts for less, by what may have
+ * drifted since.
+ *
  * A point that contradicts the line by more than LITHOS_CLOCKMAP_JUMP_NS is a jump of one of the clocks (a GPU reset,
  * a machine that slept): everything known is dropped and counted. */
 #pragma once
@@ -16,8 +20,9 @@
 #define LITHOS_CLOCKMAP_POINTS 64u
 #define LITHOS_CLOCKMAP_WINDOW_NS 4000000000ull /* of one half: points are kept for one to two of these */
 #define LITHOS_CLOCKMAP_JUMP_NS 5000000ull
-/* The most that a card's clock is taken to drift: crystals are good to 100 ppm. */
-#define LITHOS_CLOCKMAP_DRIFT_MAX_PPB 500000u
+/* The most that a card's clock is taken to drift: crystals are good to 100 ppm. 24.0 ppm was measured, alike over an hour
+ * (docs/hardware.md). */
+#define LITHOS_CLOCKMAP_DRIFT_MAX_PPB 200000u
 
 struct lithos_clockmap_point {
     double gpu, host; /* ns since the anchors */
@@ -32,17 +37,23 @@ struct lithos_clockmap {
     uint32_t drift_max_ppb; /* 0: any rate (a virtual GPU's time may run slower than the host's) */
     bool known;             /* there is an anchor */
     bool fitted;            /* there is a line */
+    bool slope_known;       /* of it, from a second of points, or given */
     uint64_t gpu_anchor, host_anchor;
     uint64_t half_begin_ns, fit_ns;
     /* Seen points from below and submit points from above, of this half of the window and of the one before. */
     struct lithos_clockmap_hull seen[2], submit[2];
     double at, rate; /* host = at + rate * gpu, since the anchors */
+    bool slope_given;
+    double given_rate;
     double bound_ns;
     uint64_t samples, jumps;
 };
 
 /* drift_max_ppb 0: the rate is free, and the clock is not mapped before some tens of ms have been seen. */
 void lithos_clockmap_init(struct lithos_clockmap *m, uint32_t drift_max_ppb);
+/* The drift is known from earlier: what lithos_clockmap_drift_ppb said of a map whose slope was known. Before the first
+ * completion. */
+void lithos_clockmap_expect(struct lithos_clockmap *m, int64_t drift_ppb);
 /* A completion: submitted and seen at these host times, stamped gpu_ns. True: the clocks had jumped. Any values. */
 bool lithos_clockmap_observe(struct lithos_clockmap *m, uint64_t submit_ns, uint64_t gpu_ns,
                              uint64_t seen_ns);

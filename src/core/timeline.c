@@ -66,6 +66,8 @@ int lithos_timeline_init(void *mem, size_t bytes, const struct lithos_timeline_c
     tl->free_slot = tl->free_stream = tl->active = NONE;
     for (uint32_t g = 0; g < c->gpu_count; g++) {
         lithos_clockmap_init(&tl->gpu[g].clock, c->gpu[g].drift_max_ppb);
+        if (c->gpu[g].drift_known)
+            lithos_clockmap_expect(&tl->gpu[g].clock, c->gpu[g].drift_ppb);
         tl->gpu[g].last_stream[0] = tl->gpu[g].last_stream[1] = NONE;
     }
     *ret_timeline = tl;

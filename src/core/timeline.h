@@ -91,6 +91,8 @@ struct lithos_timeline_config {
         uint64_t launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
         uint64_t turn_ns;           /* from the end of a kernel to the first block of the one behind it */
         uint32_t drift_max_ppb; /* of its clock; 0: any rate */
+        bool drift_known;       /* drift_ppb is what a clock map of this GPU said earlier */
+        int64_t drift_ppb;
     } gpu[LITHOS_TIMELINE_GPUS];
 };
 

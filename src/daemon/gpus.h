@@ -21,6 +21,8 @@ struct lithosd_gpu {
     bool atoms;                /* and atoms */
     char atoms_why[256];       /* why not */
     char error[256];           /* why it cannot be used at all; "" when it can */
+    bool drift_known;          /* of its clock against the host's: what the last tenant's clock map found */
+    int64_t drift_ppb;
     bool measured;             /* the topology is the card's; else TPCs are only counted */
     struct lithos_alloc alloc; /* valid unless error */
 };

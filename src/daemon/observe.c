@@ -79,9 +79,25 @@ static struct lithos_predictor *predictor(struct lithosd_tenant *t, uint32_t gpu
     return o->predictor[gpu];
 }
 
+/* What a tenant's kernels have shown of the clocks of its GPUs is good for the next one. */
+static void keep_drift(struct lithosd_tenant *t)
+{
+    for (uint32_t i = 0; t->observed && i < t->grant.gpu_count; i++) {
+        const struct lithos_clockmap *m = lithos_timeline_clock(t->observed->timeline, i);
+        struct lithosd_gpu *gpu = &t->daemon->gpus.gpu[t->gpu[i]];
+        if (!m->fitted || !m->slope_known)
+            continue;
+        gpu->drift_known = true;
+        gpu->drift_ppb = lithos_clockmap_drift_ppb(m);
+    }
+}
+
 static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
 {
-    const struct lithosd *d = t->daemon;
+    struct lithosd *d = t->daemon;
+    for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
+        if (d->tenants[i].used)
+            keep_drift(&d->tenants[i]);
     struct lithos_timeline_config c = {.launches = 65536,
                                        .streams = 1024,
                                        .operators = 256,
@@ -93,6 +109,8 @@ static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
         c.gpu[i].launch_latency_ns = d->gpus.is_virtual ? VIRTUAL_LATENCY_NS : LAUNCH_LATENCY_NS;
         c.gpu[i].turn_ns = d->gpus.is_virtual ? 0 : TURN_NS;
         c.gpu[i].drift_max_ppb = d->gpus.is_virtual ? 0 : LITHOS_CLOCKMAP_DRIFT_MAX_PPB;
+        c.gpu[i].drift_known = d->gpus.gpu[t->gpu[i]].drift_known;
+        c.gpu[i].drift_ppb = d->gpus.gpu[t->gpu[i]].drift_ppb;
     }
     size_t bytes;
     struct lithosd_observed *o = calloc(1, sizeof *o);
@@ -569,6 +587,7 @@ void lithosd_observe_ended(struct lithosd_tenant *t)
     lithosd_recordings_ended(t);
     if (!o)
         return;
+    keep_drift(t);
     for (unsigned g = 0; g < LITHOS_MAX_GPUS; g++)
         free(o->predictor[g]);
     free(o->timeline);

@@ -1,3 +1,4 @@
+lithos_unit_test(test_clockmap LINK lithos_core)
 lithos_unit_test(test_timeline LINK lithos_core)
 lithos_unit_test(test_timeline_atoms LINK lithos_core)
 set_property(TEST unit/test_timeline_atoms APPEND PROPERTY LABELS notsan)
