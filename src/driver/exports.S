@@ -4,7 +4,7 @@
 
 /* 1. Which names are hooked. */
 #define HOOK(name, base, since, per_thread, kind) .set .Lhooked_##name, 1;
-#define MARK(name, base, since, per_thread, args) .set .Lhooked_##name, 1;
+#define MARK(name, base, since, per_thread, args, on) .set .Lhooked_##name, 1;
 #define WAIT(name, base, since, per_thread, what) .set .Lhooked_##name, 1;
 #include "driver/hooks.def"
 #undef HOOK

@@ -19,7 +19,7 @@ enum lithos_hook_kind {
 
 enum lithos_hook_id {
 #define HOOK(name, base, since, per_thread, kind) LITHOS_HOOK_ID_##name,
-#define MARK(name, base, since, per_thread, args) LITHOS_HOOK_ID_##name,
+#define MARK(name, base, since, per_thread, args, on) LITHOS_HOOK_ID_##name,
 #define WAIT(name, base, since, per_thread, what) LITHOS_HOOK_ID_##name,
 #include "driver/hooks.def"
 #undef HOOK

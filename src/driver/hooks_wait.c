@@ -19,10 +19,12 @@ static uint64_t stream_waited_for(enum wait what, word first, bool per_thread)
     return first || !per_thread ? first : (uintptr_t)CU_STREAM_PER_THREAD;
 }
 
-static CUresult copy_and_wait(real_fn real, const word args[6])
+static CUresult copy_and_wait(real_fn real, const word args[6], bool per_thread)
 {
     struct lithos_ticket ticket;
     lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);
+    if (__builtin_expect(ticket.observe, 0)) /* the default stream */
+        ticket.notes.stream = per_thread ? (uintptr_t)CU_STREAM_PER_THREAD : 0;
     CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
     lithos_ticket_close(&ticket);
     if (__builtin_expect(ticket.observe, 0) && result == CUDA_SUCCESS)
@@ -49,7 +51,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 
 /* As in hooks_mark.c: six words carry the arguments of any of them through unchanged. */
 #define HOOK(name, base, since, per_thread, kind)
-#define MARK(name, base, since, per_thread, args)
+#define MARK(name, base, since, per_thread, args, on)
 #define WAIT(name, base, since, per_thread, what)                                      \
     HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f) \
     {                                                                                  \
@@ -58,7 +60,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
             return real(a, b, c, d, e, f);                                             \
         const word args[6] = {a, b, c, d, e, f};                                       \
         LITHOS_HOOK_CALLED(name);                                                      \
-        return WAIT_##what == WAIT_COPY ? copy_and_wait(real, args)                    \
+        return WAIT_##what == WAIT_COPY ? copy_and_wait(real, args, per_thread)        \
                                         : wait(real, args, WAIT_##what, per_thread);   \
     }
 #include "driver/hooks.def"

@@ -60,7 +60,7 @@ struct lithos_record {
     uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
     uint64_t function;  /* the CUfunction's value: names it within the process */
     uint64_t
-        stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
+        stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known (loading code) */
     uint16_t kind; /* enum lithos_record_kind */
     uint16_t flags;
     uint8_t gpu;     /* index into the grant, 0xff unknown */

@@ -24,7 +24,7 @@ static const char *const names[] = {
 
 static const char *const hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) #name,
-#define MARK(name, base, since, per_thread, args) #name,
+#define MARK(name, base, since, per_thread, args, on) #name,
 #define WAIT(name, base, since, per_thread, what) #name,
 #include "driver/hooks.def"
 #undef HOOK
@@ -69,6 +69,8 @@ static const char *const implemented[] = {
     "cuCtxGetDevice",
     "cuCtxSynchronize",
     "cuMemAlloc_v2",
+    "cuMemsetD8Async",
+    "cuMemsetD2D32Async_ptsz",
     "cuMemFree_v2",
     "cuModuleLoadData",
     "cuModuleGetFunction",

@@ -21,7 +21,7 @@ static const struct {
     int per_thread;
 } hooked[] = {
 #define HOOK(name, base, since, per_thread, kind) {#name, #base, per_thread},
-#define MARK(name, base, since, per_thread, args) {#name, #base, per_thread},
+#define MARK(name, base, since, per_thread, args, on) {#name, #base, per_thread},
 #define WAIT(name, base, since, per_thread, what) {#name, #base, per_thread},
 #include "driver/hooks.def"
 #undef HOOK

@@ -459,6 +459,25 @@ API CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t byte
     return CUDA_SUCCESS;
 }
 
+static CUresult memset_async(void)
+{
+    upload(OWN_FUNCTION, 1, 1, 1, 32);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuMemsetD8Async(CUdeviceptr pointer, unsigned char value, size_t bytes, CUstream stream)
+{
+    (void)pointer, (void)value, (void)bytes, (void)stream;
+    return memset_async();
+}
+
+API CUresult cuMemsetD2D32Async_ptsz(CUdeviceptr pointer, size_t pitch, unsigned value, size_t width, size_t height,
+                                     CUstream stream)
+{
+    (void)pointer, (void)pitch, (void)value, (void)width, (void)height, (void)stream;
+    return memset_async();
+}
+
 API CUresult cuMemsetD32_v2(CUdeviceptr pointer, unsigned value, size_t count)
 {
     upload(OWN_FUNCTION, 1, 1, 1, 32);
