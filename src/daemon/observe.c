@@ -268,14 +268,29 @@ static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
     lithosd_recordings_event(p->tenant, &e);
 }
 
+/* The driver does not tell the names of its own kernels. */
+static void name_driver_kernel(struct lithosd_process *p, const struct lithos_record *r)
+{
+    static const char name[] = "(driver)";
+    struct lithosd_names *names = &p->tenant->observed->names;
+    if (lithosd_names_text(names, lithosd_names_function(&p->reader->functions, r->function)))
+        return;
+    struct lithos_record piece = {.function = r->function, .kind = LITHOS_RECORD_NAME};
+    piece.name.total = sizeof name - 1;
+    memcpy(piece.name.text, name, sizeof name - 1);
+    lithosd_names_piece(names, &p->reader->functions, &piece);
+}
+
 static void handle_record(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_observed *o = p->tenant->observed;
     struct lithos_timeline_launch l;
     o->records[r->kind]++;
     switch ((enum lithos_record_kind)r->kind) {
-    case LITHOS_RECORD_LAUNCH:
     case LITHOS_RECORD_DRIVER:
+        name_driver_kernel(p, r);
+        /* fall through */
+    case LITHOS_RECORD_LAUNCH:
         l = launch_of(p, r);
         submit(p, &l);
         break;
@@ -373,9 +388,8 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     char unknown[32];
     const char *name = lithosd_names_text(&o->names, l->function);
     if (!name) {
-        snprintf(unknown, sizeof unknown, "%s_%016llx",
-                 l->flags & LITHOS_KERNEL_DRIVER ? "driver" : "function", (unsigned long long)l->function);
-        name = l->flags & LITHOS_KERNEL_DRIVER ? "(driver)" : unknown;
+        snprintf(unknown, sizeof unknown, "function_%016llx", (unsigned long long)l->function);
+        name = unknown;
     }
     struct lithos_trace_event e = {
         .kind = LITHOS_TRACE_KERNEL,
