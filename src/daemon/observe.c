@@ -160,6 +160,11 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
     lithos_timeline_submit(o->timeline, l);
 }
 
+static bool has_no_blocks(const struct lithos_record *r)
+{
+    return !r->launch.grid[0] || !r->launch.grid[1] || !r->launch.grid[2];
+}
+
 /* A node that was changed takes the place of what it was. */
 static bool graph_node_changed(struct lithosd_process *p, const struct lithos_record *r)
 {
@@ -170,6 +175,7 @@ static bool graph_node_changed(struct lithosd_process *p, const struct lithos_re
             continue;
         n->launch = launch_of(p, r);
         n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
+        n->off = has_no_blocks(r);
         return true;
     }
     return false;
@@ -196,7 +202,8 @@ static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
         reader->node_room = room;
     }
     struct lithosd_graph_node *n = &reader->nodes[reader->node_count++];
-    *n = (struct lithosd_graph_node){.graph = r->launch.graph, .launch = launch_of(p, r)};
+    *n = (struct lithosd_graph_node){
+        .graph = r->launch.graph, .off = has_no_blocks(r), .launch = launch_of(p, r)};
     n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
 }
 
@@ -208,6 +215,8 @@ static void graph_launch(struct lithosd_process *p, const struct lithos_record *
         if (n->graph != r->launch.graph)
             continue;
         n->launched = true;
+        if (n->off)
+            continue;
         sent++;
         struct lithos_timeline_launch l = n->launch;
         l.stream = r->stream;

@@ -36,6 +36,7 @@ struct lithosd_observed {
 struct lithosd_graph_node {
     uint32_t graph;
     bool launched; /* its graph was, since: nodes that come now are of another making */
+    bool off;      /* it does not run for now */
     struct lithos_timeline_launch launch;
 };
 

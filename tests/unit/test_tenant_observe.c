@@ -266,6 +266,30 @@ static void graphs(void)
     CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && r.launch.graph == 0x5000);
     CHECK(r.launch.stamp == node[2] && r.flags == LITHOS_RECORD_NODE_CHANGED);
     CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH);
+    /* switched off, and on again */
+    uint64_t of_graphs = counted(LITHOS_COUNTER_GRAPH_QMDS), stamps = counted(LITHOS_COUNTER_STAMPS);
+    stub->empty_grid = 1;
+    CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && r.launch.graph == 0x5000 && r.launch.grid[0] == 0);
+    CHECK(r.launch.stamp == node[2] && r.flags == LITHOS_RECORD_NODE_CHANGED);
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH);
+    CHECK(counted(LITHOS_COUNTER_GRAPH_QMDS) == of_graphs && counted(LITHOS_COUNTER_STAMPS) == stamps);
+    stub->empty_grid = 0;
+    CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && r.launch.grid[0] == 4 && r.launch.stamp == node[2]);
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH);
+    /* one of the driver's own says nothing */
+    stub->again = 0;
+    stub->empty_grid = 1;
+    CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH && next_record(&r) == 0);
+    stub->empty_grid = 0;
+    stub->qmds_per_graph = 3;
+    CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && stamped(&r));
+    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH);
+    stub->again = stub->qmds_per_graph = 1;
     /* that slot is not another graph's */
     CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5001, (CUstream)0x9), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_NODE && r.flags == LITHOS_RECORD_NO_STAMP_TAKEN);
@@ -290,7 +314,7 @@ static void graphs(void)
             CHECK(r.kind == LITHOS_RECORD_GRAPH_LAUNCH || stamped(&r) ||
                   (g >= 8 && r.flags == LITHOS_RECORD_NO_STAMP_FULL));
     }
-    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED) - dropped, 10 * 500 + 3 - LITHOS_STAMP_SLOTS / 4);
+    CHECK_EQ(counted(LITHOS_COUNTER_STAMPS_DROPPED) - dropped, 10 * 500 + 6 - LITHOS_STAMP_SLOTS / 4);
     for (unsigned g = 0; g < 10; g++)
         CHECK_EQ(((CUresult(*)(uintptr_t))OURS("cuGraphExecDestroy"))(0x6000 + g), 0);
     CUgraphExec made = NULL;
