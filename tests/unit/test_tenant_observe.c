@@ -215,6 +215,8 @@ static int wakes_at(int sock)
 static void wakes(void)
 {
     observed(LITHOS_OBSERVE_RECORDS);
+    for (int i = 0; i < 5000 && fake.sock < 0; i++)
+        usleep(1000);
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK_EQ(wakes_at(fake.sock), 0); /* nobody asked */
     for (int i = 0; i < 3; i++) {
@@ -493,12 +495,24 @@ static void *launch_some(void *unused)
     return unused;
 }
 
+enum { COUNT = 24 };
+
+/* Reads what there is; no sequence comes twice. */
+static void read_once_each(uint64_t *got, uint64_t *with_stamp)
+{
+    static uint8_t seen[COUNT * 2000 + 2];
+    struct lithos_record r;
+    while (next_record(&r)) {
+        CHECK(r.sequence <= COUNT * 2000 && !seen[r.sequence]);
+        seen[r.sequence] = 1;
+        ++*got;
+        *with_stamp += r.launch.stamp != 0;
+    }
+}
+
 static void threads(void)
 {
-    enum { COUNT = 24 };
-    static uint8_t seen[COUNT * 2000 + 2];
     pthread_t thread[COUNT];
-    struct lithos_record r;
     uint64_t got = 0, with_stamp = 0;
     observed(BOTH);
     stub->on_mask = nothing;
@@ -506,14 +520,9 @@ static void threads(void)
         CHECK(!pthread_create(&thread[i], NULL, launch_some, NULL));
     for (int i = 0; i < COUNT; i++) {
         while (pthread_tryjoin_np(thread[i], NULL) != 0)
-            while (next_record(&r)) {
-                CHECK(r.sequence <= COUNT * 2000 && !seen[r.sequence]);
-                seen[r.sequence] = 1;
-                got++;
-                with_stamp += r.launch.stamp != 0;
-            }
+            read_once_each(&got, &with_stamp);
     }
-    got += (uint64_t)drain();
+    read_once_each(&got, &with_stamp);
     CHECK(got > 0 && with_stamp > 0);
     CHECK_EQ(counted(LITHOS_COUNTER_LAUNCHES), COUNT * 2000);
     CHECK(counted(LITHOS_COUNTER_RECORDS) + counted(LITHOS_COUNTER_RECORDS_DROPPED) >= COUNT * 2000);
