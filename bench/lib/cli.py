@@ -2,7 +2,6 @@
 import argparse
 import os
 import pathlib
-import signal
 import sys
 
 from lib.place import Place, virtual
@@ -26,7 +25,6 @@ def start(p):
     """Parses; with --virtual runs this very script again behind lithos-vgpud. Returns (options, place)."""
     o = p.parse_args()
     place = Place(o.prefix)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and tenants are ended, as at any other end
     if o.virtual and not virtual():
         server = place.program("lithos-vgpud")
         os.execv(server, [server, "--card", o.card, "--scale", f"{o.scale:g}", "--", sys.executable, *sys.argv])
