@@ -58,12 +58,6 @@ static const char help[] =
     "  --count FILE    count there as well, where a kill leaves it\n"
     "  --device N      GPU by CUDA's number (default 0)\n";
 
-static _Noreturn void usage_error(void)
-{
-    fputs("Try `lithos-flood --help'.\n", stderr);
-    exit(2);
-}
-
 static void parse(int argc, char **argv, struct flood *f)
 {
     enum { STREAMS = 256, LAUNCHES, BURSTS, IDLE, GAP, WAIT, COUNT, DEVICE, HELP };
@@ -108,13 +102,10 @@ static void parse(int argc, char **argv, struct flood *f)
             fputs(help, stdout);
             exit(0);
         default:
-            usage_error();
+            sample_usage_error();
         }
     }
-    if (optind < argc) {
-        fprintf(stderr, "lithos-flood: %s: this program takes options only\n", argv[optind]);
-        usage_error();
-    }
+    sample_options_end(argc, argv);
 }
 
 _Static_assert(sizeof(struct counts) == (1 + STREAMS_MAX) * 64, "as bench/nothing_lost.py reads it");

@@ -171,8 +171,7 @@ def main():
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
         bars(result)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, failures)
 
 
 main()

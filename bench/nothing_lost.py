@@ -296,9 +296,7 @@ def main():
         if o.virtual:
             result.note(f"Virtual {o.card}, at the card's speed times {1 / o.scale:g}.")
         bars(result, o)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, failures)
 
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 main()

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
 import sys
 import time
 
@@ -252,9 +251,7 @@ def main():
         result.note("Attach: from the start of the process (with LithOS: of `lithos run`, daemon running, topology cached) to "
                     "the end of its first launch, as seen by the one who started it.")
         bars(result, parts, names)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, failures)
 
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 main()

@@ -237,8 +237,7 @@ def main():
                     f"batches of {models.MORE_BATCHES} at random.")
         result.note("Figures by method are lithosd's own for the same time; a method without an answer counts as having said 0.")
         bars(result)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, failures)
 
 
 main()

@@ -249,8 +249,7 @@ def main():
         notes(result, o)
         result.bar("duration error p50 %", result.median("all", "error_p50_percent"), "<=", 2)
         result.bar("duration error p95 %", result.median("all", "error_p95_percent"), "<=", 10)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, failures)
 
 
 main()

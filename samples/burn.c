@@ -38,23 +38,7 @@ static const char help[] =
     "  --grid N                blocks of a kernel (default: as the kind says for the GPU's size)\n"
     "  --iters N               loop turns of a block\n"
     "  --depth N               launches in flight (default 2)\n"
-    "  --seconds S             measured time (default 5; 0: until SIGTERM or SIGINT)\n"
-    "  --kernels N             stop after N measured kernels\n"
-    "  --warmup S              time before that (default 0.5)\n"
-    "  --device N              GPU by CUDA's number (default 0)\n"
-    "  --stream-priority P     high, normal, low or a number\n"
-    "  --time-scale N          on a virtual GPU N times slower than the card: times given are multiplied by "
-    "N and\n"
-    "                          times printed divided\n"
-    "  --gate                  print \"ready\" once warm, measure from the first line on standard input\n"
-    "  --check                 run kernels whose results are known, compare, print the SMs used\n"
-    "  --json                  figures as one JSON object\n";
-
-static void usage_error(void)
-{
-    fputs("Try `lithos-burn --help'.\n", stderr);
-    exit(2);
-}
+    "  --kernels N             stop after N measured kernels\n" SAMPLE_OPTIONS_HELP;
 
 static const struct kind *find_kind(const char *name)
 {
@@ -62,39 +46,19 @@ static const struct kind *find_kind(const char *name)
         if (!strcmp(kinds[i].name, name))
             return &kinds[i];
     fprintf(stderr, "lithos-burn: --kind %s: must be short, long or null\n", name);
-    usage_error();
-    return NULL;
+    sample_usage_error();
 }
 
 static void parse(int argc, char **argv, struct burn *b)
 {
-    enum {
-        KIND = 256,
-        GRID,
-        ITERS,
-        DEPTH,
-        SECONDS,
-        KERNELS,
-        WARMUP,
-        DEVICE,
-        PRIORITY,
-        SCALE,
-        GATE,
-        CHECK,
-        JSON,
-        HELP
-    };
+    enum { KIND = 256, GRID, ITERS, DEPTH, KERNELS };
     static const struct option options[] = {
-        {"kind", 1, 0, KIND},        {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS},
-        {"depth", 1, 0, DEPTH},      {"seconds", 1, 0, SECONDS}, {"kernels", 1, 0, KERNELS},
-        {"warmup", 1, 0, WARMUP},    {"device", 1, 0, DEVICE},   {"stream-priority", 1, 0, PRIORITY},
-        {"time-scale", 1, 0, SCALE}, {"gate", 0, 0, GATE},       {"check", 0, 0, CHECK},
-        {"json", 0, 0, JSON},        {"help", 0, 0, HELP},       {0},
+        {"kind", 1, 0, KIND},   {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS},
+        {"depth", 1, 0, DEPTH}, {"kernels", 1, 0, KERNELS}, SAMPLE_OPTIONS,
     };
     int c;
 
-    *b = (struct burn){
-        .o = {.seconds = 5, .warmup_seconds = 0.5, .time_scale = 1}, .kind = &kinds[0], .depth = 2};
+    *b = (struct burn){.o = SAMPLE_OPTIONS_DEFAULT, .kind = &kinds[0], .depth = 2};
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (c) {
         case KIND:
@@ -109,45 +73,14 @@ static void parse(int argc, char **argv, struct burn *b)
         case DEPTH:
             b->depth = (unsigned)sample_number("depth", optarg, 1, DEPTH_MAX);
             break;
-        case SECONDS:
-            b->o.seconds = sample_number("seconds", optarg, 0, 1e6);
-            break;
         case KERNELS:
             b->max_kernels = (uint64_t)sample_number("kernels", optarg, 0, 1e15);
             break;
-        case WARMUP:
-            b->o.warmup_seconds = sample_number("warmup", optarg, 0, 1e6);
-            break;
-        case DEVICE:
-            b->o.device = (int)sample_number("device", optarg, 0, 1023);
-            break;
-        case PRIORITY:
-            b->o.priority = optarg;
-            break;
-        case SCALE:
-            b->o.time_scale = sample_number("time-scale", optarg, 1e-3, 1e6);
-            break;
-        case GATE:
-            b->o.gate = true;
-            break;
-        case CHECK:
-            b->o.check = true;
-            break;
-        case JSON:
-            b->o.json = true;
-            break;
-        case 'h':
-        case HELP:
-            fputs(help, stdout);
-            exit(0);
         default:
-            usage_error();
+            sample_option(&b->o, c, help);
         }
     }
-    if (optind < argc) {
-        fprintf(stderr, "lithos-burn: %s: this program takes options only\n", argv[optind]);
-        usage_error();
-    }
+    sample_options_end(argc, argv);
 }
 
 /* Keeps `depth` launches in flight. The measurement begins when warm-up is over and the gate open; it counts

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <getopt.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,56 @@ void sample_check_result(const char *call, CUresult r)
     fprintf(stderr, "%s: %s failed: %d (%s)\n", program_invocation_short_name, call, r,
             name ? name : "unknown result");
     exit(1);
+}
+
+void sample_usage_error(void)
+{
+    fprintf(stderr, "Try `%s --help'.\n", program_invocation_short_name);
+    exit(2);
+}
+
+void sample_option(struct sample_options *o, int c, const char *help)
+{
+    switch (c) {
+    case SAMPLE_OPTION_SECONDS:
+        o->seconds = sample_number("seconds", optarg, 0, 1e6);
+        break;
+    case SAMPLE_OPTION_WARMUP:
+        o->warmup_seconds = sample_number("warmup", optarg, 0, 1e6);
+        break;
+    case SAMPLE_OPTION_DEVICE:
+        o->device = (int)sample_number("device", optarg, 0, 1023);
+        break;
+    case SAMPLE_OPTION_PRIORITY:
+        o->priority = optarg;
+        break;
+    case SAMPLE_OPTION_SCALE:
+        o->time_scale = sample_number("time-scale", optarg, 1e-3, 1e6);
+        break;
+    case SAMPLE_OPTION_GATE:
+        o->gate = true;
+        break;
+    case SAMPLE_OPTION_CHECK:
+        o->check = true;
+        break;
+    case SAMPLE_OPTION_JSON:
+        o->json = true;
+        break;
+    case 'h':
+    case SAMPLE_OPTION_HELP:
+        fputs(help, stdout);
+        exit(0);
+    default:
+        sample_usage_error();
+    }
+}
+
+void sample_options_end(int argc, char **argv)
+{
+    if (optind == argc)
+        return;
+    fprintf(stderr, "%s: %s: this program takes options only\n", program_invocation_short_name, argv[optind]);
+    sample_usage_error();
 }
 
 static int stream_priority(const char *text)

@@ -69,6 +69,51 @@ struct sample_options {
     double time_scale;     /* real seconds a second of the card */
 };
 
+/* Options that tenants which run for a time have in common: rows for getopt_long, and the help that goes with them. */
+enum {
+    SAMPLE_OPTION_SECONDS = 1024,
+    SAMPLE_OPTION_WARMUP,
+    SAMPLE_OPTION_DEVICE,
+    SAMPLE_OPTION_PRIORITY,
+    SAMPLE_OPTION_SCALE,
+    SAMPLE_OPTION_GATE,
+    SAMPLE_OPTION_CHECK,
+    SAMPLE_OPTION_JSON,
+    SAMPLE_OPTION_HELP,
+};
+#define SAMPLE_OPTIONS                                                                             \
+    {"seconds", 1, 0, SAMPLE_OPTION_SECONDS}, {"warmup", 1, 0, SAMPLE_OPTION_WARMUP},              \
+        {"device", 1, 0, SAMPLE_OPTION_DEVICE}, {"stream-priority", 1, 0, SAMPLE_OPTION_PRIORITY}, \
+        {"time-scale", 1, 0, SAMPLE_OPTION_SCALE}, {"gate", 0, 0, SAMPLE_OPTION_GATE},             \
+        {"check", 0, 0, SAMPLE_OPTION_CHECK}, {"json", 0, 0, SAMPLE_OPTION_JSON},                  \
+        {"help", 0, 0, SAMPLE_OPTION_HELP},                                                        \
+    {                                                                                              \
+        0                                                                                          \
+    }
+#define SAMPLE_OPTIONS_HELP                                                                                \
+    "  --seconds S             measured time (default 5; 0: until SIGTERM or SIGINT)\n"                    \
+    "  --warmup S              time before that (default 0.5)\n"                                           \
+    "  --device N              GPU by CUDA's number (default 0)\n"                                         \
+    "  --stream-priority P     high, normal, low or a number\n"                                            \
+    "  --time-scale N          on a virtual GPU N times slower than the card: times given are multiplied " \
+    "by "                                                                                                  \
+    "N and\n"                                                                                              \
+    "                          times printed divided\n"                                                    \
+    "  --gate                  print \"ready\" once warm, measure from the first line on standard input\n" \
+    "  --check                 run kernels whose results are known, compare, print the SMs used\n"         \
+    "  --json                  figures as one JSON object\n"
+#define SAMPLE_OPTIONS_DEFAULT                               \
+    {                                                        \
+        .seconds = 5, .warmup_seconds = 0.5, .time_scale = 1 \
+    }
+/* What getopt_long gave, if it is one of those. Prints help for --help; ends the program for that, and with exit code 2 for
+ * anything that is not known. */
+void sample_option(struct sample_options *o, int c, const char *help);
+/* After the last option: ends the program with exit code 2 when there are other words. */
+void sample_options_end(int argc, char **argv);
+/* Points to --help and ends the program with exit code 2. */
+_Noreturn void sample_usage_error(void);
+
 /* Driver found, initialised, context made, kernels loaded, stream created. */
 void sample_open(const struct sample_options *o, struct sample_context *ret_ctx);
 /* A further function of the driver, into a pointer of its type; ends the program when it has none of that name. */

@@ -38,70 +38,21 @@ static const char help[] =
     "  --kernels N             kernels of a request (default 1)\n"
     "  --grid N                blocks of a kernel (default: one an SM)\n"
     "  --iters N               loop turns of a block (default 20000)\n"
-    "  --seconds S             measured time (default 5; 0: until SIGTERM or SIGINT)\n"
-    "  --warmup S              time before that (default 0.5)\n"
-    "  --slo-us US             count the requests that took longer\n"
-    "  --device N              GPU by CUDA's number (default 0)\n"
-    "  --stream-priority P     high, normal, low or a number\n"
-    "  --time-scale N          on a virtual GPU N times slower than the card: times given are multiplied by "
-    "N and\n"
-    "                          times printed divided\n"
-    "  --gate                  print \"ready\" once warm, measure from the first line on standard input\n"
-    "  --check                 run kernels whose results are known, compare, print the SMs used\n"
-    "  --json                  figures as one JSON object\n";
-
-static void usage_error(void)
-{
-    fputs("Try `lithos-serve --help'.\n", stderr);
-    exit(2);
-}
+    "  --slo-us US             count the requests that took longer\n" SAMPLE_OPTIONS_HELP;
 
 static void parse(int argc, char **argv, struct serve *s)
 {
-    enum {
-        PERIOD = 256,
-        POISSON,
-        SEED,
-        KERNELS,
-        GRID,
-        ITERS,
-        SECONDS,
-        WARMUP,
-        SLO,
-        DEVICE,
-        PRIORITY,
-        SCALE,
-        GATE,
-        CHECK,
-        JSON,
-        HELP
-    };
+    enum { PERIOD = 256, POISSON, SEED, KERNELS, GRID, ITERS, SLO };
     static const struct option options[] = {
-        {"period-us", 1, 0, PERIOD},
-        {"poisson", 0, 0, POISSON},
-        {"seed", 1, 0, SEED},
-        {"kernels", 1, 0, KERNELS},
-        {"grid", 1, 0, GRID},
-        {"iters", 1, 0, ITERS},
-        {"seconds", 1, 0, SECONDS},
-        {"warmup", 1, 0, WARMUP},
-        {"slo-us", 1, 0, SLO},
-        {"device", 1, 0, DEVICE},
-        {"stream-priority", 1, 0, PRIORITY},
-        {"time-scale", 1, 0, SCALE},
-        {"gate", 0, 0, GATE},
-        {"check", 0, 0, CHECK},
-        {"json", 0, 0, JSON},
-        {"help", 0, 0, HELP},
-        {0},
+        {"period-us", 1, 0, PERIOD}, {"poisson", 0, 0, POISSON},
+        {"seed", 1, 0, SEED},        {"kernels", 1, 0, KERNELS},
+        {"grid", 1, 0, GRID},        {"iters", 1, 0, ITERS},
+        {"slo-us", 1, 0, SLO},       SAMPLE_OPTIONS,
     };
     int c;
 
-    *s = (struct serve){.o = {.seconds = 5, .warmup_seconds = 0.5, .time_scale = 1},
-                        .period_us = 2000,
-                        .seed = 1,
-                        .iters = 20000,
-                        .kernels = 1};
+    *s = (struct serve){
+        .o = SAMPLE_OPTIONS_DEFAULT, .period_us = 2000, .seed = 1, .iters = 20000, .kernels = 1};
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (c) {
         case PERIOD:
@@ -122,45 +73,14 @@ static void parse(int argc, char **argv, struct serve *s)
         case ITERS:
             s->iters = (unsigned)sample_number("iters", optarg, 1, 4294967295.0);
             break;
-        case SECONDS:
-            s->o.seconds = sample_number("seconds", optarg, 0, 1e6);
-            break;
-        case WARMUP:
-            s->o.warmup_seconds = sample_number("warmup", optarg, 0, 1e6);
-            break;
         case SLO:
             s->slo_us = sample_number("slo-us", optarg, 0, 1e12);
             break;
-        case DEVICE:
-            s->o.device = (int)sample_number("device", optarg, 0, 1023);
-            break;
-        case PRIORITY:
-            s->o.priority = optarg;
-            break;
-        case SCALE:
-            s->o.time_scale = sample_number("time-scale", optarg, 1e-3, 1e6);
-            break;
-        case GATE:
-            s->o.gate = true;
-            break;
-        case CHECK:
-            s->o.check = true;
-            break;
-        case JSON:
-            s->o.json = true;
-            break;
-        case 'h':
-        case HELP:
-            fputs(help, stdout);
-            exit(0);
         default:
-            usage_error();
+            sample_option(&s->o, c, help);
         }
     }
-    if (optind < argc) {
-        fprintf(stderr, "lithos-serve: %s: this program takes options only\n", argv[optind]);
-        usage_error();
-    }
+    sample_options_end(argc, argv);
 }
 
 /* splitmix64 */

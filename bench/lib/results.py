@@ -6,6 +6,7 @@ import operator
 import pathlib
 import statistics
 import subprocess
+import sys
 
 OPS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -89,6 +90,10 @@ class Result:
             print(f"{'met   ' if met else 'MISSED'} {b['what']}: {b['value']} {b['op']} {b['limit']}", flush=True)
         print(f"wrote {path}", flush=True)
         return missed
+
+    def end(self, out, failures=0):
+        """Writes it and ends the program: 1 when a bar was missed or something failed."""
+        sys.exit(1 if self.write(out) or failures else 0)
 
 
 def probe(place, env=None, timeout_s=180):

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -31,6 +32,8 @@ class Scratch:
         return self.path / name
 
     def __enter__(self):
+        # Servers and tenants are ended, as at any other end.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, *_):

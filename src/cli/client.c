@@ -1,6 +1,7 @@
 #include "cli/client.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cli/commands.h"
 
 #define DOCUMENT_BYTES_MAX (64u << 20)
 
@@ -72,6 +74,34 @@ static void say_not_connected(const char *path, int error)
                      path);
     else
         lithos_error("cannot reach lithosd at %s: %s", path, strerror(-error));
+}
+
+int lithos_client_options(int argc, char **argv, const char *help, const char *flag, bool *ret_flag,
+                          char path[LITHOS_PATH_BYTES])
+{
+    const struct option options[] = {{flag, 0, 0, 'f'}, {"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {0}};
+    const char *socket = NULL;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case 'f':
+            *ret_flag = true;
+            break;
+        case 's':
+            socket = optarg;
+            break;
+        case 'h':
+            return lithos_help(help);
+        default:
+            return lithos_usage(argv[0]);
+        }
+    }
+    if (optind < argc) {
+        lithos_error("%s: takes options only", argv[0]);
+        return lithos_usage(argv[0]);
+    }
+    return lithos_client_path(socket, path) < 0 ? LITHOS_EXIT_FAILED : -1;
 }
 
 int lithos_client_connect(const char *path, bool quiet, int *ret_sock)

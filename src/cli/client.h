@@ -14,6 +14,11 @@
 /* The socket's path, absolute: `option` where it is not NULL, else lithos_socket_path's. */
 int lithos_client_path(const char *option, char path[LITHOS_PATH_BYTES]);
 
+/* The options of a subcommand that has one flag (ret_flag), --socket and --help, and no other words. -1: go on, with path as
+ * lithos_client_path makes it; else the exit code. */
+int lithos_client_options(int argc, char **argv, const char *help, const char *flag, bool *ret_flag,
+                          char path[LITHOS_PATH_BYTES]);
+
 /* Connect to a daemon that should be running. quiet: say nothing when none runs (-ENOENT, -ECONNREFUSED). */
 int lithos_client_connect(const char *path, bool quiet, int *ret_sock);
 

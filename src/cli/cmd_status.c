@@ -1,6 +1,5 @@
 /* lithos status: who holds what. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,40 +17,12 @@ static const char help[] =
     "Lists the GPUs and the tenants on them. --json prints the daemon's whole document.\n"
     "Exit code 1 when no daemon runs.\n";
 
-static int parse(int argc, char **argv, bool *ret_json, char path[LITHOS_PATH_BYTES])
-{
-    static const struct option options[] = {
-        {"json", 0, 0, 'j'}, {"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {0}};
-    const char *socket = NULL;
-    int c;
-
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        switch (c) {
-        case 'j':
-            *ret_json = true;
-            break;
-        case 's':
-            socket = optarg;
-            break;
-        case 'h':
-            return lithos_help(help);
-        default:
-            return lithos_usage("status");
-        }
-    }
-    if (optind < argc) {
-        lithos_error("status: takes options only");
-        return lithos_usage("status");
-    }
-    return lithos_client_path(socket, path) < 0 ? LITHOS_EXIT_FAILED : -1;
-}
-
 int lithos_cmd_status(int argc, char **argv)
 {
     char path[LITHOS_PATH_BYTES];
     bool as_json = false;
     json_t *document;
-    int sock, code = parse(argc, argv, &as_json, path);
+    int sock, code = lithos_client_options(argc, argv, help, "json", &as_json, path);
 
     if (code >= 0)
         return code;

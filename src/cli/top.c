@@ -4,7 +4,6 @@
 #include <curses.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,33 +19,6 @@ static const char help[] = "usage: lithos top [--once] [--socket PATH]\n"
                            "anew. q quits; left and right choose\n"
                            "what to sort by, up and down a tenant to say more of. --once, or without a "
                            "terminal: one frame as text.\n";
-
-static int parse(int argc, char **argv, bool *ret_once, char path[LITHOS_PATH_BYTES])
-{
-    static const struct option options[] = {
-        {"once", 0, 0, '1'}, {"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {0}};
-    const char *socket = NULL;
-    int c;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        switch (c) {
-        case '1':
-            *ret_once = true;
-            break;
-        case 's':
-            socket = optarg;
-            break;
-        case 'h':
-            return lithos_help(help);
-        default:
-            return lithos_usage("top");
-        }
-    }
-    if (optind < argc) {
-        lithos_error("top: takes options only");
-        return lithos_usage("top");
-    }
-    return lithos_client_path(socket, path) < 0 ? LITHOS_EXIT_FAILED : -1;
-}
 
 static int print_once(int sock)
 {
@@ -208,7 +180,7 @@ int lithos_cmd_top(int argc, char **argv)
 {
     char path[LITHOS_PATH_BYTES];
     bool once = false;
-    int sock, code = parse(argc, argv, &once, path);
+    int sock, code = lithos_client_options(argc, argv, help, "once", &once, path);
     if (code >= 0)
         return code;
     if (lithos_client_connect(path, false, &sock) < 0)

@@ -12,6 +12,8 @@
  * some 20 us. */
 #define BUSY_NS LITHOS_NSEC_PER_MSEC
 #define SOONEST_NS (50 * LITHOS_NSEC_PER_USEC)
+/* While graphs are replayed: the next replay's stamps take the place of those not read yet. */
+#define REPLAY_NS (250 * LITHOS_NSEC_PER_USEC)
 #define FILL_PART 8u
 #define IDLE_NS (20 * LITHOS_NSEC_PER_MSEC)
 /* Before a longer sleep it asks to be woken. A large ring takes twice as long to fill at a launch a microsecond. */
@@ -184,6 +186,11 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
     lithos_timeline_submit(o->timeline, l);
 }
 
+static bool has_no_blocks(const struct lithos_record *r)
+{
+    return !r->launch.grid[0] || !r->launch.grid[1] || !r->launch.grid[2];
+}
+
 /* A node that was changed takes the place of what it was. */
 static bool graph_node_changed(struct lithosd_process *p, const struct lithos_record *r)
 {
@@ -194,6 +201,8 @@ static bool graph_node_changed(struct lithosd_process *p, const struct lithos_re
             continue;
         n->launch = launch_of(p, r);
         n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
+        n->off = has_no_blocks(r);
+        n->handle = r->function;
         return true;
     }
     return false;
@@ -204,6 +213,8 @@ static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_reader *reader = p->reader;
     if (r->flags & LITHOS_RECORD_NODE_CHANGED && graph_node_changed(p, r))
+        return;
+    if (!reader->node_ends && !(reader->node_ends = calloc(LITHOS_STAMP_SLOTS, sizeof *reader->node_ends)))
         return;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < reader->node_count; i++)
@@ -220,20 +231,26 @@ static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
         reader->node_room = room;
     }
     struct lithosd_graph_node *n = &reader->nodes[reader->node_count++];
-    *n = (struct lithosd_graph_node){.graph = r->launch.graph, .launch = launch_of(p, r)};
+    *n = (struct lithosd_graph_node){
+        .graph = r->launch.graph, .off = has_no_blocks(r), .handle = r->function, .launch = launch_of(p, r)};
     n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
 }
 
 static void graph_launch(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_reader *reader = p->reader;
+    p->daemon->observe.replays = true;
     for (uint32_t i = 0, sent = 0; i < reader->node_count && sent < LITHOSD_GRAPH_REPLAY_MAX; i++) {
         struct lithosd_graph_node *n = &reader->nodes[i];
         if (n->graph != r->launch.graph)
             continue;
         n->launched = true;
+        if (n->off)
+            continue;
         sent++;
         struct lithos_timeline_launch l = n->launch;
+        l.function = lithosd_names_function(&reader->functions, n->handle);
+        l.not_time_ns = reader->node_ends[l.stamp % LITHOS_STAMP_SLOTS];
         l.stream = r->stream;
         l.sequence = r->sequence;
         l.submit_ns = r->submit_ns;
@@ -381,6 +398,9 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     struct lithosd_tenant *t = ctx;
     struct lithosd_observed *o = t->observed;
     const struct lithos_timeline_launch *l = k->launch;
+    const struct lithosd_reader *reader = t->daemon->processes[l->process].reader;
+    if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader && reader->node_ends)
+        reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
     if (!t->daemon->observe.recording_count)
@@ -426,6 +446,7 @@ struct sight {
     bool happened;    /* records were read, or are about to be, or kernels have ended */
     bool outstanding; /* kernels are on their way */
     bool more;        /* records are left */
+    bool replays;     /* graphs are replayed */
     uint32_t fill;    /* of the fullest ring, in 1/1024 */
 };
 
@@ -464,6 +485,8 @@ static struct sight look(struct lithosd *d)
 {
     struct sight sight = {0};
     drain_all(d, &sight);
+    sight.replays = d->observe.replays;
+    d->observe.replays = false;
     for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++) {
         struct lithosd_tenant *t = &d->tenants[i];
         if (!t->used || !t->observed || !lithos_timeline_stats(t->observed->timeline)->outstanding)
@@ -483,7 +506,7 @@ static uint64_t next_period_ns(const struct sight *sight, uint64_t period_ns)
         return LITHOS_MIN(period_ns * 2, sight->outstanding ? OUTSTANDING_NS : IDLE_NS);
     /* as long as it takes the fullest ring, at the pace of the last period, to fill to a part */
     uint64_t to_part_ns = period_ns * (1024u / FILL_PART) / LITHOS_MAX(sight->fill, 1u);
-    return LITHOS_MAX(SOONEST_NS, LITHOS_MIN(BUSY_NS, to_part_ns));
+    return LITHOS_MAX(SOONEST_NS, LITHOS_MIN(sight->replays ? REPLAY_NS : BUSY_NS, to_part_ns));
 }
 
 static void ask_for_wake(struct lithosd *d, bool wake)
@@ -589,6 +612,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
     lithosd_handles_finish(&p->reader->functions);
     free(p->reader->nodes);
+    free(p->reader->node_ends);
     free(p->reader);
     p->reader = NULL;
     if (d->process_count <= 1)

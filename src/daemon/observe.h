@@ -35,7 +35,9 @@ struct lithosd_observed {
 /* A kernel node of a graph: what its replays are. */
 struct lithosd_graph_node {
     uint32_t graph;
-    bool launched; /* its graph was, since: nodes that come now are of another making */
+    bool launched;   /* its graph was, since: nodes that come now are of another making */
+    bool off;        /* it does not run for now */
+    uint64_t handle; /* of its function: its name comes after the node */
     struct lithos_timeline_launch launch;
 };
 
@@ -47,6 +49,8 @@ struct lithosd_reader {
     struct lithosd_handles functions;               /* handle -> hash of the name */
     uint32_t node_count, node_room;
     struct lithosd_graph_node *nodes;
+    uint64_t *
+        node_ends; /* by stamp slot: what the GPU had written there when last a node was seen to end; NULL: no nodes */
 };
 
 struct lithosd_recording {
@@ -65,6 +69,7 @@ struct lithosd_observe {
     uint64_t spun_ns;      /* when it last looked without a pause */
     unsigned spins;        /* how often it has, since it last did not for long */
     bool asked;            /* the tenants are to say when there is something to read */
+    bool replays;          /* graphs were launched since it was last asked for */
     uint64_t second_ns;    /* when the once-a-second work was done last */
     unsigned process_high; /* slots of processes that have ever been used */
     unsigned recording_count;

@@ -72,6 +72,8 @@ struct lithos_hook_observer {
     void (*open)(struct lithos_ticket *t);
     /* In the callback. */
     void (*qmd)(struct lithos_ticket *t, const struct lithos_qmd_seen *seen);
+    /* In the callback: a QMD without blocks among those of a graph. A node that is switched off has one, and so has the driver. */
+    void (*empty_qmd)(struct lithos_ticket *t, const struct lithos_qmd_seen *seen);
     /* After a launch. May use the driver. */
     void (*launched)(struct lithos_ticket *t, const struct lithos_launch *launch, bool success);
     /* After a graph was launched with success. */

@@ -201,8 +201,11 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
     if (r == 0)
         lithos_qmd_brief(seen.layout, qmd, &seen.brief);
     seen.owner = attribute(ticket, function, seen.brief.empty, &sure);
-    if (seen.brief.empty)
-        return true; /* nothing runs: nothing to confine, nothing to count as missed */
+    if (seen.brief.empty) { /* nothing runs: nothing to confine, nothing to count as missed */
+        if (ticket && ticket->kind == LITHOS_TICKET_GRAPH && ticket->observe)
+            lithos_hook_client.observer->empty_qmd(ticket, &seen);
+        return true;
+    }
     bool masked = r == 0 && confine(&seen, device, sure);
     if (r < 0)
         say_unknown(r, device);

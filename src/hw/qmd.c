@@ -259,6 +259,15 @@ SPECIALIZED int set_release(const struct lithos_qmd_layout *layout, void *qmd,
     return 0;
 }
 
+bool lithos_qmd_get_release(const struct lithos_qmd_layout *layout, const void *qmd,
+                            struct lithos_qmd_release *ret_release)
+{
+    if (!lithos_qmd_get(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, SEMAPHORE))
+        return false;
+    *ret_release = release_of(layout, qmd);
+    return true;
+}
+
 int lithos_qmd_set_release(const struct lithos_qmd_layout *layout, void *qmd,
                            const struct lithos_qmd_release *release, struct lithos_qmd_release *ret_in_use)
 {

@@ -105,3 +105,6 @@ struct lithos_qmd_release {
  * measured; -ERANGE for an address that is no multiple of 16 or does not fit. The QMD is then untouched. */
 int lithos_qmd_set_release(const struct lithos_qmd_layout *layout, void *qmd,
                            const struct lithos_qmd_release *release, struct lithos_qmd_release *ret_in_use);
+/* Whether it is in use, and how. */
+bool lithos_qmd_get_release(const struct lithos_qmd_layout *layout, const void *qmd,
+                            struct lithos_qmd_release *ret_release);

@@ -1,25 +1,11 @@
 #include "model/card.h"
 
 #include <errno.h>
-#include <jansson.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fs.h"
 #include "base/util.h"
-
-#define CARD_FILE_MAX (1u << 20)
-
-static int LITHOS_PRINTF(2, 3) fail(char *error, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(error, LITHOS_MODEL_ERROR_BYTES, fmt, ap);
-    va_end(ap);
-    return -EINVAL;
-}
+#include "model/json.h"
 
 struct number {
     const char *section, *key;
@@ -35,10 +21,11 @@ static int read_numbers(const json_t *root, const struct number *numbers, size_t
         const json_t *v = json_object_get(section, n->key);
         const char *dot = n->section ? "." : "", *name = n->section ? n->section : "";
         if (!json_is_integer(v) || json_integer_value(v) < 0)
-            return fail(error, "\"%s%s%s\" is missing or not a whole number of 0 or more", name, dot, n->key);
+            return lithos_model_fail(error, "\"%s%s%s\" is missing or not a whole number of 0 or more", name,
+                                     dot, n->key);
         uint64_t value = (uint64_t)json_integer_value(v);
         if (n->to32 && value > UINT32_MAX)
-            return fail(error, "\"%s%s%s\" does not fit 32 bits", name, dot, n->key);
+            return lithos_model_fail(error, "\"%s%s%s\" does not fit 32 bits", name, dot, n->key);
         if (n->to32)
             *n->to32 = (uint32_t)value;
         else
@@ -52,7 +39,7 @@ static int read_pair(const json_t *root, const char *key, int32_t *ret_a, int32_
     const json_t *v = json_object_get(root, key), *a = json_array_get(v, 0), *b = json_array_get(v, 1);
     if (json_array_size(v) != 2 || !json_is_integer(a) || !json_is_integer(b) ||
         llabs(json_integer_value(a)) > 1000 || llabs(json_integer_value(b)) > 1000)
-        return fail(error, "\"%s\" is not an array of two small whole numbers", key);
+        return lithos_model_fail(error, "\"%s\" is not an array of two small whole numbers", key);
     *ret_a = (int32_t)json_integer_value(a);
     *ret_b = (int32_t)json_integer_value(b);
     return 0;
@@ -62,11 +49,11 @@ static int read_texts(const json_t *root, struct lithos_card *card, char *error)
 {
     const char *name = json_string_value(json_object_get(root, "name"));
     if (!name || !*name || strlen(name) >= sizeof card->name)
-        return fail(error, "\"name\" is missing or too long");
+        return lithos_model_fail(error, "\"name\" is missing or too long");
     strcpy(card->name, name);
     const char *tpcs = json_string_value(json_object_get(root, "tpcs"));
     if (!tpcs || lithos_tpcset_parse(tpcs, &card->topology.valid) < 0)
-        return fail(error, "\"tpcs\" is not a list of mask bits such as \"0-3,9-16\"");
+        return lithos_model_fail(error, "\"tpcs\" is not a list of mask bits such as \"0-3,9-16\"");
     const char *qmd = json_string_value(json_object_get(root, "qmd"));
     for (unsigned v = 0; qmd && v < LITHOS_QMD_VERSION_MAX; v++) {
         if (strcmp(lithos_qmd_layout_name(lithos_qmd_layout(v)), qmd) == 0) {
@@ -74,14 +61,14 @@ static int read_texts(const json_t *root, struct lithos_card *card, char *error)
             return 0;
         }
     }
-    return fail(error, "\"qmd\" names no known layout (V02_04, V03_00, V04_00, V05_00)");
+    return lithos_model_fail(error, "\"qmd\" names no known layout (V02_04, V03_00, V04_00, V05_00)");
 }
 
 static int read_attributes(const json_t *root, struct lithos_card *card, char *error)
 {
     json_t *attributes = json_object_get(root, "attributes");
     if (!json_is_object(attributes))
-        return fail(error, "\"attributes\" is not an object of number: value");
+        return lithos_model_fail(error, "\"attributes\" is not an object of number: value");
     const char *key;
     json_t *value;
     json_object_foreach(attributes, key, value)
@@ -89,10 +76,11 @@ static int read_attributes(const json_t *root, struct lithos_card *card, char *e
         char *end;
         unsigned long number = strtoul(key, &end, 10);
         if (!*key || *end || number >= LITHOS_CARD_ATTRIBUTES)
-            return fail(error, "attribute \"%.40s\" is not a number below %u", key, LITHOS_CARD_ATTRIBUTES);
+            return lithos_model_fail(error, "attribute \"%.40s\" is not a number below %u", key,
+                                     LITHOS_CARD_ATTRIBUTES);
         if (!json_is_integer(value) || json_integer_value(value) < INT32_MIN ||
             json_integer_value(value) > INT32_MAX)
-            return fail(error, "attribute %lu is not a whole number of 32 bits", number);
+            return lithos_model_fail(error, "attribute %lu is not a whole number of 32 bits", number);
         card->attributes[number] = (int32_t)json_integer_value(value);
     }
     return 0;
@@ -138,19 +126,19 @@ static int read_card(const json_t *root, struct lithos_card *c, char *error)
     if (r < 0)
         return r;
     if (driver > INT32_MAX)
-        return fail(error, "\"driver_version\" is too large");
+        return lithos_model_fail(error, "\"driver_version\" is too large");
     c->driver_version = (int32_t)driver;
     return lithos_card_validate(c, error);
 }
 
 int lithos_card_parse(const char *text, struct lithos_card *ret_card, char error[LITHOS_MODEL_ERROR_BYTES])
 {
-    json_error_t where;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &where);
-    if (!root)
-        return fail(error, "line %d: %s", where.line, where.text);
+    json_t *root;
     struct lithos_card card = {0};
-    int r = json_is_object(root) ? read_card(root, &card, error) : fail(error, "not a JSON object");
+    int r = lithos_model_json(text, error, &root);
+    if (r < 0)
+        return r;
+    r = read_card(root, &card, error);
     json_decref(root);
     if (r >= 0)
         *ret_card = card;
@@ -160,12 +148,9 @@ int lithos_card_parse(const char *text, struct lithos_card *ret_card, char error
 int lithos_card_load(const char *path, struct lithos_card *ret_card, char error[LITHOS_MODEL_ERROR_BYTES])
 {
     char *text;
-    size_t len;
-    int r = lithos_read_file(path, CARD_FILE_MAX, &text, &len);
-    if (r < 0) {
-        snprintf(error, LITHOS_MODEL_ERROR_BYTES, "cannot be read: %s", strerror(-r));
+    int r = lithos_model_read(path, error, &text);
+    if (r < 0)
         return r;
-    }
     r = lithos_card_parse(text, ret_card, error);
     free(text);
     return r;

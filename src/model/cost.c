@@ -1,16 +1,12 @@
 #include "model/cost.h"
 
 #include <errno.h>
-#include <jansson.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fs.h"
 #include "base/util.h"
+#include "model/json.h"
 
-#define COST_FILE_MAX (1u << 20)
 #define NAME_BYTES 128u
 #define POINTS_MAX 16u
 #define NO_PARAM UINT32_MAX
@@ -32,15 +28,6 @@ struct lithos_costs {
     struct rule *rules;
     size_t count;
 };
-
-static int LITHOS_PRINTF(2, 3) fail(char *error, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(error, LITHOS_MODEL_ERROR_BYTES, fmt, ap);
-    va_end(ap);
-    return -EINVAL;
-}
 
 int lithos_costs_create(struct lithos_costs **ret_costs)
 {
@@ -73,7 +60,7 @@ static int read_number(const json_t *o, const char *key, double low, double high
         return 0;
     double d = json_number_value(v);
     if (!json_is_number(v) || !(d >= low && d <= high))
-        return fail(error, "\"%s\" is not a number from %g to %g", key, low, high);
+        return lithos_model_fail(error, "\"%s\" is not a number from %g to %g", key, low, high);
     *value = d;
     return 0;
 }
@@ -85,7 +72,7 @@ static int read_count(const json_t *o, const char *key, uint32_t low, uint32_t h
     if (!v)
         return 0;
     if (!json_is_integer(v) || json_integer_value(v) < low || json_integer_value(v) > high)
-        return fail(error, "\"%s\" is not a whole number from %u to %u", key, low, high);
+        return lithos_model_fail(error, "\"%s\" is not a whole number from %u to %u", key, low, high);
     *value = (uint32_t)json_integer_value(v);
     return 0;
 }
@@ -97,15 +84,15 @@ static int read_points(const json_t *o, struct rule *rule, char *error)
         return 0;
     size_t n = json_array_size(points);
     if (!n || n > POINTS_MAX)
-        return fail(error, "\"points\" is not an array of 1 to %u pairs", POINTS_MAX);
+        return lithos_model_fail(error, "\"points\" is not an array of 1 to %u pairs", POINTS_MAX);
     for (size_t i = 0; i < n; i++) {
         const json_t *p = json_array_get(points, i), *x = json_array_get(p, 0), *y = json_array_get(p, 1);
         double at = json_number_value(x), ns = json_number_value(y);
         if (json_array_size(p) != 2 || !json_is_number(x) || !json_is_number(y) ||
             !(ns >= 0 && ns <= LONGEST_BLOCK_NS))
-            return fail(error, "point %zu is not a pair [value, ns]", i);
+            return lithos_model_fail(error, "point %zu is not a pair [value, ns]", i);
         if (i && at <= rule->at[i - 1])
-            return fail(error, "the values of \"points\" do not rise");
+            return lithos_model_fail(error, "the values of \"points\" do not rise");
         rule->at[i] = at;
         rule->ns[i] = ns;
     }
@@ -118,7 +105,7 @@ static int read_rule(const json_t *o, struct rule *rule, char *error)
     static const char *const known[] = {"base_ns",       "param",  "ns_per_param", "points", "share",
                                         "share_threads", "spread", "stagger",      "group",  "comment"};
     if (!json_is_object(o))
-        return fail(error, "not an object");
+        return lithos_model_fail(error, "not an object");
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)o, key, value)
@@ -127,7 +114,7 @@ static int read_rule(const json_t *o, struct rule *rule, char *error)
         while (i < LITHOS_ARRAY_SIZE(known) && strcmp(key, known[i]) != 0)
             i++;
         if (i == LITHOS_ARRAY_SIZE(known))
-            return fail(error, "unknown key \"%.60s\"", key);
+            return lithos_model_fail(error, "unknown key \"%.60s\"", key);
     }
     int r = read_number(o, "base_ns", 0, LONGEST_BLOCK_NS, &rule->base_ns, error);
     if (r >= 0)
@@ -149,7 +136,7 @@ static int read_rule(const json_t *o, struct rule *rule, char *error)
     if (r < 0)
         return r;
     if ((rule->points || rule->ns_per_param > 0) && rule->param == NO_PARAM)
-        return fail(error, "\"points\" or \"ns_per_param\" without \"param\"");
+        return lithos_model_fail(error, "\"points\" or \"ns_per_param\" without \"param\"");
     return 0;
 }
 
@@ -168,23 +155,23 @@ static int merge(struct lithos_costs *next, const json_t *root, char *error)
     char why[LITHOS_MODEL_ERROR_BYTES];
     const json_t *fallback = json_object_get(root, "default");
     if (fallback && read_rule(fallback, &next->fallback, why) < 0)
-        return fail(error, "default: %.200s", why);
+        return lithos_model_fail(error, "default: %.200s", why);
     json_t *kernels = json_object_get(root, "kernels");
     if (kernels && !json_is_object(kernels))
-        return fail(error, "\"kernels\" is not an object of name: rule");
+        return lithos_model_fail(error, "\"kernels\" is not an object of name: rule");
     const char *name;
     json_t *value;
     json_object_foreach(kernels, name, value)
     {
         if (!*name || strlen(name) >= NAME_BYTES)
-            return fail(error, "a kernel's name is empty or too long");
+            return lithos_model_fail(error, "a kernel's name is empty or too long");
         struct rule rule = next->fallback;
         rule.param = NO_PARAM;
         rule.ns_per_param = 0;
         rule.points = 0;
         strcpy(rule.name, name);
         if (read_rule(value, &rule, why) < 0)
-            return fail(error, "%.40s: %.200s", name, why);
+            return lithos_model_fail(error, "%.40s: %.200s", name, why);
         struct rule *old = find(next, name);
         if (old) {
             *old = rule;
@@ -201,18 +188,19 @@ static int merge(struct lithos_costs *next, const json_t *root, char *error)
 
 int lithos_costs_merge(struct lithos_costs *costs, const char *text, char error[LITHOS_MODEL_ERROR_BYTES])
 {
-    json_error_t where;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &where);
-    if (!root)
-        return fail(error, "line %d: %s", where.line, where.text);
+    json_t *root;
+    int r = lithos_model_json(text, error, &root);
+    if (r < 0)
+        return r;
     struct lithos_costs next = *costs;
     next.rules = malloc((costs->count + 1) * sizeof *next.rules);
-    int r = next.rules ? 0 : -ENOMEM;
-    if (r >= 0) {
-        if (costs->count)
-            memcpy(next.rules, costs->rules, costs->count * sizeof *next.rules);
-        r = json_is_object(root) ? merge(&next, root, error) : fail(error, "not a JSON object");
+    if (!next.rules) {
+        json_decref(root);
+        return -ENOMEM;
     }
+    if (costs->count)
+        memcpy(next.rules, costs->rules, costs->count * sizeof *next.rules);
+    r = merge(&next, root, error);
     json_decref(root);
     if (r < 0) {
         free(next.rules);
@@ -227,12 +215,9 @@ int lithos_costs_merge_file(struct lithos_costs *costs, const char *path,
                             char error[LITHOS_MODEL_ERROR_BYTES])
 {
     char *text;
-    size_t len;
-    int r = lithos_read_file(path, COST_FILE_MAX, &text, &len);
-    if (r < 0) {
-        snprintf(error, LITHOS_MODEL_ERROR_BYTES, "cannot be read: %s", strerror(-r));
+    int r = lithos_model_read(path, error, &text);
+    if (r < 0)
         return r;
-    }
     r = lithos_costs_merge(costs, text, error);
     free(text);
     return r;

@@ -51,7 +51,8 @@ enum lithos_record_kind {
 #define LITHOS_RECORD_NO_STAMP_OFF 4u   /* stamps are off, or memory not registered with this GPU */
 #define LITHOS_RECORD_BREACH 8u         /* ran on more than the quota for its cluster's sake */
 #define LITHOS_RECORD_COOPERATIVE 16u
-#define LITHOS_RECORD_NODE_CHANGED 32u /* of a graph node: it was changed, and has the stamp it had before */
+/* Of a graph node: it was changed, and has the stamp it had before; without blocks: it was switched off. */
+#define LITHOS_RECORD_NODE_CHANGED 32u
 
 struct lithos_record {
     uint64_t

@@ -37,6 +37,9 @@ int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, vo
  * before, made again because the node was changed, and goes on with the slot it has. */
 int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
                             uint64_t *ret_sequence);
+/* The stamp of a node of that owner's, from its QMD; 0: there is none of ours in it. For the callback. */
+uint64_t lithos_stamps_of_node(uint64_t base, const struct lithos_qmd_layout *layout, const void *qmd,
+                               uint64_t owner);
 /* The launch that was to write it failed. */
 void lithos_stamps_give_back(uint64_t sequence);
 /* The nodes of `from` are those of `to`; 0: nobody's. */

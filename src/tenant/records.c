@@ -337,6 +337,19 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
         note_unnamed(r.function);
 }
 
+/* A node that has a stamp of ours and no blocks was switched off. */
+static void empty_qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
+{
+    uint64_t base = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_base(seen->ctx) : 0;
+    uint64_t stamped =
+        base && seen->layout ? lithos_stamps_of_node(base, seen->layout, seen->qmd, t->notes.graph) : 0;
+    if (!stamped)
+        return;
+    struct lithos_qmd_seen node = *seen;
+    node.owner = LITHOS_QMD_OWNER_GRAPH; /* it is counted as the driver's, as all that runs nothing */
+    put_other(t, &node, stamped, LITHOS_RECORD_NODE_CHANGED);
+}
+
 static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
 {
     if (seen->owner == LITHOS_QMD_OWNER_ESCAPED)
@@ -455,6 +468,7 @@ const struct lithos_hook_observer lithos_tenant_observer = {
     .observe = &lithos_tenant_home.observe,
     .open = open_ticket,
     .qmd = qmd_seen,
+    .empty_qmd = empty_qmd_seen,
     .launched = launched,
     .graph_launched = graph_launched,
     .graph_made = graph_made,

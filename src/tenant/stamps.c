@@ -145,6 +145,15 @@ int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layou
     return -ENOSPC;
 }
 
+uint64_t lithos_stamps_of_node(uint64_t base, const struct lithos_qmd_layout *layout, const void *qmd,
+                               uint64_t owner)
+{
+    struct lithos_qmd_release release;
+    return lithos_qmd_get_release(layout, qmd, &release) && still_ours(base, &release, owner)
+               ? release.payload
+               : 0;
+}
+
 void lithos_stamps_pass_on(uint64_t from, uint64_t to)
 {
     if (!from || !atomic_load_explicit(&slots.have_nodes, memory_order_relaxed))

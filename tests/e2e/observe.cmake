@@ -4,3 +4,5 @@ lithos_e2e_test(observe observe.py TIMEOUT 240)
 lithos_e2e_test(nothing_lost bench.py nothing_lost TIMEOUT 240)
 # lithosd is asleep when it begins. Times matter, so nothing runs beside it.
 lithos_e2e_test(burst burst.py TIMEOUT 120 SERIAL LABELS timing)
+# Replays of graphs, and changes to them. The tenant is Python, which has no sanitizer's runtime in it from the start.
+lithos_e2e_test(graphs graphs.py TIMEOUT 120 LABELS nosan)

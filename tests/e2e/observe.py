@@ -4,17 +4,23 @@ are the card's, traces that say the same, a picture of it all."""
 
 import json
 import os
+import pathlib
 import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
 
 from stack import SLACK, Stack, check, wait_for
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
+from lib import trace as bench_trace  # noqa: E402
+
 SCALE = 20
 SAMPLE = ("--seconds", "300", "--time-scale", str(SCALE))
+LEVEL = "1"  # of lithosd's traces (src/daemon/recording.c)
 RECORD_LOST = ("record_ring", "overrun", "damaged")
 
 
@@ -86,6 +92,7 @@ def exact_and_true(stack):
     out, err = recorder.communicate(timeout=20 * SLACK)
     check(recorder.returncode == 0, f"trace record: {recorder.returncode} {err}")
     traced(stack, trace, tenants)
+    there_and_back(stack, trace)
 
 
 def traced(stack, trace, tenants):
@@ -98,6 +105,27 @@ def traced(stack, trace, tenants):
     for name, row in rows.items():
         at_stop, now = tenants[name]["observed"]["kernels"], stack.tenants()[name]["observed"]["kernels"]
         check(at_stop <= row["count"] <= now, f"{name}: {row['count']} kernels in the trace, {at_stop} to {now} counted")
+
+
+def there_and_back(stack, trace):
+    """What was recorded, read and written again, is the same to the byte; exported, it is what a reader of another hand reads."""
+    copy, exported = stack.dir / "copy.trace", stack.dir / "run.json"
+    done = subprocess.run([stack.build / "tests/trace_rewrite", LEVEL, trace, copy], capture_output=True, text=True, timeout=60)
+    check(done.returncode == 0, f"trace_rewrite: {done.stderr}")
+    check(trace.read_bytes() == copy.read_bytes(), "a trace that is written again is another")
+    done = stack.lithos("trace", "export", trace, "-o", exported)
+    check(done.returncode == 0, done.stderr)
+    start_ns = struct.unpack_from("<Q", trace.read_bytes(), 16)[0]
+    kernels = [k for kind, k in bench_trace.events(trace.read_bytes()) if kind == "kernel"]
+    slices = [e for e in json.loads(exported.read_text())["traceEvents"] if e["ph"] == "X"]
+    check(len(kernels) == len(slices) > 80, f"{len(kernels)} kernels in the trace, {len(slices)} in its export")
+    for k, e in zip(kernels, slices):
+        read = [k["function"].decode(), k["start"] - start_ns, k["end"] - k["start"], [k["gx"], k["gy"], k["gz"]], [k["bx"], k["by"], k["bz"]],
+                k["sequence"], k["start"] - k["time"], bin(k["tpcs"]).count("1")]
+        a = e["args"]
+        told = [e["name"], round(e["ts"] * 1000), round(e["dur"] * 1000), a["grid"], a["block"], a["sequence"],
+                round(a["queued_us"] * 1000), a["tpcs"]]
+        check(read == told, f"a kernel is {read} in the trace, {told} in its export")
 
 
 def kills(stack, seed, rounds):

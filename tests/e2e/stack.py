@@ -128,12 +128,12 @@ class Stack:
     def sample(self, name):
         return str(self.build / "libexec/lithos" / name)
 
-    def run(self, quota, name, *command, options=(), env=None, stdin=subprocess.DEVNULL):
+    def run(self, quota, name, *command, options=(), env=None, stdin=subprocess.DEVNULL, stdout=None):
         """Start a tenant in the background; its output goes to NAME.log."""
         with open(self.dir / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
                 [str(self.build / "bin/lithos"), "run", "--quota", str(quota), "--name", name, *options, "--", *command],
-                env=env or self.env, stdout=log, stderr=log, stdin=stdin,
+                env=env or self.env, stdout=stdout or log, stderr=log, stdin=stdin,
             )
         self.children.append(child)
         return child

@@ -79,26 +79,13 @@ static void check_events(const uint8_t *bytes, size_t len, uint64_t seed, unsign
     lithos_trace_reader_free(r);
 }
 
-/* Reads a trace and writes what it read, block for block. */
 static uint8_t *rewrite(const uint8_t *bytes, size_t len, int level, size_t *ret_len)
 {
     struct trace_memory m = {bytes, len, 0};
     struct lithos_trace_reader *r = reader_of(&m);
-    const struct lithos_trace_header h = lithos_trace_reader_header(r);
-    const struct lithos_trace_writer_options o = {h.start_ns, h.realtime_ns, level};
-    struct lithos_trace_writer *w;
-    struct lithos_trace_event e;
-    uint64_t blocks = 1;
     int fd = trace_file();
 
-    assert_int_equal(lithos_trace_writer_new(fd, &o, &w), 0);
-    while (lithos_trace_reader_next(r, &e) == 1) {
-        if (lithos_trace_reader_stats(r).blocks != blocks)
-            assert_int_equal(lithos_trace_writer_flush(w), 0);
-        blocks = lithos_trace_reader_stats(r).blocks;
-        assert_int_equal(lithos_trace_writer_event(w, &e), 0);
-    }
-    assert_int_equal(lithos_trace_writer_free(w), 0);
+    assert_int_equal(trace_rewrite(r, fd, level), 0);
     lithos_trace_reader_free(r);
     uint8_t *again = trace_file_bytes(fd, ret_len);
     close(fd);

@@ -202,6 +202,28 @@ uint8_t *trace_file_bytes(int fd, size_t *ret_len)
     return bytes;
 }
 
+int trace_rewrite(struct lithos_trace_reader *r, int fd, int level)
+{
+    const struct lithos_trace_header h = lithos_trace_reader_header(r);
+    const struct lithos_trace_writer_options o = {h.start_ns, h.realtime_ns, level};
+    struct lithos_trace_writer *w;
+    struct lithos_trace_event e;
+    uint64_t blocks = 1;
+    int error = lithos_trace_writer_new(fd, &o, &w), got = 0;
+
+    if (error < 0)
+        return error;
+    while (error == 0 && (got = lithos_trace_reader_next(r, &e)) == 1) {
+        if (lithos_trace_reader_stats(r).blocks != blocks)
+            error = lithos_trace_writer_flush(w);
+        blocks = lithos_trace_reader_stats(r).blocks;
+        if (error == 0)
+            error = lithos_trace_writer_event(w, &e);
+    }
+    int end = lithos_trace_writer_free(w);
+    return error < 0 ? error : got < 0 ? got : end;
+}
+
 ssize_t trace_memory_read(void *context, void *buf, size_t size)
 {
     struct trace_memory *m = context;

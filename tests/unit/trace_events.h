@@ -25,6 +25,9 @@ bool trace_events_equal(const struct lithos_trace_event *a, const struct lithos_
 int trace_file(void);
 /* All of a file, from its beginning; the caller frees it. */
 uint8_t *trace_file_bytes(int fd, size_t *ret_len);
+/* Reads a trace and writes what it read to fd, block for block, with zlib's level: the same bytes when that is the level it was
+ * written with. 0, or the negative errno of what failed. */
+int trace_rewrite(struct lithos_trace_reader *from, int fd, int level);
 /* A file in memory to read: context of trace_memory_read. */
 struct trace_memory {
     const uint8_t *at;

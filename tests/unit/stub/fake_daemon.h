@@ -40,7 +40,8 @@ enum manner {
 
 static struct fake {
     char path[64];
-    int listener, sock, stop;
+    int listener;
+    _Atomic int sock; /* the daemon's end of the last connection, -1 before */
     enum manner manner;
     struct lithos_arena *arena;
     struct lithos_grant grant;

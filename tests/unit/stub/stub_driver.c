@@ -160,8 +160,10 @@ static void upload(CUfunction function, uint32_t gx, uint32_t gy, uint32_t gz, u
     if (lithos_qmd_encode(layout, &view, qmd) < 0)
         fprintf(stderr, "stub: cannot encode\n"), abort();
     lithos_qmd_set(layout, qmd, LITHOS_QMD_RELEASE_ENABLE, 1, S.taken != 0);
-    if (S.again)
+    if (S.again) {
         memcpy(qmd, S.last_qmd, sizeof qmd);
+        lithos_qmd_set(layout, qmd, LITHOS_QMD_GRID_WIDTH, 0, S.empty_grid ? 0 : gx);
+    }
     if (S.unknown_version)
         qmd[72] = 0x77;
     if (subscriber && enabled) {
