@@ -270,6 +270,9 @@ int lithosd_run(struct lithosd *d)
     raise_file_limit();
     const char *stamps = getenv("LITHOS_STAMPS"), *atoms = getenv("LITHOS_ATOMS");
     d->observe.stamps_off = stamps && !strcmp(stamps, "off");
+    d->observe.ticks_steady = lithos_ticks_steady();
+    if (d->observe.ticks_steady)
+        lithos_ticks_map_init(&d->observe.ticks, lithos_ticks(), lithos_now_ns());
     d->atoms_off = atoms && !strcmp(atoms, "off");
     lithosd_boot_id(d->boot_id, sizeof d->boot_id);
     r = lithosd_loop_init(&d->loop);

@@ -27,6 +27,9 @@
 #define SPIN_FIRST_NS (8 * LITHOS_NSEC_PER_MSEC)
 #define SPIN_FIRST 100u
 #define SPIN_FORGOTTEN_NS LITHOS_NSEC_PER_SEC
+/* Ticks and time are read at the same moment when no more passes between. */
+#define CLOCK_PAIR_NS 2000
+#define CLOCK_TRIES 3
 /* A record that is missing between others is waited for so long: its thread may be about to write it. */
 #define GAP_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Records of a process read before it is others' turn, and turns before it is the sockets'. */
@@ -122,7 +125,7 @@ static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
         free(o);
         return NULL;
     }
-    o->flags = LITHOS_OBSERVE_RECORDS;
+    o->flags = LITHOS_OBSERVE_RECORDS | (d->observe.ticks_steady ? LITHOS_OBSERVE_TICKS : 0);
     bool stamps = !d->observe.stamps_off && t->mode != LITHOS_MODE_COARSE;
     for (uint32_t i = 0; i < c.gpu_count; i++)
         stamps = stamps && d->gpus.gpu[t->gpu[i]].stamps;
@@ -328,6 +331,19 @@ static void handle_record(struct lithosd_process *p, const struct lithos_record 
     }
 }
 
+/* Times as everybody else has them. */
+static void tell_time(const struct lithosd *d, struct lithos_record *r)
+{
+    if (!(r->flags & LITHOS_RECORD_TICKS))
+        return;
+    if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH) {
+        double took_ns = r->launch.call_ns * d->observe.ticks.ns_a_tick;
+        r->launch.call_ns = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
+    }
+    r->submit_ns = lithos_ticks_map_ns(&d->observe.ticks, r->submit_ns);
+    r->flags &= (uint16_t)~LITHOS_RECORD_TICKS;
+}
+
 /* The next record of each ring that has one; returns the ring whose is first, or -1. */
 static int first_ring(struct lithosd_process *p)
 {
@@ -343,6 +359,8 @@ static int first_ring(struct lithosd_process *p)
             if (r == 0)
                 break;
             reader->have[i] = r == 1;
+            if (r == 1)
+                tell_time(p->daemon, &reader->head[i]);
             o->damaged += r == -EPROTO;
             o->overrun += r == -EOVERFLOW ? lost : 0;
         }
@@ -481,9 +499,23 @@ static void drain_all(struct lithosd *d, struct sight *sight)
     }
 }
 
+/* A pair of which both halves were read at the same time: not when something came between them. */
+static void compare_clocks(struct lithos_ticks_map *m)
+{
+    for (int i = 0; i < CLOCK_TRIES; i++) {
+        uint64_t before = lithos_ticks(), now_ns = lithos_now_ns(), after = lithos_ticks();
+        if ((double)(after - before) * m->ns_a_tick > CLOCK_PAIR_NS)
+            continue;
+        lithos_ticks_map_update(m, before + (after - before) / 2, now_ns);
+        return;
+    }
+}
+
 static struct sight look(struct lithosd *d)
 {
     struct sight sight = {0};
+    if (d->observe.ticks_steady)
+        compare_clocks(&d->observe.ticks);
     drain_all(d, &sight);
     sight.replays = d->observe.replays;
     d->observe.replays = false;

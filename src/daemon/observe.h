@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/ticks.h"
 #include "core/timeline.h"
 #include "daemon/loop.h"
 #include "daemon/names.h"
@@ -66,6 +67,8 @@ struct lithosd_observe {
     bool stamps_off; /* LITHOS_STAMPS=off */
     struct lithosd_timer tick;
     uint64_t period_ns;
+    bool ticks_steady;     /* and so the tenants note ticks */
+    struct lithos_ticks_map ticks;
     uint64_t spun_ns;      /* when it last looked without a pause */
     unsigned spins;        /* how often it has, since it last did not for long */
     bool asked;            /* the tenants are to say when there is something to read */

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/ticks.h"
 #include "base/util.h"
 #include "driver/atoms.h"
 #include "driver/exports.h"
@@ -91,8 +92,14 @@ static void count(enum lithos_counter what)
         lithos_arena_count(&lithos_tenant_home, what, 1);
 }
 
-static bool put(const struct lithos_record *r)
+static uint64_t now(const struct lithos_ticket_notes *n)
 {
+    return __builtin_expect(n->ticks, 1) ? lithos_ticks() : lithos_now_ns();
+}
+
+static bool put(const struct lithos_ticket_notes *n, struct lithos_record *r)
+{
+    r->flags |= n->ticks ? LITHOS_RECORD_TICKS : 0;
     bool done = my_ring && lithos_record_put(&lithos_tenant_home.records, my_ring - 1,
                                              &lithos_tenant_home.record_tails[my_ring - 1], r);
     if (my_ring && lithos_record_wake(&lithos_tenant_home.records.ring[my_ring - 1]))
@@ -177,7 +184,7 @@ static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
         r.name.offset = (uint16_t)offset;
         r.name.total = (uint16_t)total;
         memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
-        if (!put(&r)) {
+        if (!put(n, &r)) {
             forget_name(function);
             return;
         }
@@ -247,7 +254,8 @@ static void open_ticket(struct lithos_ticket *t)
         lithos_stamps_ready();
         my_context_ready = true;
     }
-    n->submit_ns = lithos_now_ns();
+    n->ticks = (t->observe & LITHOS_OBSERVE_TICKS) != 0;
+    n->submit_ns = now(n);
     if (__builtin_expect(my_unnamed != 0, 0))
         put_names(n);
 }
@@ -332,7 +340,7 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
         }
         r.launch.shared_bytes = v.shared_bytes;
     }
-    put(&r);
+    put(&t->notes, &r);
     if (node && r.function)
         note_unnamed(r.function);
 }
@@ -374,7 +382,7 @@ static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen
 
 static uint32_t call_ns(const struct lithos_ticket_notes *n)
 {
-    uint64_t took_ns = lithos_now_ns() - n->submit_ns;
+    uint64_t took_ns = now(n) - n->submit_ns;
     return (uint32_t)LITHOS_MIN(took_ns, (uint64_t)UINT32_MAX);
 }
 
@@ -416,7 +424,7 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
         r.launch.stamp = 0;
         r.flags |= LITHOS_RECORD_NO_STAMP_OFF;
     }
-    put(&r);
+    put(n, &r);
 }
 
 static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64_t stream, uint64_t graph,
@@ -433,7 +441,7 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64
     r.launch.thread = my_ring - 1;
     r.launch.graph = (uint32_t)graph;
     r.launch.call_ns = kind == LITHOS_RECORD_GRAPH_LAUNCH ? call_ns(n) : 0;
-    put(&r);
+    put(n, &r);
 }
 
 static void graph_launched(const struct lithos_ticket *t)

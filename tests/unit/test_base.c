@@ -14,7 +14,9 @@
 
 #include "base/fs.h"
 #include "base/quantile.h"
+#include "base/ticks.h"
 #include "base/tpcset.h"
+#include "base/util.h"
 
 static void tpcset_text_round_trips(void **state)
 {
@@ -98,12 +100,60 @@ static void atomic_write_replaces_or_leaves(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* A counter of 2.1 GHz against a clock that is slewed by 500 ppm from the 20th second on. */
+static uint64_t ticks_at(double ns)
+{
+    double slewed = ns < 20e9 ? ns : 20e9 + (ns - 20e9) * 1.0005;
+    return 77 + (uint64_t)(slewed * 2.1);
+}
+
+static void ticks_follow_the_clock(void **state)
+{
+    (void)state;
+    struct lithos_ticks_map m;
+    const uint64_t start_ns = 9000000000;
+    lithos_ticks_map_init(&m, ticks_at(0), start_ns);
+    for (double ns = 2e6; ns < 60e9; ns += 1e6) {
+        lithos_ticks_map_update(&m, ticks_at(ns), start_ns + (uint64_t)ns);
+        for (int i = -20; i <= 1; i++) { /* up to 20 ms ago, and a ms on */
+            double at = ns + i * 1e6, off;
+            if (at < 0)
+                continue;
+            off = (double)(int64_t)(lithos_ticks_map_ns(&m, ticks_at(at)) - start_ns) - at;
+            /* what half a thousandth of 20 ms is, while the rate is not known again */
+            assert_true(off < 10100 && off > -10100);
+            if (ns < 19e9 || ns > 31e9)
+                assert_true(off < 50 && off > -50);
+        }
+    }
+}
+
+static void ticks_of_any_value(void **state)
+{
+    (void)state;
+    struct lithos_ticks_map m;
+    lithos_ticks_map_init(&m, 1000, 5000000);
+    assert_int_equal(lithos_ticks_map_ns(&m, 1000), 5000000);
+    lithos_ticks_map_update(&m, 1000 + 3000000, 6000000); /* a third of a ns a tick */
+    static const uint64_t wild[] = {0, 1, UINT64_MAX, INT64_MAX, 1ull << 63};
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(wild); i++) {
+        uint64_t ns = lithos_ticks_map_ns(&m, wild[i]);
+        assert_true(ns <= 6000000);
+    }
+    assert_int_equal(lithos_ticks_map_ns(&m, 1000 + 3000000 + 300), 6000100);
+    if (lithos_ticks_steady()) {
+        uint64_t a = lithos_ticks(), b = lithos_ticks();
+        assert_true(b >= a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tpcset_text_round_trips),  cmocka_unit_test(tpcset_longest_text_fits),
         cmocka_unit_test(tpcset_refuses_bad_text),  cmocka_unit_test(tpcset_next_visits_each_bit_once),
         cmocka_unit_test(quantile_is_nearest_rank), cmocka_unit_test(atomic_write_replaces_or_leaves),
+        cmocka_unit_test(ticks_follow_the_clock),   cmocka_unit_test(ticks_of_any_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "base/ticks.h"
 #include "stub/fake_daemon.h"
 
 #define BOTH (LITHOS_OBSERVE_RECORDS | LITHOS_OBSERVE_STAMPS)
@@ -123,6 +124,13 @@ static void fields(void)
     CHECK_EQ(((CUresult(*)(CUmodule *, const void *))OURS("cuModuleLoadData"))(&module, NULL), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_DRIVER && r.stream == UINT64_MAX);
     stub->load_uploads = 0;
+    /* in ticks */
+    atomic_store(&fake.arena->observe, BOTH | LITHOS_OBSERVE_TICKS);
+    uint64_t before_ticks = lithos_ticks();
+    CHECK_EQ(launch_of(0x20, 0), 0);
+    CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && (r.flags & LITHOS_RECORD_TICKS));
+    CHECK(r.submit_ns >= before_ticks && r.submit_ns + r.launch.call_ns <= lithos_ticks());
+    atomic_store(&fake.arena->observe, BOTH);
     /* waiting */
     CUresult (*wait)(uintptr_t) = (CUresult(*)(uintptr_t))OURS("cuStreamSynchronize");
     CHECK_EQ(wait(0x99), 0);
