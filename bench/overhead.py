@@ -19,13 +19,20 @@ from lib.proc import Child, Failed, log  # noqa: E402
 QUOTA = "100%"
 BARE, MASK, ALL = "bare", "mask only", "everything on"
 PARTS = ("launch", "start", "models")
-BLOCK_S = 0.3  # of iterations of a model, a turn
+BLOCK_S = 0.15  # of iterations of a model, a turn
 MODELS = ["resnet50 inference", "resnet50 training", "bert inference", "bert training"]
 
 
 def choose_cpu():
     """The last CPU we may use: interrupts favour the first."""
     return sorted(os.sched_getaffinity(0))[-1]
+
+
+def choose_cpus():
+    """The last half of them: models that take turns run on the same ones, since on a shared host one may be twice as fast as
+    another."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return set(cpus[len(cpus) // 2:])
 
 
 class Contestants:
@@ -153,6 +160,7 @@ def starts(bench, result, rep, mode, c):
 def end_to_end(bench, result, name, c):
     """A bare process and one under LithOS take turns; the two iterations of a pair are next to each other in time."""
     o, scratch = bench.o, bench.scratch
+    o.cpus = choose_cpus()
     with models.bare(o, c.bare_env, "e2e-bare", name, scratch) as bare, \
             models.under_lithos(o, c.daemons[ALL], QUOTA, "e2e", name, scratch) as managed:
         first = [child.do("run 5")["p50_us"] for child in (bare, managed)]
@@ -222,7 +230,7 @@ def main():
     p.add_argument("--turns", type=int, default=40, help="turns of each process in a repetition")
     p.add_argument("--launches", type=int, default=2048, help="asynchronous launches a turn")
     p.add_argument("--starts", type=int, default=8, help="program starts a repetition")
-    p.add_argument("--model-turns", type=int, default=8, help="turns of each model in a repetition")
+    p.add_argument("--model-turns", type=int, default=20, help="turns of each model in a repetition")
     p.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: %(default)s)")
     o, place = cli.start(p)
     parts = o.parts.split(",")
