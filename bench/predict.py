@@ -232,6 +232,9 @@ def main():
             failures += 1
             result.case("all", 0, error=str(e)[:1000])
             log(f"FAILED: {e}")
+        except SystemExit:  # a signal: what was measured is kept
+            failures += 1
+            result.note("Ended before its end, by a signal.")
         result.note(f"{o.quota} TPCs in all cases, \"beside\" with {o.neighbour} on another {o.neighbour_quota}. The first "
                     f"{LEARN} iterations of each batch size are not counted, and again so when the neighbour has come. Inference: "
                     f"batches of {models.MORE_BATCHES} at random.")

@@ -238,11 +238,15 @@ def main():
                                 results.probe(place, servers.clean_env()))
         bench = Bench(o, place, scratch, result)
         everything = {rep: [] for rep in range(1, o.repetitions + 1)}
-        for name in models.choose(o, result):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"{name}: not run, time ran out.")
-                continue
-            failures += model(bench, result, name, everything)
+        try:
+            for name in models.choose(o, result):
+                if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                    result.note(f"{name}: not run, time ran out.")
+                    continue
+                failures += model(bench, result, name, everything)
+        except SystemExit:  # a signal: what was measured is kept
+            failures += 1
+            result.note("Ended before its end, by a signal.")
         for rep, pairs in everything.items():
             if pairs:
                 result.case("all", rep, matched=len(pairs), **errors(pairs))
