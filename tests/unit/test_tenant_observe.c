@@ -284,7 +284,8 @@ static void graphs(void)
     stub->again = 0;
     stub->empty_grid = 1;
     CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
-    CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH && next_record(&r) == 0);
+    CHECK_EQ(next_record(&r), LITHOS_RECORD_GRAPH_LAUNCH);
+    CHECK_EQ(next_record(&r), 0);
     stub->empty_grid = 0;
     stub->qmds_per_graph = 3;
     CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)0x5000, (CUstream)0x9), 0);
