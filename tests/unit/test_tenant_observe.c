@@ -552,6 +552,10 @@ static void threads_reattach(void)
     for (int round = 0; round < 4; round++) {
         for (int i = 0; i < 3; i++)
             CHECK(!pthread_create(&thread[i], NULL, launch_some, NULL));
+        for (int i = 0; i < 20; i++) { /* who wakes a daemon that goes writes to nobody else's descriptor */
+            lithos_record_ask(&fake.arena->records, true);
+            usleep(50);
+        }
         daemon_dies();
         daemon_starts(GOOD, "9-16");
         for (int i = 0; i < 3; i++)
