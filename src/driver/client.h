@@ -44,7 +44,7 @@ struct lithos_qmd_seen {
     const struct lithos_qmd_layout *layout; /* NULL: not known, and nothing of the QMD may be touched */
     void *qmd;
     CUcontext ctx;
-    CUfunction function; /* the CUfunction, also where the app launched a CUkernel */
+    CUfunction function;           /* the CUfunction, also where the app launched a CUkernel */
     struct lithos_qmd_brief brief; /* when the layout is known */
     bool breach;
     struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */

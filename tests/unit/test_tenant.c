@@ -159,7 +159,7 @@ static void forks(void)
     if (pid == 0) {
         alarm(10);
         CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 0); /* memory of its own */
-        CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);            /* attaches by itself */
+        CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);                        /* attaches by itself */
         launch();
         CHECK(masked_with("9-16"));
         CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
