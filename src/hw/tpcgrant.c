@@ -4,7 +4,9 @@
 
 #include "base/util.h"
 
-#define FLAGS_ALL (LITHOS_TPCGRANT_HOLD | LITHOS_TPCGRANT_RECALL | LITHOS_TPCGRANT_UNMASKED)
+#define FLAGS_ALL                                                                                           \
+    (LITHOS_TPCGRANT_HOLD | LITHOS_TPCGRANT_RECALL | LITHOS_TPCGRANT_UNMASKED | LITHOS_TPCGRANT_NO_MEMORY | \
+     LITHOS_TPCGRANT_NO_COMPUTE)
 #define PPM 1000000u
 #define TRIM_PART 4u
 
@@ -15,7 +17,7 @@ const char *lithos_tpcpick_name(enum lithos_tpcpick why)
         [LITHOS_PICK_PACED] = "paced",     [LITHOS_PICK_WINDOW] = "window",
         [LITHOS_PICK_NO_TPCS] = "no_tpcs", [LITHOS_PICK_OUTLIVES] = "outlives",
         [LITHOS_PICK_NO_ROOM] = "no_room", [LITHOS_PICK_NOT_RESIDENT] = "not_resident",
-        [LITHOS_PICK_WIDER] = "wider",
+        [LITHOS_PICK_WIDER] = "wider",     [LITHOS_PICK_PROFILE] = "profile",
     };
     return (unsigned)why < LITHOS_PICK_MAX ? names[why] : "unknown";
 }
@@ -252,6 +254,9 @@ void lithos_tpcgrant_pick(const struct lithos_tpcgrant *g, const struct lithos_t
     } else if (g->pace_ns > at->since_last_ns) {
         c.why = LITHOS_PICK_PACED;
         c.retry_ns = sum(at->now_ns, g->pace_ns - at->since_last_ns);
+    } else if (g->flags &
+               (w.flags & LITHOS_TPCWORK_MEMORY ? LITHOS_TPCGRANT_NO_MEMORY : LITHOS_TPCGRANT_NO_COMPUTE)) {
+        c.why = LITHOS_PICK_PROFILE;
     } else {
         c.why = choose(g, t, &w, at, &c);
     }

@@ -15,9 +15,11 @@
 #define LITHOS_TPCGRANT_FOREVER UINT64_MAX
 
 enum lithos_tpcgrant_flag {
-    LITHOS_TPCGRANT_HOLD = 1u << 0,     /* submit nothing for now */
-    LITHOS_TPCGRANT_RECALL = 1u << 1,   /* and take back what has not started, where that can be done */
-    LITHOS_TPCGRANT_UNMASKED = 1u << 2, /* launches carry no mask: own names all TPCs */
+    LITHOS_TPCGRANT_HOLD = 1u << 0,       /* submit nothing for now */
+    LITHOS_TPCGRANT_RECALL = 1u << 1,     /* and take back what has not started, where that can be done */
+    LITHOS_TPCGRANT_UNMASKED = 1u << 2,   /* launches carry no mask: own names all TPCs */
+    LITHOS_TPCGRANT_NO_MEMORY = 1u << 3,  /* nothing that memory holds up, */
+    LITHOS_TPCGRANT_NO_COMPUTE = 1u << 4, /* or nothing else, for now */
 };
 
 /* TPCs of one or more owners who bear the same. */
@@ -49,8 +51,8 @@ _Static_assert(sizeof(struct lithos_tpcgrant) == 232, "no padding: grants are co
 
 enum lithos_tpcwork_flag {
     LITHOS_TPCWORK_CUTTABLE = 1u << 0, /* may be run as atoms */
-    LITHOS_TPCWORK_RESIDENT =
-        1u << 1, /* all its blocks must be resident at once: cooperative, grid barriers */
+    LITHOS_TPCWORK_RESIDENT = 1u << 1, /* all its blocks at once: cooperative, grid barriers */
+    LITHOS_TPCWORK_MEMORY = 1u << 2,   /* memory holds it up */
 };
 
 /* A launch, or what is left of it, as it is predicted to be. */
@@ -73,6 +75,7 @@ enum lithos_tpcpick {
     LITHOS_PICK_OUTLIVES,     /* no own TPCs, and it would stay longer than those lent may be kept */
     LITHOS_PICK_NO_ROOM,      /* for its clusters */
     LITHOS_PICK_NOT_RESIDENT, /* not for all of its blocks at once */
+    LITHOS_PICK_PROFILE,      /* its kind is not wanted now */
     LITHOS_PICK_WIDER,        /* it is over sooner when it waits for more TPCs */
     LITHOS_PICK_MAX,
 };

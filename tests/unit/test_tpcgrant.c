@@ -205,6 +205,13 @@ static void test_windows_and_pace(void **state)
     assert_int_equal(c.retry_ns, NOW + 70 * US);
     g.flags = LITHOS_TPCGRANT_HOLD;
     assert_int_equal(pick(&g, waves(16, 100, 1, 0), 0).why, LITHOS_PICK_HELD);
+    g.pace_ns = 0;
+    g.flags = LITHOS_TPCGRANT_NO_MEMORY;
+    assert_int_equal(pick(&g, waves(16, 100, 1, LITHOS_TPCWORK_MEMORY), 0).why, LITHOS_PICK_PROFILE);
+    assert_int_equal(pick(&g, waves(16, 100, 1, 0), 0).why, LITHOS_PICK_RUN);
+    g.flags = LITHOS_TPCGRANT_NO_COMPUTE;
+    assert_int_equal(pick(&g, waves(16, 100, 1, LITHOS_TPCWORK_MEMORY), 0).why, LITHOS_PICK_RUN);
+    assert_int_equal(pick(&g, waves(16, 100, 1, 0), 0).why, LITHOS_PICK_PROFILE);
 }
 
 /* Rent or buy: waits for wider TPCs while it would be over sooner, but never longer than running takes. */
@@ -260,7 +267,7 @@ static void test_validation(void **state)
     BAD(g.parts[1].tpcs = (struct lithos_tpcset){0});
     BAD(g.own = set("4-9"));
     BAD(g.wider = set("127"));
-    BAD(g.flags = 8);
+    BAD(g.flags = 32);
     BAD(g.thin_ppm = 1000001);
     BAD(g.reserved = 1);
 }
