@@ -58,6 +58,8 @@ int lithos_sched_init(void *mem, size_t bytes, const struct lithos_sched_config 
     s->config = *config;
     s->timer_ns = LITHOS_SCHED_NEVER;
     s->unowned = config->topology.valid;
+    for (uint32_t g = 0; g < config->topology.gpc_count; g++)
+        s->gpc[g] = lithos_topology_gpc(&config->topology, g);
     memset(s->tpc_user, SCHED_NOBODY, sizeof s->tpc_user);
     *ret_sched = s;
     return 0;
@@ -125,11 +127,12 @@ int lithos_sched_add(struct lithos_sched *s, uint64_t now_ns, const struct litho
         return -ENFILE;
     struct sched_tenant *t = &s->tenants[free_slot];
     memset(t, 0, sizeof(*t));
-    t->used = t->fresh = true;
+    t->used = t->stale = true;
     t->desc = *tenant;
     t->state_ns = t->settled_ns = t->progress_ns = s->now_ns;
     s->used |= 1ull << free_slot;
     s->busy &= ~(1ull << free_slot);
+    s->fresh |= 1ull << free_slot;
     sched_owner_init(t);
     t->grant = sched_grant_own(s, t);
     count_unowned(s);
@@ -152,6 +155,7 @@ int lithos_sched_change(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
     advance(s, now_ns);
     sched_settle(t, s->now_ns);
     t->desc = *tenant;
+    t->stale = true;
     count_unowned(s);
     return 0;
 }
@@ -166,6 +170,7 @@ int lithos_sched_remove(struct lithos_sched *s, uint64_t now_ns, uint32_t slot)
     t->used = false;
     s->used &= ~(1ull << slot);
     s->busy &= ~(1ull << slot);
+    s->fresh &= ~(1ull << slot);
     for (unsigned b = 0; b < LITHOS_TPC_BITS; b++)
         if (s->tpc_user[b] == slot)
             s->tpc_user[b] = SCHED_NOBODY;
@@ -315,7 +320,7 @@ void sched_publish(struct lithos_sched *s, struct sched_tenant *t, const struct 
     sched_settle(t, s->now_ns);
     t->grant = next;
     t->grant.epoch++;
-    t->fresh = true;
+    s->fresh |= 1ull << sched_slot(s, t);
 }
 
 void lithos_sched_run(struct lithos_sched *s, uint64_t now_ns)
@@ -335,18 +340,12 @@ uint64_t lithos_sched_timer_ns(const struct lithos_sched *s)
 
 bool lithos_sched_next(struct lithos_sched *s, uint32_t *ret_slot, const struct lithos_tpcgrant **ret_grant)
 {
-    struct sched_tenant *t;
-
-    sched_each(s, t)
-    {
-        if (!t->fresh)
-            continue;
-        t->fresh = false;
-        *ret_slot = sched_slot(s, t);
-        *ret_grant = &t->grant;
-        return true;
-    }
-    return false;
+    if (!s->fresh)
+        return false;
+    *ret_slot = (uint32_t)__builtin_ctzll(s->fresh);
+    *ret_grant = &s->tenants[*ret_slot].grant;
+    s->fresh &= s->fresh - 1;
+    return true;
 }
 
 const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, uint32_t slot)

@@ -29,7 +29,7 @@ struct sched_beside {
 
 struct sched_tenant {
     bool used;
-    bool fresh; /* its grant is not what was handed out last */
+    bool stale; /* it has changed itself: its grant is to be made anew whatever it borrows */
     bool lease_lost;
     struct lithos_sched_tenant desc;
     struct lithos_tpcgrant grant;
@@ -69,9 +69,10 @@ struct lithos_sched {
     uint64_t now_ns, timer_ns;
     uint64_t policy_ns; /* the policy's */
     bool dirty;
-    uint64_t used, busy; /* a bit a slot; busy: something outstanding or queued */
+    /* A bit a slot. Busy: something outstanding or queued; fresh: the grant is not what was handed out last. */
+    uint64_t used, busy, fresh;
     uint64_t strange;
-    struct lithos_tpcset unowned;
+    struct lithos_tpcset unowned, gpc[LITHOS_GPC_MAX];
     /* A TPC's last borrower and when its work there is predicted to be over (paper 5.3, per-TPC timers). */
     uint8_t tpc_user[LITHOS_TPC_BITS];
     uint64_t tpc_end_ns[LITHOS_TPC_BITS];

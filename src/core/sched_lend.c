@@ -111,11 +111,22 @@ static void weigh(const struct lithos_sched *s, const struct borrowers *b, uint3
     }
 }
 
+static void order_by_account(const struct borrowers *b, uint8_t *ret_order)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        uint32_t at = i;
+        for (; at && b->tenant[ret_order[at - 1]]->account_tpc_ns > b->tenant[i]->account_tpc_ns; at--)
+            ret_order[at] = ret_order[at - 1];
+        ret_order[at] = (uint8_t)i;
+    }
+}
+
 /* How many TPCs each gets: by weight, what is left over to those who have had least. */
 static void count_shares(struct lithos_sched *s, const struct borrowers *b, uint32_t tpcs,
                          uint32_t *ret_counts)
 {
     uint64_t weights[LITHOS_SCHED_TENANTS_MAX], sum = 0;
+    uint8_t order[LITHOS_SCHED_TENANTS_MAX];
     uint32_t left = tpcs;
 
     weigh(s, b, tpcs, weights);
@@ -125,16 +136,11 @@ static void count_shares(struct lithos_sched *s, const struct borrowers *b, uint
         ret_counts[i] = (uint32_t)(tpcs * weights[i] / sum);
         left -= ret_counts[i];
     }
-    for (uint64_t given = 0; left; left--) {
-        uint32_t least = UINT32_MAX;
-        for (uint32_t i = 0; i < b->count; i++) {
-            if (!((given >> i) & 1) &&
-                (least == UINT32_MAX || b->tenant[i]->account_tpc_ns < b->tenant[least]->account_tpc_ns))
-                least = i;
-        }
-        ret_counts[least]++;
-        given |= 1ull << least;
-    }
+    if (!left)
+        return;
+    order_by_account(b, order);
+    for (uint32_t i = 0; i < left; i++) /* fewer than borrowers: the rests of as many divisions */
+        ret_counts[order[i]]++;
 }
 
 /* Move up to count bits of `from` into a share. */
@@ -150,44 +156,48 @@ static uint32_t take(struct lithos_tpcset *share, struct lithos_tpcset *from, st
     return count;
 }
 
-/* TPCs where another's work is predicted to stay on are no use to a newcomer (paper 5.3). */
-static struct lithos_tpcset taken_by_others(struct lithos_sched *s, const struct sched_tenant *t)
+/* TPCs where a borrower's work is predicted to stay on are no use to anybody else (paper 5.3): all of them, and each
+ * borrower's own. */
+static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpcset all, struct lithos_tpcset *ret_by)
 {
-    struct lithos_tpcset taken = {{0, 0}};
-    for (unsigned b = 0; b < LITHOS_TPC_BITS; b++) {
+    struct lithos_tpcset used = {{0, 0}};
+
+    for (unsigned b = lithos_tpcset_next(&all, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(&all, b + 1)) {
         const uint32_t user = s->tpc_user[b];
-        if (user == SCHED_NOBODY || user == sched_slot(s, t) || !s->tenants[user].outstanding ||
+        if (user == SCHED_NOBODY || !s->tenants[user].outstanding ||
             s->tpc_end_ns[b] <= s->now_ns + s->config.useful_ns)
             continue;
-        lithos_tpcset_add(&taken, b);
+        lithos_tpcset_add(&used, b);
+        lithos_tpcset_add(&ret_by[user], b);
         sched_wake_at(s, s->tpc_end_ns[b]);
     }
-    return taken;
+    return used;
 }
 
 /* What a tenant has it keeps, as far as its count goes; what it lacks it takes from GPCs that it is in already, so that
  * clusters find room, then from the others. */
 static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tpcset all)
 {
-    const struct lithos_topology *topology = &s->config.topology;
+    struct lithos_tpcset left = all, by[LITHOS_SCHED_TENANTS_MAX] = {0};
+    const struct lithos_tpcset used = still_used(s, all, by);
     uint32_t count[LITHOS_SCHED_TENANTS_MAX];
-    struct lithos_tpcset left = all;
 
     count_shares(s, b, lithos_tpcset_count(&all), count);
     for (uint32_t i = 0; i < b->count; i++)
-        count[i] = take(&b->share[i], &left, b->tenant[i]->lent, count[i]);
+        if (!lithos_tpcset_empty(&b->tenant[i]->lent))
+            count[i] = take(&b->share[i], &left, b->tenant[i]->lent, count[i]);
     for (uint32_t i = 0; i < b->count; i++) {
-        const struct lithos_tpcset taken = taken_by_others(s, b->tenant[i]);
-        struct lithos_tpcset free = lithos_tpcset_minus(left, taken), busy = lithos_tpcset_and(left, taken);
-        for (uint32_t g = 0; g < topology->gpc_count && count[i]; g++) {
-            const struct lithos_tpcset gpc = lithos_topology_gpc(topology, g);
-            const struct lithos_tpcset mine =
-                lithos_tpcset_and(lithos_tpcset_or(b->share[i], b->tenant[i]->desc.own), gpc);
-            if (!lithos_tpcset_empty(&mine))
-                count[i] = take(&b->share[i], &free, gpc, count[i]);
+        const struct lithos_tpcset others = lithos_tpcset_minus(used, by[sched_slot(s, b->tenant[i])]);
+        const struct lithos_tpcset mine = lithos_tpcset_or(b->share[i], b->tenant[i]->desc.own);
+        struct lithos_tpcset free = lithos_tpcset_minus(left, others), kept = lithos_tpcset_and(left, others);
+        for (uint32_t g = 0; g < s->config.topology.gpc_count && count[i]; g++) {
+            const struct lithos_tpcset there = lithos_tpcset_and(mine, s->gpc[g]);
+            if (!lithos_tpcset_empty(&there))
+                count[i] = take(&b->share[i], &free, s->gpc[g], count[i]);
         }
-        take(&b->share[i], &free, all, count[i]);
-        left = lithos_tpcset_or(free, busy);
+        if (count[i])
+            take(&b->share[i], &free, all, count[i]);
+        left = lithos_tpcset_or(free, kept);
     }
     sched_wake_at(s, s->now_ns + s->config.turn_ns);
 }
