@@ -223,8 +223,7 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
     t->end_ns =
         LITHOS_MAX(t->end_ns, begin_ns) + LITHOS_MIN(e->launch.predicted_ns, LITHOS_NSEC_PER_SEC * 3600);
     t->outstanding++;
-    t->cluster_blocks =
-        LITHOS_MAX(LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX), t->cluster_blocks);
+    t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
     for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
          b = lithos_tpcset_next(&foreign, b + 1)) {
@@ -245,8 +244,10 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
     t->outstanding--;
     if (e->kind == LITHOS_SCHED_DONE)
         sched_owner_done(s, t, e->done.submit_ns, e->done.start_ns, e->done.end_ns, e->done.predicted_ns);
-    if (!t->outstanding)
+    if (!t->outstanding) {
         t->end_ns = s->now_ns;
+        s->dirty |= s->withheld;
+    }
     busy_changes(s, t, was);
 }
 
@@ -258,6 +259,11 @@ static void queue_changed(struct lithos_sched *s, struct sched_tenant *t, const 
         sched_owner_returns(s, t, s->now_ns);
     if (!t->queued && e->queue.launches)
         t->progress_ns = s->now_ns;
+    const uint32_t cluster = LITHOS_MIN(e->queue.cluster_blocks, LITHOS_CLUSTER_MAX);
+    if (cluster > 1 && cluster > t->cluster_blocks)
+        s->dirty = true; /* its share may have to lie elsewhere */
+    if (cluster)
+        t->cluster_blocks = cluster;
     t->queued = e->queue.launches;
     t->head_ns = e->queue.head_ns;
     t->head_why = (unsigned)e->queue.why < LITHOS_PICK_MAX ? e->queue.why : LITHOS_PICK_RUN;

@@ -62,7 +62,7 @@ struct lithos_sched_config {
 
 enum lithos_sched_event_kind {
     LITHOS_SCHED_LAUNCH,     /* a kernel, atom or graph was submitted */
-    LITHOS_SCHED_DONE,       /* one was completed, in order of completion */
+    LITHOS_SCHED_DONE,       /* one that was told of was completed */
     LITHOS_SCHED_LOST,       /* one will not be heard of again */
     LITHOS_SCHED_QUEUE,      /* a tenant's launch queue has changed */
     LITHOS_SCHED_LEASE_LOST, /* the tenant may not be reading its grant */
@@ -86,8 +86,9 @@ struct lithos_sched_event {
             uint64_t predicted_ns; /* as at its launch */
         } done;                    /* DONE; LOST: predicted_ns alone */
         struct {
-            uint32_t launches; /* waiting */
-            uint64_t head_ns;  /* predicted duration of the first of them, as it would go: an atom or whole */
+            uint32_t launches;       /* waiting */
+            uint64_t head_ns;        /* predicted duration of the first of them on the whole card */
+            uint32_t cluster_blocks; /* its clusters */
             enum lithos_tpcpick why; /* it waits */
         } queue;
     };

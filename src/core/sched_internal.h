@@ -37,10 +37,10 @@ struct sched_tenant {
     uint32_t outstanding, queued;
     uint64_t head_ns;
     enum lithos_tpcpick head_why;
-    uint64_t state_ns;    /* busy or idle since */
-    uint64_t end_ns;      /* predicted, of all outstanding */
-    uint64_t progress_ns; /* last launch, or when it came to have something to launch */
-    uint32_t cluster_blocks;
+    uint64_t state_ns;       /* busy or idle since */
+    uint64_t end_ns;         /* predicted, of all outstanding */
+    uint64_t progress_ns;    /* last launch, or when it came to have something to launch */
+    uint32_t cluster_blocks; /* of the launch at the head of its queue, or of its last one */
 
     /* as an owner */
     struct lithos_demand demand;
@@ -69,6 +69,7 @@ struct lithos_sched {
     uint64_t now_ns, timer_ns;
     uint64_t policy_ns; /* the policy's */
     bool dirty;
+    bool withheld; /* TPCs are kept from borrowers while another's work is on them */
     /* A bit a slot. Busy: something outstanding or queued; fresh: the grant is not what was handed out last. */
     uint64_t used, busy, fresh;
     uint64_t strange;

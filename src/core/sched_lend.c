@@ -96,49 +96,51 @@ static uint64_t weight(const struct sched_tenant *t)
     return LITHOS_MAX(t->desc.weight, 1u);
 }
 
-/* Who has had less until now gets up to twice its share, in proportion to what it is behind within one turn. */
-static void weigh(const struct lithos_sched *s, const struct borrowers *b, uint32_t tpcs,
-                  uint64_t *ret_weights)
+/* Accounts are compared in steps of what a borrower gets in a turn, so that shares stay as they are for that long and do
+ * not move with every event. */
+static uint64_t step_tpc_ns(const struct lithos_sched *s, const struct borrowers *b, uint32_t tpcs)
 {
-    uint64_t most = 0;
-
-    for (uint32_t i = 0; i < b->count; i++)
-        most = LITHOS_MAX(most, b->tenant[i]->account_tpc_ns);
-    for (uint32_t i = 0; i < b->count; i++) {
-        const uint64_t behind = (most - b->tenant[i]->account_tpc_ns) * weight(b->tenant[i]);
-        const uint64_t turn = s->config.turn_ns * LITHOS_MAX(tpcs, 1u);
-        ret_weights[i] = weight(b->tenant[i]) * (1024 + LITHOS_MIN(1024 * behind / turn, 1024));
-    }
+    return s->config.turn_ns * LITHOS_MAX(tpcs / b->count, 1u);
 }
 
-static void order_by_account(const struct borrowers *b, uint8_t *ret_order)
+static void order_by_account(const struct borrowers *b, uint64_t step, uint8_t *ret_order)
 {
     for (uint32_t i = 0; i < b->count; i++) {
+        const uint64_t account = b->tenant[i]->account_tpc_ns / step;
         uint32_t at = i;
-        for (; at && b->tenant[ret_order[at - 1]]->account_tpc_ns > b->tenant[i]->account_tpc_ns; at--)
+        for (; at && b->tenant[ret_order[at - 1]]->account_tpc_ns / step > account; at--)
             ret_order[at] = ret_order[at - 1];
         ret_order[at] = (uint8_t)i;
     }
 }
 
+/* Who has had less until now gets up to twice its share, in proportion to what it is behind. */
+static void weigh(const struct borrowers *b, uint64_t step, uint64_t *ret_weights)
+{
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < b->count; i++)
+        most = LITHOS_MAX(most, b->tenant[i]->account_tpc_ns / step);
+    for (uint32_t i = 0; i < b->count; i++) {
+        const uint64_t behind = (most - b->tenant[i]->account_tpc_ns / step) * weight(b->tenant[i]);
+        ret_weights[i] = weight(b->tenant[i]) * (4 + LITHOS_MIN(behind, 4));
+    }
+}
+
 /* How many TPCs each gets: by weight, what is left over to those who have had least. */
-static void count_shares(struct lithos_sched *s, const struct borrowers *b, uint32_t tpcs,
+static void count_shares(const struct borrowers *b, uint64_t step, const uint8_t *order, uint32_t tpcs,
                          uint32_t *ret_counts)
 {
     uint64_t weights[LITHOS_SCHED_TENANTS_MAX], sum = 0;
-    uint8_t order[LITHOS_SCHED_TENANTS_MAX];
     uint32_t left = tpcs;
 
-    weigh(s, b, tpcs, weights);
+    weigh(b, step, weights);
     for (uint32_t i = 0; i < b->count; i++)
         sum += weights[i];
     for (uint32_t i = 0; i < b->count; i++) {
         ret_counts[i] = (uint32_t)(tpcs * weights[i] / sum);
         left -= ret_counts[i];
     }
-    if (!left)
-        return;
-    order_by_account(b, order);
     for (uint32_t i = 0; i < left; i++) /* fewer than borrowers: the rests of as many divisions */
         ret_counts[order[i]]++;
 }
@@ -158,7 +160,8 @@ static uint32_t take(struct lithos_tpcset *share, struct lithos_tpcset *from, st
 
 /* TPCs where a borrower's work is predicted to stay on are no use to anybody else (paper 5.3): all of them, and each
  * borrower's own. */
-static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpcset all, struct lithos_tpcset *ret_by)
+static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpcset all,
+                                       struct lithos_tpcset *ret_by)
 {
     struct lithos_tpcset used = {{0, 0}};
 
@@ -174,17 +177,74 @@ static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpc
     return used;
 }
 
-/* What a tenant has it keeps, as far as its count goes; what it lacks it takes from GPCs that it is in already, so that
- * clusters find room, then from the others. */
+/* TPCs of one GPC that a borrower must have for its clusters; 0: it has room among its own, or needs none. */
+static uint32_t room_needed(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const struct lithos_topology *topology = &s->config.topology;
+    const uint32_t need = lithos_cluster_tpcs(topology, t->cluster_blocks);
+
+    return need <= 1 || lithos_topology_has_room(topology, t->desc.own, t->cluster_blocks) ? 0 : need;
+}
+
+/* Set a GPC's part aside for a borrower's clusters: that of which it has most already. */
+static bool make_room(struct lithos_sched *s, struct borrowers *b, uint32_t i, uint32_t need,
+                      struct lithos_tpcset *left)
+{
+    uint32_t best = LITHOS_GPC_MAX, most = 0;
+
+    for (uint32_t g = 0; g < s->config.topology.gpc_count; g++) {
+        const struct lithos_tpcset there = lithos_tpcset_and(*left, s->gpc[g]);
+        const struct lithos_tpcset has = lithos_tpcset_and(there, b->tenant[i]->lent);
+        if (lithos_tpcset_count(&there) >= need && lithos_tpcset_count(&has) + 1 > most) {
+            most = lithos_tpcset_count(&has) + 1;
+            best = g;
+        }
+    }
+    if (best == LITHOS_GPC_MAX)
+        return false;
+    need = take(&b->share[i], left, lithos_tpcset_and(b->tenant[i]->lent, s->gpc[best]), need);
+    take(&b->share[i], left, s->gpc[best], need);
+    return true;
+}
+
+/* Clusters first. A share too small for its tenant's clusters is of no use to it: it goes to the others, so that it falls
+ * behind in its account until it is the first, who gets what its clusters need whatever its share is. */
+static void give_room(struct lithos_sched *s, struct borrowers *b, const uint8_t *order, uint32_t *count,
+                      struct lithos_tpcset *left)
+{
+    for (uint32_t n = 0, spare = 0; n < b->count; n++) {
+        const uint32_t i = order[n], need = room_needed(s, b->tenant[i]);
+        count[i] += spare;
+        spare = 0;
+        if (!need)
+            continue;
+        if ((count[i] >= need || n == 0) && make_room(s, b, i, need, left)) {
+            count[i] -= LITHOS_MIN(count[i], need);
+        } else {
+            spare = count[i];
+            count[i] = 0;
+        }
+    }
+}
+
+/* What a tenant has it keeps, as far as its count goes; what it lacks it takes from GPCs that it is in already, then from
+ * the others. */
 static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tpcset all)
 {
     struct lithos_tpcset left = all, by[LITHOS_SCHED_TENANTS_MAX] = {0};
     const struct lithos_tpcset used = still_used(s, all, by);
     uint32_t count[LITHOS_SCHED_TENANTS_MAX];
+    uint8_t order[LITHOS_SCHED_TENANTS_MAX];
 
-    count_shares(s, b, lithos_tpcset_count(&all), count);
+    const uint32_t tpcs = lithos_tpcset_count(&all);
+    const uint64_t step = step_tpc_ns(s, b, tpcs);
+
+    order_by_account(b, step, order);
+    count_shares(b, step, order, tpcs, count);
+
+    give_room(s, b, order, count, &left);
     for (uint32_t i = 0; i < b->count; i++)
-        if (!lithos_tpcset_empty(&b->tenant[i]->lent))
+        if (count[i] && !lithos_tpcset_empty(&b->tenant[i]->lent))
             count[i] = take(&b->share[i], &left, b->tenant[i]->lent, count[i]);
     for (uint32_t i = 0; i < b->count; i++) {
         const struct lithos_tpcset others = lithos_tpcset_minus(used, by[sched_slot(s, b->tenant[i])]);
@@ -199,6 +259,8 @@ static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tp
             take(&b->share[i], &free, all, count[i]);
         left = lithos_tpcset_or(free, kept);
     }
+    const struct lithos_tpcset withheld = lithos_tpcset_and(left, used);
+    s->withheld = !lithos_tpcset_empty(&withheld);
     sched_wake_at(s, s->now_ns + s->config.turn_ns);
 }
 
@@ -312,7 +374,8 @@ static void publish(struct lithos_sched *s, struct sched_tenant *t, const struct
     if (starves(s, t))
         feed(s, t, &g, lent);
     const struct lithos_tpcset has = lithos_tpcgrant_lent(&g), lost = lithos_tpcset_minus(t->lent, has);
-    if (!lithos_tpcset_empty(&lost))
+    const struct lithos_tpcset taken_back = lithos_tpcset_minus(lost, o->all);
+    if (be && !lithos_tpcset_empty(&taken_back))
         g.flags |= LITHOS_TPCGRANT_RECALL;
     t->lent = has;
     sched_publish(s, t, &g);
@@ -342,6 +405,7 @@ void sched_lend(struct lithos_sched *s)
     uint64_t borrows = 0;
     struct sched_tenant *t;
 
+    s->withheld = false;
     gather_offers(s, &o);
     gather_borrowers(s, &b);
     const struct lithos_tpcset all = squeezed(o.all, squeeze_ppm);
@@ -363,7 +427,8 @@ void sched_lend(struct lithos_sched *s)
         publish(s, t, &o, share[sched_slot(s, t)], in, b.count == 1, &lent);
         t->why = why_no_more(s, t, &o, in, squeeze_ppm<LITHOS_SCHED_PPM, b.count> 1);
     }
-    sched_each (s, t) {
+    sched_each(s, t)
+    {
         const struct lithos_tpcset away = lithos_tpcset_and(t->desc.own, lent);
         if (lithos_tpcset_equal(&away, &t->lent_away))
             continue;

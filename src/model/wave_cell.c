@@ -361,8 +361,9 @@ static void place_op(struct lithos_wave *w, struct lithos_wave_domain *d, struct
         held += cells_have(cells, i) ? d->cells[i]->blocks : 0;
         total += room[i] / unit;
     }
-    if (!total && !held) {
+    if ((!total && !held) || op->left < unit) {
         unit = 1;
+        total = 0;
         for (uint32_t i = 0; i < d->cell_count; i++)
             total += room[i];
     }

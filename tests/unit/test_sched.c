@@ -164,7 +164,7 @@ static void queue(struct stand *st, uint32_t slot, uint32_t launches, uint64_t h
                   enum lithos_tpcpick why)
 {
     tell(st, (struct lithos_sched_event){
-                 .kind = LITHOS_SCHED_QUEUE, .slot = slot, .queue = {launches, head_ns, why}});
+                 .kind = LITHOS_SCHED_QUEUE, .slot = slot, .queue = {launches, head_ns, 0, why}});
 }
 
 /* A request: a launch of so long, then idle for so long. */
