@@ -177,34 +177,30 @@ static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpc
     return used;
 }
 
-/* TPCs of one GPC that a borrower must have for its clusters; 0: it has room among its own, or needs none. */
-static uint32_t room_needed(const struct lithos_sched *s, const struct sched_tenant *t)
+/* The GPC where a borrower's clusters find room with the fewest TPCs lent, beside those of its own; of these the one where
+ * it has most already. LITHOS_GPC_MAX: it needs none lent, or there is no such GPC. */
+static uint32_t find_room(const struct lithos_sched *s, const struct sched_tenant *t,
+                          struct lithos_tpcset left, uint32_t *ret_need)
 {
-    const struct lithos_topology *topology = &s->config.topology;
-    const uint32_t need = lithos_cluster_tpcs(topology, t->cluster_blocks);
+    const uint32_t need = lithos_cluster_tpcs(&s->config.topology, t->cluster_blocks);
+    uint32_t best = LITHOS_GPC_MAX, fewest = UINT32_MAX, most = 0;
 
-    return need <= 1 || lithos_topology_has_room(topology, t->desc.own, t->cluster_blocks) ? 0 : need;
-}
-
-/* Set a GPC's part aside for a borrower's clusters: that of which it has most already. */
-static bool make_room(struct lithos_sched *s, struct borrowers *b, uint32_t i, uint32_t need,
-                      struct lithos_tpcset *left)
-{
-    uint32_t best = LITHOS_GPC_MAX, most = 0;
-
+    *ret_need = 0;
+    if (need <= 1 || lithos_topology_has_room(&s->config.topology, t->desc.own, t->cluster_blocks))
+        return best;
     for (uint32_t g = 0; g < s->config.topology.gpc_count; g++) {
-        const struct lithos_tpcset there = lithos_tpcset_and(*left, s->gpc[g]);
-        const struct lithos_tpcset has = lithos_tpcset_and(there, b->tenant[i]->lent);
-        if (lithos_tpcset_count(&there) >= need && lithos_tpcset_count(&has) + 1 > most) {
-            most = lithos_tpcset_count(&has) + 1;
-            best = g;
-        }
+        const struct lithos_tpcset own = lithos_tpcset_and(t->desc.own, s->gpc[g]);
+        const struct lithos_tpcset there = lithos_tpcset_and(left, s->gpc[g]);
+        const struct lithos_tpcset has = lithos_tpcset_and(there, t->lent);
+        const uint32_t lacks = need - lithos_tpcset_count(&own), had = lithos_tpcset_count(&has);
+        if (lithos_tpcset_count(&there) < lacks || lacks > fewest || (lacks == fewest && had <= most))
+            continue;
+        best = g;
+        fewest = lacks;
+        most = had;
     }
-    if (best == LITHOS_GPC_MAX)
-        return false;
-    need = take(&b->share[i], left, lithos_tpcset_and(b->tenant[i]->lent, s->gpc[best]), need);
-    take(&b->share[i], left, s->gpc[best], need);
-    return true;
+    *ret_need = best == LITHOS_GPC_MAX ? need : fewest;
+    return best;
 }
 
 /* Clusters first. A share too small for its tenant's clusters is of no use to it: it goes to the others, so that it falls
@@ -213,13 +209,18 @@ static void give_room(struct lithos_sched *s, struct borrowers *b, const uint8_t
                       struct lithos_tpcset *left)
 {
     for (uint32_t n = 0, spare = 0; n < b->count; n++) {
-        const uint32_t i = order[n], need = room_needed(s, b->tenant[i]);
+        const uint32_t i = order[n];
+        const struct lithos_tpcset lent = b->tenant[i]->lent;
+        uint32_t need;
+        const uint32_t gpc = find_room(s, b->tenant[i], *left, &need);
         count[i] += spare;
         spare = 0;
         if (!need)
             continue;
-        if ((count[i] >= need || n == 0) && make_room(s, b, i, need, left)) {
+        if (gpc < LITHOS_GPC_MAX && (count[i] >= need || n == 0)) {
             count[i] -= LITHOS_MIN(count[i], need);
+            need = take(&b->share[i], left, lithos_tpcset_and(lent, s->gpc[gpc]), need);
+            take(&b->share[i], left, s->gpc[gpc], need);
         } else {
             spare = count[i];
             count[i] = 0;

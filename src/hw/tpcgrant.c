@@ -130,32 +130,38 @@ static struct lithos_tpcset first_parts(const struct lithos_tpcgrant *g, uint32_
     return s;
 }
 
-/* An atom, or all that is left, that takes no longer than bearable where lent is true. False: not even one wave of as
- * few blocks an SM as the grant allows. */
+/* Blocks of a kernel of many waves do not end together: the last ones outlast their wave by up to half their time. */
+static uint64_t outlast_ns(const struct lithos_tpcwork *w, uint64_t tpc_sms, uint32_t each)
+{
+    return w->blocks > tpc_sms * each ? lifetime_ns(w, each) / 2 : 0;
+}
+
+/* An atom, or all that is left, that is over within bearable where lent is true. False: not even one wave of as few
+ * blocks an SM as the grant allows. */
 static bool cut(const struct lithos_tpcgrant *g, const struct lithos_topology *t,
                 const struct lithos_tpcwork *w, uint64_t bearable, bool lent, struct lithos_tpcchoice *c)
 {
     const uint32_t tpcs = lithos_tpcset_count(&c->tpcs);
-    const uint64_t atom_ns = LITHOS_MIN(g->atom_ns, bearable);
+    const uint64_t sms = (uint64_t)tpcs * t->sms_per_tpc;
+    const bool cuttable = (w->flags & LITHOS_TPCWORK_CUTTABLE) && g->atom_ns;
     uint32_t each = w->residency;
 
     c->blocks = w->blocks;
     c->residency = 0;
     c->duration_ns = duration_ns(t, w, w->blocks, tpcs, 0);
-    if (c->duration_ns <= bearable && (c->duration_ns <= g->atom_ns || !(w->flags & LITHOS_TPCWORK_CUTTABLE)))
-        return true;
-    if (!(w->flags & LITHOS_TPCWORK_CUTTABLE) || !g->atom_ns)
-        return c->duration_ns <= bearable;
-    if (lent && lifetime_ns(w, each) > bearable) {
-        const uint32_t least = (uint32_t)LITHOS_MAX((uint64_t)w->residency * g->thin_ppm / PPM, 1);
-        while (each > least && lifetime_ns(w, each) > bearable)
-            each--;
-        if (lifetime_ns(w, each) > bearable)
-            return false;
-        c->residency = each;
-    }
-    const uint64_t wave = (uint64_t)tpcs * t->sms_per_tpc * each, life = LITHOS_MAX(lifetime_ns(w, each), 1);
-    const uint64_t waves = LITHOS_MAX(atom_ns / life, 1), most = scaled(wave, waves, 1);
+    const bool fits = !lent || sum(c->duration_ns, outlast_ns(w, sms, each)) <= bearable;
+    if (!cuttable || (fits && c->duration_ns <= g->atom_ns))
+        return fits;
+    const uint32_t least = (uint32_t)LITHOS_MAX((uint64_t)w->residency * g->thin_ppm / PPM, 1);
+    while (lent && each > least && sum(lifetime_ns(w, each), outlast_ns(w, sms, each)) > bearable)
+        each--;
+    const uint64_t life = LITHOS_MAX(lifetime_ns(w, each), 1), outlast = outlast_ns(w, sms, each);
+    if (lent && sum(life, outlast) > bearable)
+        return false;
+    c->residency = each < w->residency ? each : 0;
+    const uint64_t wave = sms * each,
+                   atom_ns = lent ? LITHOS_MIN(g->atom_ns, bearable - outlast) : g->atom_ns;
+    const uint64_t most = scaled(wave, LITHOS_MAX(atom_ns / life, 1), 1);
     /* what would be left over for a last atom of less than half a wave goes with this one */
     if (most < w->blocks && (w->blocks - most > wave / 2 || lent))
         c->blocks = most - (most >= w->cluster_blocks ? most % w->cluster_blocks : 0);
@@ -217,7 +223,7 @@ static enum lithos_tpcpick choose(const struct lithos_tpcgrant *g, const struct 
             (uint64_t)lithos_tpcset_count(&g->own) * t->sms_per_tpc * w->residency >= all_at_once &&
             lithos_topology_has_room(t, g->own, w->cluster_blocks))
             continue;
-        if (cut(g, t, w, c->lent ? bearable_ns(g, parts, at) : UINT64_MAX, c->lent, c)) {
+        if (cut(g, t, w, bearable_ns(g, parts, at), c->lent, c)) {
             if (c->lent && !all_at_once)
                 trim(g, t, w, parts, c);
             return LITHOS_PICK_RUN;

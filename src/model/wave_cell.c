@@ -454,12 +454,34 @@ uint64_t wave_cells_next_ns(const struct lithos_wave *w)
     return next == LITHOS_WAVE_NEVER ? next : next + d->offset_ns;
 }
 
+/* Room has come free in one cell: the first launch in the list that may use it gets it. Only when that has placed its
+ * last block, or goes by clusters, the other cells are looked at. */
+static void refill(struct lithos_wave *w, struct lithos_wave_domain *d, uint32_t cell)
+{
+    for (struct wave_op *op = d->head; op; op = op->after) {
+        if (!cells_have(op->cells, cell))
+            continue;
+        if (op->k->cluster_blocks > 1) {
+            wave_place_all(w, d);
+            return;
+        }
+        place_in(w, d, op, cell, LITHOS_MIN(cell_room(d->cells[cell], op), op->left));
+        if (op->left)
+            return;
+        list_remove(d, op);
+        wave_blocks_placed(w, op);
+        wave_place_all(w, d);
+        return;
+    }
+}
+
 void wave_cells_step(struct lithos_wave *w)
 {
     struct lithos_wave_domain *d = w->current;
     const uint64_t before_ppm = draw_ppm(d);
     struct wave_op *over[WAVE_GROUPS_MAX];
-    struct wave_cell *c = d->cells[first_cell(d)];
+    const uint32_t cell = first_cell(d);
+    struct wave_cell *c = d->cells[cell];
     uint32_t over_count = 0;
 
     catch_up(c, wave_domain_ns(w, d));
@@ -476,10 +498,10 @@ void wave_cells_step(struct lithos_wave *w)
     account_bound(w, c);
     retime(w, d, c);
     draw_changed(w, d, before_ppm);
+    if (d->head)
+        refill(w, d, cell);
     for (uint32_t i = 0; i < over_count; i++)
         wave_blocks_ended(w, over[i]);
-    if (d->head)
-        wave_place_all(w, d);
 }
 
 void wave_op_drop(struct lithos_wave *w, struct wave_op *op)

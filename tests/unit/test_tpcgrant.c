@@ -106,14 +106,14 @@ static void test_atoms_are_whole_waves(void **state)
 {
     (void)state;
     const struct lithos_tpcgrant g = grant();
-    /* 32 TPCs hold 512 blocks of 8 an SM; 200 us are two waves of 90 us */
-    struct lithos_tpcchoice c = pick(&g, waves(100000, 90, 8, LITHOS_TPCWORK_CUTTABLE), 0);
+    /* 32 TPCs hold 512 blocks of 8 an SM; 200 us are two waves of 70 us, as the last blocks outlast theirs by half */
+    struct lithos_tpcchoice c = pick(&g, waves(100000, 70, 8, LITHOS_TPCWORK_CUTTABLE), 0);
     assert_int_equal(c.why, LITHOS_PICK_RUN);
     assert_int_equal(c.blocks, 1024);
-    assert_int_equal(c.duration_ns, 180 * US);
+    assert_int_equal(c.duration_ns, 140 * US);
     assert_int_equal(c.residency, 0);
     /* the same uncut does not fit anywhere but on its own TPCs */
-    c = pick(&g, waves(100000, 90, 8, 0), 0);
+    c = pick(&g, waves(100000, 70, 8, 0), 0);
     assert_set(c.tpcs, "9-16");
     assert_int_equal(c.blocks, 100000);
     /* blocks that live longer than the owner can bear are made to live shorter: fewer an SM */
@@ -124,9 +124,9 @@ static void test_atoms_are_whole_waves(void **state)
     w.saturation = 2;
     c = pick(&g, w, 0);
     assert_true(c.lent);
-    assert_int_equal(c.residency, 4);
-    assert_int_equal(c.blocks, 64 * 4);
-    assert_int_equal(c.duration_ns, 200 * US);
+    assert_int_equal(c.residency, 2);
+    assert_int_equal(c.blocks, 64 * 2);
+    assert_int_equal(c.duration_ns, 100 * US);
     /* but no fewer than the grant allows */
     struct lithos_tpcgrant thick = g;
     thick.thin_ppm = 750000;
@@ -137,7 +137,7 @@ static void test_atoms_are_whole_clusters(void **state)
 {
     (void)state;
     const struct lithos_tpcgrant g = grant();
-    struct lithos_tpcwork w = waves(99999 / 6 * 6, 90, 8, LITHOS_TPCWORK_CUTTABLE);
+    struct lithos_tpcwork w = waves(99999 / 6 * 6, 70, 8, LITHOS_TPCWORK_CUTTABLE);
     w.cluster_blocks = 6;
     const struct lithos_tpcchoice c = pick(&g, w, 0);
     assert_int_equal(c.blocks, 1020);
