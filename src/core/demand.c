@@ -84,6 +84,7 @@ static void find_linger(struct lithos_demand *d, uint64_t stay_ns)
 void lithos_demand_gap(struct lithos_demand *d, uint64_t gap_ns, uint64_t stay_ns)
 {
     add(&d->gaps, gap_ns);
+    d->gap_ns = d->gap_ns ? d->gap_ns - d->gap_ns / 16 + gap_ns / 16 : gap_ns;
     if (d->gaps.total < KNOWN_FROM || ++d->stale < KNOWN_FROM)
         return;
     d->stale = 0;

@@ -21,7 +21,7 @@ struct lithos_demand {
     struct lithos_demand_histogram gaps;    /* idle, until it came back */
     struct lithos_demand_histogram periods; /* busy, without what it waited for others */
     uint64_t linger_ns; /* gaps up to this are within a period: what follows them comes too often too soon */
-    uint64_t period_ns; /* mean of recent ones */
+    uint64_t period_ns, gap_ns; /* means of recent ones */
     uint32_t stale;     /* gaps since linger_ns was worked out */
 };
 

@@ -223,6 +223,7 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
     t->end_ns =
         LITHOS_MAX(t->end_ns, begin_ns) + LITHOS_MIN(e->launch.predicted_ns, LITHOS_NSEC_PER_SEC * 3600);
     t->outstanding++;
+    sched_note_launch(t, e->launch.predicted_ns, e->launch.flags);
     t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
     for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;

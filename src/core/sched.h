@@ -130,6 +130,19 @@ struct lithos_sched_explain {
     uint64_t share_tpc_ns;  /* its account in fair sharing */
 };
 
+/* How a tenant is best run, from what it and the others have done until now: for when it is started next. */
+struct lithos_sched_advice {
+    /* Multiprocessors to tell its programs of, which size persistent kernels by them: those it can hope to have at once.
+     * Of more, the last blocks would make a second wave. */
+    uint32_t sms;
+    /* Best-effort: most of its time is in launches that cannot be cut and that owners cannot bear, but an owner bears a
+     * switch: it should take turns with them instead of sharing the card in space. */
+    bool turns;
+    uint32_t uncut_ppm;   /* of its predicted time: in launches that cannot be cut */
+    uint32_t unborne_ppm; /* of its predicted time: in such that stay longer than owners can bear */
+    uint64_t slack_ns;    /* what the owner of most TPCs can bear; 0: there is none, or it is not known */
+};
+
 /* For an H200; everything but the topology, the policy and tenants. */
 void lithos_sched_config_defaults(struct lithos_sched_config *config);
 /* Bytes it takes. 0; -EINVAL: a topology that is not valid, no policy, tenants or a share out of range. */
@@ -163,6 +176,10 @@ const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, u
 /* 0 or -ENOENT. */
 int lithos_sched_explain(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
                          struct lithos_sched_explain *ret_explain);
+/* 0 or -ENOENT. switch_ns: what an owner waits for a best-effort tenant to be off the card where they take turns (two
+ * switches and a slice); 0: they cannot. */
+int lithos_sched_advise(struct lithos_sched *s, uint32_t slot, uint64_t switch_ns,
+                        struct lithos_sched_advice *ret_advice);
 /* Events of slots that are none, completions of what was not launched. */
 uint64_t lithos_sched_strange(const struct lithos_sched *s);
 /* "owner_busy", ...; never NULL. */

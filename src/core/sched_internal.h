@@ -11,6 +11,7 @@
 #define SCHED_BUCKETS 8u
 #define SCHED_BUCKET_NS (LITHOS_NSEC_PER_SEC / SCHED_BUCKETS)
 #define SCHED_NOBODY 0xffu
+#define SCHED_OCTAVES 24u
 
 struct sched_bucket {
     uint64_t number; /* time divided by SCHED_BUCKET_NS */
@@ -53,6 +54,9 @@ struct sched_tenant {
     uint64_t foreign_ns;     /* predicted end of others' work on its TPCs when it came back */
     struct sched_beside beside;
     struct lithos_tpcset lent_away;
+
+    /* predicted time of its launches that could not be cut, by octaves of their length from 1 us, and of all */
+    uint64_t uncut_ns[SCHED_OCTAVES], launched_ns;
 
     /* as a borrower */
     struct lithos_tpcset lent;
@@ -124,6 +128,9 @@ uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s);
 
 /* sched_lend.c: lend what is idle to who can use it. */
 void sched_lend(struct lithos_sched *s);
+
+/* sched_advise.c: remember a launch. */
+void sched_note_launch(struct sched_tenant *t, uint64_t predicted_ns, uint32_t flags);
 
 /* sched_explain.c */
 struct sched_bucket *sched_bucket(struct sched_tenant *t, uint64_t now_ns);

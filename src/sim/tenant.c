@@ -172,12 +172,14 @@ static void tell_launch(struct sim *s, struct sim_tenant *t, struct sim_flight *
 {
     const struct lithos_wave_kernel *k = &t->spec->program.kernels[f->kernel];
     const bool memory = t->spec->program.flags[f->kernel] & LITHOS_SIM_MEMORY;
-    const struct lithos_sched_event e = {.kind = LITHOS_SCHED_LAUNCH,
-                                         .launch = {.submit_ns = f->submit_ns,
-                                                    .predicted_ns = f->predicted_ns,
-                                                    .tpcs = f->tpcs,
-                                                    .cluster_blocks = k->cluster_blocks,
-                                                    .flags = memory ? LITHOS_TPCWORK_MEMORY : 0}};
+    const bool cuttable = t->spec->program.flags[f->kernel] & LITHOS_SIM_CUTTABLE;
+    const struct lithos_sched_event e = {
+        .kind = LITHOS_SCHED_LAUNCH,
+        .launch = {.submit_ns = f->submit_ns,
+                   .predicted_ns = f->predicted_ns,
+                   .tpcs = f->tpcs,
+                   .cluster_blocks = k->cluster_blocks,
+                   .flags = (memory ? LITHOS_TPCWORK_MEMORY : 0) | (cuttable ? LITHOS_TPCWORK_CUTTABLE : 0)}};
     f->told_ns = sim_tell(s, SIM_RECORDS, t, s->sc->see_ns, 0, &e);
 }
 

@@ -654,6 +654,70 @@ static void test_what_is_lost_is_not_waited_for(void **state)
     assert_int_equal(count(lent(st, be)), 58);
 }
 
+/* --- how a tenant is best run --- */
+
+static struct lithos_sched_advice advise(struct stand *st, uint32_t slot, uint64_t switch_ns)
+{
+    struct lithos_sched_advice a;
+    assert_int_equal(lithos_sched_advise(st->s, slot, switch_ns, &a), 0);
+    return a;
+}
+
+static void launch_kind(struct stand *st, uint32_t slot, uint64_t predicted_ns, uint32_t flags)
+{
+    tell(st, (struct lithos_sched_event){.kind = LITHOS_SCHED_LAUNCH,
+                                         .slot = slot,
+                                         .launch = {st->now, predicted_ns, st->grant[slot].own, 1, flags}});
+    wait_until(st, st->now + predicted_ns);
+    done(st, slot, predicted_ns, predicted_ns);
+}
+
+static void test_advice_on_multiprocessors(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t a = add_owner(st, 1, "9-16,18-25,27-34,36-43", 50 * MS, 0);
+    const uint32_t b = add_owner(st, 2, "45-52", 50 * MS, 0);
+    const uint32_t be = add_best_effort(st, 3, "-", 1);
+
+    for (unsigned i = 0; i < 40; i++) {
+        request(st, a, 1 * MS, 5 * MS); /* idle most of the time */
+        request(st, b, 12 * MS, 100 * US);
+    }
+    /* 66 TPCs without b's 8 */
+    assert_int_equal(advise(st, be, 0).sms, 2 * 58);
+    assert_int_equal(advise(st, b, 0).sms, 2 * 8);
+    assert_int_equal(lithos_sched_advise(st->s, 60, 0, &(struct lithos_sched_advice){0}), -ENOENT);
+}
+
+static void test_advice_to_take_turns(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,36-43", 0, 1100000);
+    const uint32_t be = add_best_effort(st, 2, "45-52", 1);
+    const uint32_t cut = LITHOS_TPCWORK_CUTTABLE;
+
+    for (unsigned i = 0; i < 60; i++) /* bears twice a tenth of 5 ms */
+        request(st, owner, 5 * MS, 3 * MS + i * 31 % 17 * 300 * US);
+    for (unsigned i = 0; i < 100; i++) {
+        launch_kind(st, be, 400 * US, 0);
+        launch_kind(st, be, 4 * MS, cut);
+    }
+    struct lithos_sched_advice a = advise(st, be, 280 * US);
+    assert_in_range(a.slack_ns, 990 * US, 1010 * US);
+    assert_in_range(a.uncut_ppm, 90000, 91000);
+    assert_int_equal(a.unborne_ppm, 0);
+    assert_false(a.turns);
+    for (unsigned i = 0; i < 100; i++)
+        launch_kind(st, be, 4 * MS, 0);
+    a = advise(st, be, 280 * US);
+    assert_in_range(a.unborne_ppm, 400000, 500000);
+    assert_true(a.turns);
+    /* not where they cannot, nor where the owner does not bear the switch */
+    assert_false(advise(st, be, 0).turns);
+    assert_false(advise(st, be, 2 * MS).turns);
+    assert_false(advise(st, owner, 280 * US).turns);
+}
+
 /* --- why --- */
 
 static void test_explain_accounts_for_the_last_second(void **state)
@@ -706,6 +770,8 @@ int main(void)
         T(test_trust_is_lost_and_comes_back),
         T(test_a_lost_lease_borrows_nothing),
         T(test_what_is_lost_is_not_waited_for),
+        T(test_advice_on_multiprocessors),
+        T(test_advice_to_take_turns),
         T(test_explain_accounts_for_the_last_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
