@@ -212,18 +212,21 @@ static void busy_changes(struct lithos_sched *s, struct sched_tenant *t, bool wa
     join_sharing(s, t);
 }
 
+#define PREDICTED_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
+
 static void launched(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_sched_event *e)
 {
-    const uint64_t begin_ns = LITHOS_MIN(e->launch.submit_ns, s->now_ns) + s->config.reach_ns;
+    const uint64_t submit_ns = LITHOS_MIN(e->launch.submit_ns, s->now_ns);
+    const uint64_t predicted_ns = LITHOS_MIN(e->launch.predicted_ns, PREDICTED_MAX_NS);
     const struct lithos_tpcset foreign = lithos_tpcset_minus(e->launch.tpcs, t->desc.own);
     const bool was = sched_is_busy(t);
 
     if (!was)
-        sched_owner_returns(s, t, LITHOS_MIN(e->launch.submit_ns, s->now_ns));
-    t->end_ns =
-        LITHOS_MAX(t->end_ns, begin_ns) + LITHOS_MIN(e->launch.predicted_ns, LITHOS_NSEC_PER_SEC * 3600);
+        sched_owner_returns(s, t, submit_ns);
     t->outstanding++;
-    sched_note_launch(t, e->launch.predicted_ns, e->launch.flags);
+    t->outstanding_ns += predicted_ns;
+    t->end_ns = LITHOS_MAX(t->end_ns, submit_ns + s->config.reach_ns) + predicted_ns;
+    sched_note_launch(t, predicted_ns, e->launch.flags);
     t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
     for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
@@ -243,12 +246,15 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
         return;
     }
     t->outstanding--;
+    t->outstanding_ns -= LITHOS_MIN(LITHOS_MIN(e->done.predicted_ns, PREDICTED_MAX_NS), t->outstanding_ns);
     if (e->kind == LITHOS_SCHED_DONE)
         sched_owner_done(s, t, e->done.submit_ns, e->done.start_ns, e->done.end_ns, e->done.predicted_ns);
     if (!t->outstanding) {
-        t->end_ns = s->now_ns;
+        t->outstanding_ns = 0;
         s->dirty |= s->withheld;
     }
+    /* what was ahead of the others is over, or was taken back: none of them ends later than all of them take from now */
+    t->end_ns = LITHOS_MIN(t->end_ns, s->now_ns + t->outstanding_ns);
     busy_changes(s, t, was);
 }
 

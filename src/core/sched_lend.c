@@ -103,12 +103,25 @@ static uint64_t step_tpc_ns(const struct lithos_sched *s, const struct borrowers
     return s->config.turn_ns * LITHOS_MAX(tpcs / b->count, 1u);
 }
 
-static void order_by_account(const struct borrowers *b, uint64_t step, uint8_t *ret_order)
+/* Less for every two turns in which it had work and nothing to run it on: among equals who waits comes first. */
+static uint64_t account_steps(const struct lithos_sched *s, const struct sched_tenant *t, uint64_t step)
 {
+    const uint64_t steps = t->account_tpc_ns / step;
+    const bool waits = t->queued && !t->outstanding;
+    const uint64_t waited = waits ? (s->now_ns - t->progress_ns) / (2 * s->config.turn_ns) : 0;
+
+    return steps - LITHOS_MIN(steps, waited);
+}
+
+static void order_by_account(const struct lithos_sched *s, const struct borrowers *b, uint64_t step,
+                             uint8_t *ret_order)
+{
+    uint64_t steps[LITHOS_SCHED_TENANTS_MAX];
+
     for (uint32_t i = 0; i < b->count; i++) {
-        const uint64_t account = b->tenant[i]->account_tpc_ns / step;
         uint32_t at = i;
-        for (; at && b->tenant[ret_order[at - 1]]->account_tpc_ns / step > account; at--)
+        steps[i] = account_steps(s, b->tenant[i], step);
+        for (; at && steps[ret_order[at - 1]] > steps[i]; at--)
             ret_order[at] = ret_order[at - 1];
         ret_order[at] = (uint8_t)i;
     }
@@ -167,12 +180,14 @@ static struct lithos_tpcset still_used(struct lithos_sched *s, struct lithos_tpc
 
     for (unsigned b = lithos_tpcset_next(&all, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(&all, b + 1)) {
         const uint32_t user = s->tpc_user[b];
-        if (user == SCHED_NOBODY || !s->tenants[user].outstanding ||
-            s->tpc_end_ns[b] <= s->now_ns + s->config.useful_ns)
+        if (user == SCHED_NOBODY || !s->tenants[user].outstanding)
+            continue;
+        const uint64_t end_ns = LITHOS_MIN(s->tpc_end_ns[b], s->tenants[user].end_ns);
+        if (end_ns <= s->now_ns + s->config.useful_ns)
             continue;
         lithos_tpcset_add(&used, b);
         lithos_tpcset_add(&ret_by[user], b);
-        sched_wake_at(s, s->tpc_end_ns[b]);
+        sched_wake_at(s, end_ns);
     }
     return used;
 }
@@ -240,7 +255,7 @@ static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tp
     const uint32_t tpcs = lithos_tpcset_count(&all);
     const uint64_t step = step_tpc_ns(s, b, tpcs);
 
-    order_by_account(b, step, order);
+    order_by_account(s, b, step, order);
     count_shares(b, step, order, tpcs, count);
 
     give_room(s, b, order, count, &left);

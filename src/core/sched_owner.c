@@ -68,7 +68,7 @@ static uint64_t foreign_end_ns(const struct lithos_sched *s, const struct sched_
     for (unsigned b = lithos_tpcset_next(own, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(own, b + 1)) {
         const uint32_t user = s->tpc_user[b];
         if (user < s->config.tenants && s->tenants[user].used && s->tenants[user].outstanding)
-            end_ns = LITHOS_MAX(end_ns, s->tpc_end_ns[b]);
+            end_ns = LITHOS_MAX(end_ns, LITHOS_MIN(s->tpc_end_ns[b], s->tenants[user].end_ns));
     }
     return end_ns;
 }
