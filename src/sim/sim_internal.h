@@ -74,6 +74,7 @@ struct sim_tenant {
     uint64_t graph_ns; /* how long the graph takes, as seen: a running median */
     enum lithos_tpcpick why;
     bool queue_told;
+    uint64_t head_told_ns;
     uint64_t waits_ns; /* for `why` since */
 
     struct sim_check_tenant check;

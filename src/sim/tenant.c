@@ -249,9 +249,11 @@ static void tell_queue(struct sim *s, struct sim_tenant *t, bool waiting, enum l
     if (t->queue_told)
         t->result.pick_ns[t->why] += s->now_ns - since_ns;
     t->waits_ns = s->now_ns;
-    if (waiting == t->queue_told && (!waiting || why == t->why))
+    const bool same_head = head_ns <= 2 * t->head_told_ns && t->head_told_ns <= 2 * head_ns;
+    if (waiting == t->queue_told && (!waiting || (why == t->why && same_head)))
         return;
     t->queue_told = waiting;
+    t->head_told_ns = head_ns;
     t->why = why;
     const struct lithos_sched_event e = {
         .kind = LITHOS_SCHED_QUEUE,
