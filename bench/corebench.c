@@ -25,7 +25,8 @@ struct bench {
     uint64_t events, grants, runs;
 };
 
-static const char help[] = "usage: lithos-corebench [--tenants N] [--owners N] [--events N] [--policy NAME]\n";
+static const char help[] =
+    "usage: lithos-corebench [--tenants N] [--owners N] [--events N] [--policy NAME]\n";
 
 static uint64_t next_random(struct bench *b)
 {
@@ -58,8 +59,9 @@ static void *begin(struct bench *b, const char *policy)
         exit(1);
     unsigned bit = lithos_tpcset_next(&b->topology.valid, 0);
     for (uint32_t i = 0; i < b->tenants; i++) {
-        struct lithos_sched_tenant t = {
-            .id = i + 1, .class = i < b->owners ? LITHOS_SCHED_HIGH : LITHOS_SCHED_BEST_EFFORT, .weight = i >= b->owners};
+        struct lithos_sched_tenant t = {.id = i + 1,
+                                        .class = i < b->owners ? LITHOS_SCHED_HIGH : LITHOS_SCHED_BEST_EFFORT,
+                                        .weight = i >= b->owners};
         for (uint32_t n = 0; i < b->owners && n < 48 / b->owners; n++) {
             lithos_tpcset_add(&t.own, bit);
             bit = lithos_tpcset_next(&b->topology.valid, bit + 1);
@@ -100,7 +102,8 @@ static void make_event(struct bench *b, uint32_t slot, struct lithos_sched_event
         b->outstanding[slot]++;
     }
     const bool rests = !best_effort && !b->outstanding[slot];
-    b->next_ns[slot] = b->now_ns + (rests ? 500000 + next_random(b) % 4000000 : 5000 + next_random(b) % 60000);
+    b->next_ns[slot] =
+        b->now_ns + (rests ? 500000 + next_random(b) % 4000000 : 5000 + next_random(b) % 60000);
 }
 
 static void step(struct bench *b, const struct lithos_sched_event *e)
@@ -146,10 +149,12 @@ static void measure(struct bench *b, uint64_t count)
     clock_ns = (lithos_now_ns() - clock_ns) / 1001;
     lithos_sort_samples(ns, count);
     const double mean = (double)total_ns / (double)count - (double)clock_ns;
-    printf("{\"tenants\": %u, \"events\": %lu, \"mean_ns\": %.1f, \"p50_ns\": %.0f, \"p99_ns\": %.0f, \"max_ns\": %.0f, "
+    printf("{\"tenants\": %u, \"events\": %lu, \"mean_ns\": %.1f, \"p50_ns\": %.0f, \"p99_ns\": %.0f, "
+           "\"max_ns\": %.0f, "
            "\"clock_ns\": %lu, \"events_per_s\": %.0f, \"grants\": %lu}\n",
-           b->tenants, (unsigned long)count, mean, lithos_quantile(ns, count, 0.5), lithos_quantile(ns, count, 0.99),
-           lithos_quantile(ns, count, 1), (unsigned long)clock_ns, 1e9 / mean, (unsigned long)b->grants);
+           b->tenants, (unsigned long)count, mean, lithos_quantile(ns, count, 0.5),
+           lithos_quantile(ns, count, 0.99), lithos_quantile(ns, count, 1), (unsigned long)clock_ns,
+           1e9 / mean, (unsigned long)b->grants);
 }
 
 static uint64_t number(const char *text, uint64_t least, uint64_t most)
@@ -166,9 +171,11 @@ static uint64_t number(const char *text, uint64_t least, uint64_t most)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"tenants", 1, 0, 't'}, {"owners", 1, 0, 'o'}, {"events", 1, 0, 'e'}, {"policy", 1, 0, 'p'}, {"help", 0, 0, 'h'}, {0}};
-    struct bench b = {.topology = card(), .owners = 8, .tenants = LITHOS_SCHED_TENANTS_MAX, .random = 88172645463325252ull};
+    static const struct option options[] = {{"tenants", 1, 0, 't'}, {"owners", 1, 0, 'o'},
+                                            {"events", 1, 0, 'e'},  {"policy", 1, 0, 'p'},
+                                            {"help", 0, 0, 'h'},    {0}};
+    struct bench b = {
+        .topology = card(), .owners = 8, .tenants = LITHOS_SCHED_TENANTS_MAX, .random = 88172645463325252ull};
     const char *policy = "lithos";
     uint64_t events = 400000;
     int c;
