@@ -251,7 +251,8 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
         sched_owner_done(s, t, e->done.submit_ns, e->done.start_ns, e->done.end_ns, e->done.predicted_ns);
     if (!t->outstanding) {
         t->outstanding_ns = 0;
-        s->dirty |= s->withheld;
+        if (s->withheld) /* soon, but not with every end */
+            sched_wake_at(s, s->planned_ns + s->config.useful_ns);
     }
     /* what was ahead of the others is over, or was taken back: none of them ends later than all of them take from now */
     t->end_ns = LITHOS_MIN(t->end_ns, s->now_ns + t->outstanding_ns);
@@ -343,6 +344,7 @@ void lithos_sched_run(struct lithos_sched *s, uint64_t now_ns)
         return;
     s->dirty = false;
     s->timer_ns = LITHOS_SCHED_NEVER;
+    s->planned_ns = s->now_ns;
     s->config.policy->plan(s);
 }
 

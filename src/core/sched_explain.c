@@ -83,7 +83,7 @@ int lithos_sched_explain(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
         .outstanding = t->outstanding,
         .queued = t->queued,
         .slack_ns = sched_owner_slack_ns(s, t),
-        .need_ns = lithos_demand_need_ns(&t->demand, 990000),
+        .need_ns = t->need_ns,
         .slower_ppm = beside->alone_ppm && beside->beside_ppm
                           ? (uint32_t)((uint64_t)beside->beside_ppm * LITHOS_SCHED_PPM / beside->alone_ppm)
                           : 0,

@@ -50,6 +50,7 @@ struct sched_tenant {
     bool period_open;        /* not yet accounted for: it may have only paused */
     uint64_t period_ns;      /* when the busy period began */
     uint64_t period_wait_ns; /* lost in it to lent work */
+    uint64_t need_ns;        /* 99 of 100 busy periods take no longer */
     uint32_t trust_ppm;      /* in predictions of what stays on its TPCs */
     bool returning;          /* no completion since it came back */
     uint64_t foreign_ns;     /* predicted end of others' work on its TPCs when it came back */
@@ -72,6 +73,7 @@ struct sched_tenant {
 struct lithos_sched {
     struct lithos_sched_config config;
     uint64_t now_ns, timer_ns;
+    uint64_t planned_ns;
     uint64_t policy_ns; /* the policy's */
     bool dirty;
     bool withheld; /* TPCs are kept from borrowers while another's work is on them */

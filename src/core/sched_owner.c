@@ -35,7 +35,7 @@ static uint32_t slip_ppm(const struct lithos_sched *s, const struct sched_tenant
 
 uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_tenant *t)
 {
-    const uint64_t need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
+    const uint64_t need_ns = t->need_ns;
     uint64_t slack_ns = UINT64_MAX;
 
     /* A slip is a promise about the tail. Whoever comes at any time waits for half of what stays, in the mean, and it
@@ -56,6 +56,7 @@ static void close_period(struct sched_tenant *t)
 
     t->period_open = false;
     lithos_demand_period(&t->demand, lasted_ns - LITHOS_MIN(lasted_ns, t->period_wait_ns));
+    t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 
