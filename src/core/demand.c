@@ -100,21 +100,24 @@ void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns)
 uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, uint32_t risk_ppm)
 {
     const struct lithos_demand_histogram *h = &d->gaps;
-    const uint32_t longer = above(h, idle_ns);
-    uint64_t seen = 0;
+    const uint64_t longer = above(h, idle_ns);
+    uint64_t seen = 0, next_ns = 2 * idle_ns;
 
     if (h->total < KNOWN_FROM)
         return idle_ns + idle_ns / 8;
     if (!longer)
-        return 2 * idle_ns;
+        return next_ns;
     for (unsigned i = slot_of(idle_ns); i < LITHOS_DEMAND_SLOTS; i++) {
         if (!h->count[i] || h->least_ns[i] <= idle_ns)
             continue;
+        next_ns = h->least_ns[i];
         seen += h->count[i];
-        if (seen * PPM > (uint64_t)longer * risk_ppm)
-            return h->least_ns[i];
+        if (seen * PPM > longer * risk_ppm)
+            break;
     }
-    return 2 * idle_ns;
+    /* Nothing was seen before that, but by few: of n that were longer the next is as likely to be the first. */
+    const uint64_t sure_ppm = LITHOS_MIN((longer + 1) * risk_ppm, PPM);
+    return idle_ns + (uint64_t)((unsigned __int128)(next_ns - idle_ns) * sure_ppm / PPM);
 }
 
 uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_ns, uint64_t stay_ns)

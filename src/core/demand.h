@@ -32,7 +32,8 @@ void lithos_demand_gap(struct lithos_demand *d, uint64_t gap_ns, uint64_t stay_n
 void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns);
 
 /* Idle for idle_ns already: before which idle time will it, with probability 1 - risk, not be back? Twice that when it
- * was never idle for longer; an eighth more when too little is known. */
+ * was never idle for longer; an eighth more when too little is known. Few gaps that were longer are taken for few: to be
+ * sure to one in 200 takes as many. */
 uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, uint32_t risk_ppm);
 /* Probability in ppm that it is back within stay_ns. */
 uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_ns, uint64_t stay_ns);

@@ -52,12 +52,14 @@ struct lithos_sched_config {
     uint64_t lent_window_ns; /* the same where some of it is on lent TPCs */
     uint64_t atom_ns;
     uint64_t idle_longest_ns; /* what a best-effort owner's TPCs are lent for */
-    uint64_t useful_ns;       /* shorter than this no lending is worth its while */
-    uint64_t turn_ns;         /* of best-effort tenants who take turns at TPCs */
-    uint64_t starved_ns;      /* a runnable tenant without a launch for so long is owed one */
-    uint32_t slip_ppm;        /* of a high-priority tenant that said neither slip nor SLO */
-    uint32_t hit_ppm;         /* share of an owner's returns that may find long work in their way */
-    uint32_t thin_ppm;        /* residency on lent TPCs is capped no lower */
+    uint64_t
+        beside_ns; /* what busy high-priority owners' TPCs are lent for: atoms this short; 0: for nothing */
+    uint64_t useful_ns;  /* shorter than this no lending is worth its while */
+    uint64_t turn_ns;    /* of best-effort tenants who take turns at TPCs */
+    uint64_t starved_ns; /* a runnable tenant without a launch for so long is owed one */
+    uint32_t slip_ppm;   /* of a high-priority tenant that said neither slip nor SLO */
+    uint32_t hit_ppm;    /* share of an owner's returns that may find long work in their way */
+    uint32_t thin_ppm;   /* residency on lent TPCs is capped no lower */
 };
 
 enum lithos_sched_event_kind {

@@ -73,6 +73,8 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
             o->why_not = why;
         if (why == LITHOS_WHY_OWNER_BUSY || why == LITHOS_WHY_OWNER_SOON)
             foresee(s, o, t);
+        if (why == LITHOS_WHY_OWNER_BUSY && s->config.beside_ns && !sched_is_best_effort(t))
+            offer_add(o, (struct offer){t, t->desc.own, s->config.beside_ns, 0});
     }
 }
 

@@ -454,7 +454,7 @@ uint64_t wave_cells_next_ns(const struct lithos_wave *w)
     return next == LITHOS_WAVE_NEVER ? next : next + d->offset_ns;
 }
 
-/* Room has come free in one cell: the first launch in the list that may use it gets it. Only when that has placed its
+/* Room has come free in one cell, whose time is at now and which the caller times anew: the first launch in the list that may use it gets it. Only when that has placed its
  * last block, or goes by clusters, the other cells are looked at. */
 static void refill(struct lithos_wave *w, struct lithos_wave_domain *d, uint32_t cell)
 {
@@ -465,7 +465,9 @@ static void refill(struct lithos_wave *w, struct lithos_wave_domain *d, uint32_t
             wave_place_all(w, d);
             return;
         }
-        place_in(w, d, op, cell, LITHOS_MIN(cell_room(d->cells[cell], op), op->left));
+        const uint32_t n = LITHOS_MIN(cell_room(d->cells[cell], op), op->left);
+        if (n)
+            group_add(w, d, d->cells[cell], op, n);
         if (op->left)
             return;
         list_remove(d, op);
@@ -495,11 +497,11 @@ void wave_cells_step(struct lithos_wave *w)
         if (!op->resident && !op->left)
             over[over_count++] = op;
     }
+    if (d->head)
+        refill(w, d, cell);
     account_bound(w, c);
     retime(w, d, c);
     draw_changed(w, d, before_ppm);
-    if (d->head)
-        refill(w, d, cell);
     for (uint32_t i = 0; i < over_count; i++)
         wave_blocks_ended(w, over[i]);
 }

@@ -115,7 +115,7 @@ void check_daemon(struct sim *s)
 /* A launch at its longest: beside others that slow it down. */
 static uint64_t longest_ns(const struct sim *s, const struct sim_tenant *t, const struct sim_flight *f)
 {
-    const struct lithos_wave_kernel *k = &t->spec->program.kernels[f->kernel];
+    const struct lithos_wave_kernel *k = &t->program->kernels[f->kernel];
     return 4 *
            lithos_wave_duration_ns(&s->sc->card, k, (uint32_t)f->blocks, 0, lithos_tpcset_count(&f->tpcs));
 }
@@ -199,7 +199,7 @@ static void check_loans(struct sim *s, struct sim_tenant *t, const struct sim_fl
         const struct sim_tenant *o = &s->tenants[i];
         if (o == t || o->check.busy_ns == LITHOS_SIM_NEVER || !meets(tpcs, o->own))
             continue;
-        if (f->submit_ns > o->check.busy_ns + react_ns(s) && !t->spec->floor_tpcs)
+        if (f->submit_ns > o->check.busy_ns + react_ns(s) && !t->spec->floor_tpcs && !s->config.beside_ns)
             check_fire(s, LITHOS_CHECK_LATE_LOAN, t, "sent to TPCs of %.30s %lu us after it came back",
                        o->spec->name, (unsigned long)((f->submit_ns - o->check.busy_ns) / 1000));
     }
@@ -259,7 +259,7 @@ void check_placing(void *sim, const struct lithos_wave_placing *p)
         f->ended += p->blocks;
         return;
     }
-    if (!f->placed && !t->spec->program.graph)
+    if (!f->placed && !t->program->graph)
         check_order(s, t, f);
     f->placed += p->blocks;
     if (exclusive(s))
@@ -279,10 +279,10 @@ void check_done(struct sim *s, struct sim_tenant *t, const struct sim_flight *f,
     uint64_t blocks = f->blocks;
 
     s->check.checks++;
-    if (t->spec->program.graph) {
+    if (t->program->graph) {
         blocks = 0;
-        for (uint32_t i = 0; i < t->spec->program.count; i++)
-            blocks += t->spec->program.kernels[i].blocks;
+        for (uint32_t i = 0; i < t->program->count; i++)
+            blocks += t->program->kernels[i].blocks;
     }
     if (e->op != f->op)
         check_fire(s, LITHOS_CHECK_ORDER, t, "launch %lu completed before launch %lu", (unsigned long)e->op,
@@ -326,14 +326,14 @@ static struct lithos_tpcset idle_for(const struct sim *s, const struct sim_tenan
 /* A tenant's queue has work and nothing is under way. */
 static void check_waiting(struct sim *s, struct sim_tenant *t)
 {
-    const struct lithos_wave_kernel *k = &t->spec->program.kernels[t->kernel % t->spec->program.count];
+    const struct lithos_wave_kernel *k = &t->program->kernels[t->kernel % t->program->count];
     const uint64_t whole_ns = lithos_wave_duration_ns(&s->sc->card, k, k->blocks, 0,
                                                       lithos_tpcset_count(&s->sc->card.topology.valid));
     const uint64_t head_ns =
         whole_ns * LITHOS_MAX(sim_fault_factor_ppm(s, t), LITHOS_SCHED_PPM) / LITHOS_SCHED_PPM;
     const uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns) + react_ns(s);
 
-    const bool resident = t->spec->program.flags[t->kernel % t->spec->program.count] & LITHOS_SIM_RESIDENT;
+    const bool resident = t->program->flags[t->kernel % t->program->count] & LITHOS_SIM_RESIDENT;
     const struct lithos_tpcset idle = idle_for(s, t, 20 * head_ns + LITHOS_NSEC_PER_MSEC);
 
     s->check.checks++;

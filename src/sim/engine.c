@@ -297,6 +297,9 @@ static int begin(struct sim *s, char *error)
         struct sim_tenant *t = &s->tenants[i];
         const bool be = s->sc->tenants[i].class == LITHOS_SCHED_BEST_EFFORT;
         t->spec = &s->sc->tenants[i];
+        /* nobody is told of fewer where all have the whole card */
+        const bool whole = s->options->only != UINT32_MAX || !(policy->needs & LITHOS_NEED_MASKS);
+        t->program = whole && t->spec->full.count ? &t->spec->full : &t->spec->program;
         t->index = i;
         t->arrivals.state = lithos_random_mix(s->options->seed * 0xd1342543de82ef95ull + i + 1);
         t->random.state = lithos_random_mix(s->options->seed * 0x9e3779b97f4a7c15ull + i + 1);

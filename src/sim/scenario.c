@@ -17,13 +17,19 @@ void lithos_sim_scenario_init(struct lithos_sim_scenario *sc)
     sc->wake_ns = 1000;   /* a grant written to the dispatcher having read it */
 }
 
+static void program_free(struct lithos_sim_program *p)
+{
+    free(p->kernels);
+    free(p->flags);
+    free(p->gaps_ns);
+    *p = (struct lithos_sim_program){0};
+}
+
 void lithos_sim_scenario_free(struct lithos_sim_scenario *sc)
 {
     for (uint32_t i = 0; i < LITHOS_SIM_TENANTS_MAX; i++) {
-        free(sc->tenants[i].program.kernels);
-        free(sc->tenants[i].program.flags);
-        free(sc->tenants[i].program.gaps_ns);
-        sc->tenants[i].program = (struct lithos_sim_program){0};
+        program_free(&sc->tenants[i].program);
+        program_free(&sc->tenants[i].full);
     }
 }
 

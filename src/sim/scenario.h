@@ -47,7 +47,8 @@ struct lithos_sim_tenant {
     uint32_t quota; /* hundredths of a percent; 0: none */
     uint32_t weight, floor_tpcs, slip_ppm;
     uint64_t slo_ns;
-    struct lithos_sim_program program;
+    /* As launched, and, where the app is told of fewer multiprocessors than there are, as it would be without: alone. */
+    struct lithos_sim_program program, full;
     enum lithos_sim_arrival arrival;
     uint64_t interval_ns; /* mean, between arrivals */
     uint64_t on_ns, off_ns, think_ns;

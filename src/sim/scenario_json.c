@@ -18,6 +18,7 @@ struct reader {
     struct lithos_sim_scenario *sc;
     const json_t *root;
     const char *dir; /* where the scenario lies */
+    uint32_t sms;    /* that the app is told of */
     char *error;
 };
 
@@ -82,8 +83,8 @@ static int no_others(const struct reader *r, const json_t *o, const char *what, 
 
 static int add_kernel(const struct reader *r, const json_t *o, struct lithos_sim_program *p)
 {
-    static const char *const keys[] = {"us",  "blocks",      "residency", "saturation", "cluster",
-                                       "cut", "cooperative", "memory",    "comment",    NULL};
+    static const char *const keys[] = {"us",          "blocks", "residency",  "saturation", "cluster", "cut",
+                                       "cooperative", "memory", "persistent", "comment",    NULL};
     uint32_t blocks, residency, saturation, cluster, flags = 0;
     uint64_t duration_ns;
     double memory;
@@ -105,6 +106,11 @@ static int add_kernel(const struct reader *r, const json_t *o, struct lithos_sim
         return e;
     if (p->count >= KERNELS_MAX)
         return fail(r, "a program of more than %u kernels", KERNELS_MAX);
+    if (json_is_true(
+            json_object_get(o, "persistent"))) { /* a block for each multiprocessor that it is told of */
+        blocks = LITHOS_MAX(r->sms / cluster * cluster, cluster);
+        duration_ns = duration_ns * lithos_card_sms(&r->sc->card) / blocks;
+    }
     flags |= json_is_true(json_object_get(o, "cut")) ? LITHOS_SIM_CUTTABLE : 0;
     flags |= json_is_true(json_object_get(o, "cooperative")) ? LITHOS_SIM_RESIDENT : 0;
     flags |= memory > 0.5 ? LITHOS_SIM_MEMORY : 0;
@@ -162,13 +168,14 @@ static int read_trace(const struct reader *r, const json_t *o, struct lithos_sim
     return lithos_sim_program_from_trace(p, &r->sc->card, full, tenant, most, r->error);
 }
 
-static int read_program(const struct reader *r, const char *name, struct lithos_sim_program *p)
+static int read_program(struct reader *r, const char *name, uint32_t sms, struct lithos_sim_program *p)
 {
     static const char *const keys[] = {"graph", "sequence", "comment", "trace", "tenant", "kernels", NULL};
     const json_t *o = json_object_get(json_object_get(r->root, "programs"), name);
 
     if (!json_is_object(o))
         return fail(r, "there is no program \"%.40s\"", name);
+    r->sms = sms;
     int e = no_others(r, o, "a program", keys);
     if (e >= 0 && json_object_get(o, "trace"))
         e = read_trace(r, o, p);
@@ -237,11 +244,13 @@ static int read_promises(const struct reader *r, const json_t *o, struct lithos_
     return 0;
 }
 
-static int read_tenant(const struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
+static int read_tenant(struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
 {
     static const char *const keys[] = {"name",       "class",   "quota",    "slo_ms",    "slip",   "weight",
                                        "floor_tpcs", "program", "arrivals", "launch_us", "jitter", "start_ms",
-                                       "stop_ms",    "waits",   "comment",  NULL};
+                                       "stop_ms",    "waits",   "sms",      "comment",   NULL};
+    const uint32_t card_sms = lithos_card_sms(&r->sc->card);
+    uint32_t sms;
     const char *name = json_string_value(json_object_get(o, "name"));
     const char *class = json_string_value(json_object_get(o, "class"));
     const char *program = json_string_value(json_object_get(o, "program"));
@@ -257,7 +266,11 @@ static int read_tenant(const struct reader *r, const json_t *o, struct lithos_si
     t->class = strcmp(class, "high") ? LITHOS_SCHED_BEST_EFFORT : LITHOS_SCHED_HIGH;
     if (!program)
         return fail(r, "\"program\" of %s is missing", t->name);
-    e = read_program(r, program, &t->program);
+    e = count(r, o, "sms", 1, card_sms, card_sms, &sms);
+    if (e >= 0)
+        e = read_program(r, program, sms, &t->program);
+    if (e >= 0 && sms != card_sms)
+        e = read_program(r, program, card_sms, &t->full);
     if (e >= 0)
         e = read_arrivals(r, json_object_get(o, "arrivals"), t);
     if (e >= 0)
@@ -321,13 +334,12 @@ static int read_tuning(const struct reader *r, const json_t *o, struct lithos_sc
         {"atom_us", &c->atom_ns},       {"idle_longest_us", &c->idle_longest_ns},
         {"useful_us", &c->useful_ns},   {"turn_us", &c->turn_ns},
         {"starved_us", &c->starved_ns}, {"react_us", &c->react_ns},
+        {"beside_us", &c->beside_ns},
     };
-    static const char *const keys[] = {"window_us",  "lent_window_us",
-                                       "atom_us",    "idle_longest_us",
-                                       "useful_us",  "turn_us",
-                                       "starved_us", "react_us",
-                                       "slip",       "hit",
-                                       "thin",       NULL};
+    static const char *const keys[] = {"window_us", "lent_window_us", "atom_us",   "idle_longest_us",
+                                       "useful_us", "turn_us",        "beside_us", "starved_us",
+                                       "react_us",  "slip",           "hit",       "thin",
+                                       NULL};
     double slip, hit, thin;
     int e = no_others(r, o, "\"tuning\"", keys);
 
@@ -382,7 +394,7 @@ static int read_card(const struct reader *r, const char *card_dir)
     return e < 0 ? fail(r, "card %.60s: %.120s", name, why) : 0;
 }
 
-static int read_lists(const struct reader *r)
+static int read_lists(struct reader *r)
 {
     const json_t *tenants = json_object_get(r->root, "tenants"), *faults = json_object_get(r->root, "faults");
     struct lithos_sim_scenario *sc = r->sc;
@@ -399,7 +411,7 @@ static int read_lists(const struct reader *r)
     return e;
 }
 
-static int read_scenario(const struct reader *r, const char *card_dir)
+static int read_scenario(struct reader *r, const char *card_dir)
 {
     static const char *const keys[] = {
         "name",    "comment",     "card",    "seconds",   "warm_seconds", "quiet_seconds",

@@ -39,6 +39,7 @@ struct sim_check_tenant {
 
 struct sim_tenant {
     const struct lithos_sim_tenant *spec;
+    const struct lithos_sim_program *program;
     uint32_t index, slot;
     uint32_t life;     /* how often it has been started */
     bool alive, known; /* the daemon knows of it, under slot */

@@ -98,7 +98,7 @@ static bool app_next(struct sim *s, struct sim_tenant *t, uint64_t *ret_ns)
     }
     if (!inline_launches(t) && t->app_ns + SIM_RUN_AHEAD * spec->launch_ns < s->now_ns)
         t->app_ns = s->now_ns - SIM_RUN_AHEAD * spec->launch_ns;
-    if ((t->spec->program.flags[t->kernel] & LITHOS_SIM_SYNC) && t->kernel && t->flying)
+    if ((t->program->flags[t->kernel] & LITHOS_SIM_SYNC) && t->kernel && t->flying)
         return false; /* the completion that leaves nothing goes on */
     *ret_ns = t->app_ns;
     return true;
@@ -107,13 +107,13 @@ static bool app_next(struct sim *s, struct sim_tenant *t, uint64_t *ret_ns)
 /* What the app takes before it issues the next launch. */
 static uint64_t gap_ns(const struct sim_tenant *t)
 {
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
     return p->gaps_ns && t->kernel < p->count ? p->gaps_ns[t->kernel] : t->spec->launch_ns;
 }
 
 static void app_issued(struct sim *s, struct sim_tenant *t, bool whole)
 {
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
 
     if (!whole)
         return;
@@ -146,7 +146,7 @@ static uint64_t predicted(const struct sim *s, const struct sim_tenant *t, uint6
 
 static struct lithos_tpcwork work_of(const struct sim *s, const struct sim_tenant *t)
 {
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
     const struct lithos_wave_kernel *k = &p->kernels[t->kernel];
     const uint64_t full_ppm = LITHOS_MAX((uint64_t)k->residency * k->share_ppm, LITHOS_WAVE_PPM);
     const uint32_t flags = p->flags[t->kernel];
@@ -170,9 +170,9 @@ static struct lithos_tpcwork work_of(const struct sim *s, const struct sim_tenan
 
 static void tell_launch(struct sim *s, struct sim_tenant *t, struct sim_flight *f)
 {
-    const struct lithos_wave_kernel *k = &t->spec->program.kernels[f->kernel];
-    const bool memory = t->spec->program.flags[f->kernel] & LITHOS_SIM_MEMORY;
-    const bool cuttable = t->spec->program.flags[f->kernel] & LITHOS_SIM_CUTTABLE;
+    const struct lithos_wave_kernel *k = &t->program->kernels[f->kernel];
+    const bool memory = t->program->flags[f->kernel] & LITHOS_SIM_MEMORY;
+    const bool cuttable = t->program->flags[f->kernel] & LITHOS_SIM_CUTTABLE;
     const struct lithos_sched_event e = {
         .kind = LITHOS_SCHED_LAUNCH,
         .launch = {.submit_ns = f->submit_ns,
@@ -185,7 +185,7 @@ static void tell_launch(struct sim *s, struct sim_tenant *t, struct sim_flight *
 
 static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcchoice *c)
 {
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
     const struct lithos_wave_kernel *k = &p->kernels[t->kernel];
     struct sim_flight *f = sim_flight(t, t->flying);
     const uint64_t total = p->graph ? 1 : k->blocks;
@@ -326,7 +326,7 @@ static uint32_t graph_cluster(const struct lithos_sim_program *p)
 /* Inline: at once, on what there is. */
 static void launch_inline(struct sim *s, struct sim_tenant *t)
 {
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
     const struct lithos_tpcwork w = work_of(s, t);
     struct lithos_tpcchoice c;
 
@@ -431,7 +431,7 @@ static void round_done(struct sim *s, struct sim_tenant *t)
 void sim_tenant_done(struct sim *s, struct sim_tenant *t, const struct lithos_wave_event *e)
 {
     const struct sim_flight f = *sim_flight(t, 0);
-    const struct lithos_sim_program *p = &t->spec->program;
+    const struct lithos_sim_program *p = t->program;
     struct lithos_sched_event told = {.kind = LITHOS_SCHED_DONE,
                                       .done = {.submit_ns = f.submit_ns,
                                                .start_ns = e->start_ns,

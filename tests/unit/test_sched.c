@@ -337,10 +337,12 @@ static void test_even_intervals_are_foreseen(void **state)
     uint64_t came = 0;
 
     queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
-    for (unsigned i = 0; i < 40; i++) {
+    for (unsigned i = 0; i < 230; i++) {
         came = st->now;
         request(st, owner, 100 * US, 1900 * US);
     }
+    queue(st, be, 0, 0, LITHOS_PICK_RUN); /* it has not launched for long: not so long that it starves */
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
     st->now = came + 2 * MS;
     launch(st, owner, 100 * US);
     assert_true(nothing(lent(st, be)));
