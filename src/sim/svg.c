@@ -2,7 +2,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/assert.h"
 
 #include "base/util.h"
 #include "sim/report.h"
@@ -51,22 +54,92 @@ static void print_text(const struct frame *f, double x, double y, const char *an
     fputs("</text>\n", f->out);
 }
 
-/* A box a run of rows that follow one another. */
-static void print_span(const struct frame *f, const struct lithos_sim_span *s)
-{
-    const double x = x_of(f, s->from_ns), to = x_of(f, s->to_ns ? s->to_ns : f->to_ns);
+/* Time in which a tenant had blocks in a row without a break that can be seen, then in rows that follow one another. */
+struct box {
+    double x, to;
+    uint32_t tenant, row, rows;
+};
 
-    for (unsigned b = lithos_tpcset_next(&s->tpcs, 0); b < LITHOS_TPC_BITS;) {
-        const uint32_t first = f->row_of[b];
-        uint32_t last = first;
-        for (b = lithos_tpcset_next(&s->tpcs, b + 1); b < LITHOS_TPC_BITS && f->row_of[b] == last + 1;
-             b = lithos_tpcset_next(&s->tpcs, b + 1))
-            last++;
-        fprintf(
-            f->out,
-            "<rect x=\"%.2f\" y=\"%u\" width=\"%.2f\" height=\"%u\" fill=\"%s\" fill-opacity=\"0.45\"/>\n", x,
-            TOP + first * ROW, LITHOS_MAX(to - x, 0.05), (last - first + 1) * ROW, colour(s->tenant));
+struct boxes {
+    struct box *box;
+    size_t count, room;
+};
+
+#define UNSEEN 0.4 /* of a pixel */
+
+static struct box *box_add(struct boxes *b, struct box box)
+{
+    if (b->count == b->room) {
+        b->room = b->room ? 2 * b->room : 4096;
+        b->box = realloc(b->box, b->room * sizeof *b->box);
+        lithos_assert(b->box);
     }
+    b->box[b->count] = box;
+    return &b->box[b->count++];
+}
+
+static int span_before(const void *a, const void *b)
+{
+    const struct lithos_sim_span *x = a, *y = b;
+    return x->from_ns < y->from_ns ? -1 : x->from_ns > y->from_ns;
+}
+
+/* Spans in the order of their beginnings, so that the newest box of a row and tenant is the one that may go on. */
+static void boxes_of_rows(const struct frame *f, struct boxes *b)
+{
+    size_t newest[LITHOS_SIM_TENANTS_MAX][LITHOS_TPC_BITS];
+
+    memset(newest, 0xff, sizeof newest);
+    for (size_t i = 0; i < f->r->span_count; i++) {
+        const struct lithos_sim_span *s = &f->r->spans[i];
+        const double x = x_of(f, s->from_ns), to = x_of(f, s->to_ns ? s->to_ns : f->to_ns);
+        for (unsigned bit = lithos_tpcset_next(&s->tpcs, 0); bit < LITHOS_TPC_BITS;
+             bit = lithos_tpcset_next(&s->tpcs, bit + 1)) {
+            const uint32_t row = f->row_of[bit];
+            const size_t last = newest[s->tenant][row];
+            if (last != SIZE_MAX && x <= b->box[last].to + UNSEEN) {
+                b->box[last].to = LITHOS_MAX(b->box[last].to, to);
+                continue;
+            }
+            newest[s->tenant][row] = b->count;
+            box_add(b, (struct box){x, to, s->tenant, row, 1});
+        }
+    }
+}
+
+static int box_before(const void *a, const void *b)
+{
+    const struct box *p = a, *q = b;
+    if (p->tenant != q->tenant)
+        return p->tenant < q->tenant ? -1 : 1;
+    if (fabs(p->x - q->x) > 0.01)
+        return p->x < q->x ? -1 : 1;
+    if (fabs(p->to - q->to) > 0.01)
+        return p->to < q->to ? -1 : 1;
+    return p->row < q->row ? -1 : p->row > q->row;
+}
+
+static void print_boxes(const struct frame *f)
+{
+    struct boxes b = {0};
+
+    qsort(f->r->spans, f->r->span_count, sizeof *f->r->spans, span_before);
+    boxes_of_rows(f, &b);
+    qsort(b.box, b.count, sizeof *b.box, box_before);
+    for (size_t i = 0, next; i < b.count; i = next) {
+        struct box *box = &b.box[i];
+        for (next = i + 1; next < b.count; next++) {
+            const struct box *n = &b.box[next];
+            if (n->tenant != box->tenant || n->row != box->row + box->rows || fabs(n->x - box->x) > 0.01 ||
+                fabs(n->to - box->to) > 0.01)
+                break;
+            box->rows++;
+        }
+        fprintf(f->out, "<rect x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%u\" fill=\"%s\"/>\n", box->x,
+                TOP + box->row * ROW, LITHOS_MAX(box->to - box->x, 0.2), box->rows * ROW,
+                colour(box->tenant));
+    }
+    free(b.box);
 }
 
 static void print_axis(const struct frame *f)
@@ -180,9 +253,10 @@ int lithos_sim_report_svg(FILE *out, const struct lithos_sim_scenario *sc,
         "font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
         LEFT + WIDTH + 30, cdf_top + CDF_HEIGHT + 40);
     print_legend(&f, options->policy->name);
-    for (size_t i = 0; i < r->span_count; i++)
-        if (!lithos_tpcset_empty(&r->spans[i].tpcs))
-            print_span(&f, &r->spans[i]);
+    fputs("<g fill-opacity=\"0.6\">\n", out);
+    print_boxes(&f);
+    fputs("</g>\n", out);
+
     print_owners(&f, r->own);
     print_axis(&f);
     print_cdf(&f, cdf_top);
