@@ -22,7 +22,7 @@ struct lithos_demand {
     struct lithos_demand_histogram periods; /* busy, without what it waited for others */
     uint64_t linger_ns; /* gaps up to this are within a period: what follows them comes too often too soon */
     uint64_t period_ns, gap_ns; /* means of recent ones */
-    uint32_t stale;     /* gaps since linger_ns was worked out */
+    uint32_t stale;             /* gaps since linger_ns was worked out */
 };
 
 void lithos_demand_init(struct lithos_demand *d);

@@ -251,8 +251,8 @@ static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tp
 {
     struct lithos_tpcset left = all, by[LITHOS_SCHED_TENANTS_MAX] = {0};
     const struct lithos_tpcset used = still_used(s, all, by);
-    uint32_t count[LITHOS_SCHED_TENANTS_MAX];
-    uint8_t order[LITHOS_SCHED_TENANTS_MAX];
+    uint32_t count[LITHOS_SCHED_TENANTS_MAX] = {0};
+    uint8_t order[LITHOS_SCHED_TENANTS_MAX] = {0};
 
     const uint32_t tpcs = lithos_tpcset_count(&all);
     const uint64_t step = step_tpc_ns(s, b, tpcs);

@@ -419,10 +419,13 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
                       ? LITHOS_WAVE_PPM / op->launch.residency
                       : 0;
     op->alone_ns = wave_mul_div(k->alone_ns, op->launch.time_ppm, LITHOS_WAVE_PPM);
+    lithos_assert(op->room_ppm && k->residency); /* checked at launch: 1 to 64 */
     cells_of(w, d, op->launch.tpcs, op->cells);
     for (uint32_t i = 0; i < d->cell_count; i++)
         sms += cells_have(op->cells, i) ? d->cells[i]->sms : 0;
     const uint64_t wave = sms * (LITHOS_WAVE_PPM / LITHOS_MAX(op->room_ppm, op->cap_ppm));
+    const uint64_t whole = LITHOS_MIN((uint64_t)k->blocks, (uint64_t)w->sms * k->residency);
+    lithos_assert(wave && whole); /* checked: a mask that names a TPC, blocks and residency of 1 at least */
     op->bundle = 1;
     if (k->cluster_blocks == 1 && op->grid > wave * BUNDLED_WAVES)
         op->bundle = (uint32_t)LITHOS_MIN(op->grid / (wave * BUNDLED_WAVES),
@@ -430,7 +433,6 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
     op->alone_ns *= op->bundle;
     op->blocks = op->left = (op->grid + op->bundle - 1) / op->bundle;
     op->many_waves = op->blocks > wave;
-    const uint64_t whole = LITHOS_MIN((uint64_t)k->blocks, (uint64_t)w->sms * k->residency);
     op->draw = w->config.bandwidth ? (uint32_t)(k->bandwidth_ppm * 1024ull / whole) : 0;
     list_insert(d, op);
     wave_place_all(w, d);

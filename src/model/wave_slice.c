@@ -6,8 +6,10 @@
 static struct lithos_wave_domain *next_active(const struct lithos_wave *w, struct lithos_wave_domain *from)
 {
     struct lithos_wave_domain *last = from ? from : w->domains, *d = last;
+    lithos_assert(d); /* who asks is one */
     do {
         d = d->next;
+        lithos_assert(d); /* it is a ring */
         if (d != from && d->active)
             return d;
     } while (d != last);

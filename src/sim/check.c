@@ -112,12 +112,16 @@ void check_daemon(struct sim *s)
 
 /* --- launches --- */
 
-/* A launch at its longest: beside others that slow it down. */
+/* A launch at its longest: beside others that slow it down, or crowded into the few SMs that were free when it came. */
 static uint64_t longest_ns(const struct sim *s, const struct sim_tenant *t, const struct sim_flight *f)
 {
     const struct lithos_wave_kernel *k = &t->program->kernels[f->kernel];
-    return 4 *
-           lithos_wave_duration_ns(&s->sc->card, k, (uint32_t)f->blocks, 0, lithos_tpcset_count(&f->tpcs));
+    const uint64_t even_ns =
+        lithos_wave_duration_ns(&s->sc->card, k, (uint32_t)f->blocks, 0, lithos_tpcset_count(&f->tpcs));
+    const uint64_t crowded_ns =
+        k->alone_ns * LITHOS_MAX((uint64_t)k->residency * k->share_ppm / LITHOS_WAVE_PPM, 1);
+
+    return (s->sc->bandwidth ? 8 : 4) * even_ns + 2 * crowded_ns;
 }
 
 /* What others have under way on its TPCs. */

@@ -424,7 +424,7 @@ static int read_scenario(struct reader *r, const char *card_dir)
     if (e >= 0 && (!name || !*name || strlen(name) >= sizeof sc->name))
         e = fail(r, "\"name\" is missing or too long");
     if (e >= 0) {
-        strcpy(sc->name, name);
+        snprintf(sc->name, sizeof sc->name, "%s", name ? name : "");
         sc->bandwidth = json_is_true(json_object_get(r->root, "bandwidth"));
         e = read_card(r, card_dir);
     }

@@ -12,8 +12,8 @@
 
 #define LEFT 70
 #define WIDTH 900
-#define ROW 5
-#define TOP 46
+#define ROW 5u
+#define TOP 46u
 #define CDF_HEIGHT 180
 #define LETTER 7
 
@@ -97,8 +97,9 @@ static void boxes_of_rows(const struct frame *f, struct boxes *b)
              bit = lithos_tpcset_next(&s->tpcs, bit + 1)) {
             const uint32_t row = f->row_of[bit];
             const size_t last = newest[s->tenant][row];
-            if (last != SIZE_MAX && x <= b->box[last].to + UNSEEN) {
-                b->box[last].to = LITHOS_MAX(b->box[last].to, to);
+            struct box *before = b->box && last < b->count ? &b->box[last] : NULL;
+            if (before && x <= before->to + UNSEEN) {
+                before->to = LITHOS_MAX(before->to, to);
                 continue;
             }
             newest[s->tenant][row] = b->count;
@@ -123,8 +124,12 @@ static void print_boxes(const struct frame *f)
 {
     struct boxes b = {0};
 
+    if (!f->r->span_count)
+        return;
     qsort(f->r->spans, f->r->span_count, sizeof *f->r->spans, span_before);
     boxes_of_rows(f, &b);
+    if (!b.box)
+        return;
     qsort(b.box, b.count, sizeof *b.box, box_before);
     for (size_t i = 0, next; i < b.count; i = next) {
         struct box *box = &b.box[i];
@@ -145,16 +150,15 @@ static void print_boxes(const struct frame *f)
 static void print_axis(const struct frame *f)
 {
     const double span_ms = (double)(f->to_ns - f->from_ns) / 1e6;
-    const double step = pow(10, floor(log10(span_ms / 4)));
+    const double step = pow(10, floor(log10(span_ms / 4))); /* 1, 10, 100, ... of something */
     const double bottom = TOP + f->rows * ROW;
     char text[64];
 
-    fprintf(f->out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%u\" fill=\"none\" stroke=\"#888\"/>\n",
+    fprintf(f->out, "<rect x=\"%d\" y=\"%u\" width=\"%d\" height=\"%u\" fill=\"none\" stroke=\"#888\"/>\n",
             LEFT, TOP, WIDTH, f->rows * ROW);
-    for (double at = 0; at <= span_ms + 1e-9; at += step * (span_ms / step > 20   ? 5
-                                                            : span_ms / step > 10 ? 2
-                                                                                  : 1)) {
-        const double x = LEFT + WIDTH * at / span_ms;
+    const double tick = step * (span_ms / step > 20 ? 5 : span_ms / step > 10 ? 2 : 1);
+    for (unsigned n = 0; n * tick <= span_ms + 1e-9; n++) {
+        const double at = n * tick, x = LEFT + WIDTH * at / span_ms;
         fprintf(f->out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#888\"/>\n", x,
                 bottom, x, bottom + 4);
         snprintf(text, sizeof text, "%g", at);
@@ -210,7 +214,7 @@ static void print_cdf(const struct frame *f, double top)
     const double from = floor(log10(LITHOS_MAX(least, 0.1))), to = ceil(log10(most) + 1e-9);
     fprintf(f->out, "<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"#888\"/>\n",
             LEFT, top, WIDTH, CDF_HEIGHT);
-    for (double d = from; d <= to; d++) {
+    for (int d = (int)from; d <= (int)to; d++) {
         const double x = LEFT + WIDTH * (d - from) / (to - from);
         fprintf(f->out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ccc\"/>\n", x, top,
                 x, top + CDF_HEIGHT);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/assert.h"
 #include "base/util.h"
 #include "sim/random.h"
 
@@ -16,6 +17,7 @@ static const struct lithos_policy *policy_of(const struct lithos_sim_swarm *swar
         return swarm->policy;
     while (lithos_policy_at(count))
         count++;
+    lithos_assert(count > 0);
     return lithos_policy_at(seed % OTHERS_EVERY ? 0 : seed / OTHERS_EVERY % count);
 }
 
