@@ -20,9 +20,13 @@ struct sched_bucket {
     uint64_t wait_ns, lent_tpc_ns, lent_away_tpc_ns;
 };
 
-/* What its completions say of a tenant's neighbours: running means of measured over predicted. */
+/* What its completions say of a tenant's neighbours: running means of measured over predicted, with nobody on lent TPCs
+ * and with somebody there. */
 struct sched_beside {
     uint32_t alone_ppm, beside_ppm; /* 0: not known */
+    bool probes;                    /* nothing is lent while it is busy, to see how it fares then */
+    uint32_t probe_samples;         /* in this probe, or since the last one */
+    uint64_t probe_ns;              /* begun; else not before */
     uint32_t squeeze_ppm;           /* part of what could be lent that is, while it is busy */
     uint32_t samples;               /* since the last step */
     uint64_t step_ns;
@@ -79,6 +83,7 @@ struct lithos_sched {
     bool withheld; /* TPCs are kept from borrowers while another's work is on them */
     /* A bit a slot. Busy: something outstanding or queued; fresh: the grant is not what was handed out last. */
     uint64_t used, busy, fresh;
+    uint64_t borrowers; /* who has TPCs lent, other than its own */
     uint64_t strange;
     struct lithos_tpcset unowned, gpc[LITHOS_GPC_MAX];
     /* A TPC's last borrower and when its work there is predicted to be over (paper 5.3, per-TPC timers). */

@@ -396,6 +396,8 @@ static void publish(struct lithos_sched *s, struct sched_tenant *t, const struct
     if (be && !lithos_tpcset_empty(&taken_back))
         g.flags |= LITHOS_TPCGRANT_RECALL;
     t->lent = has;
+    const uint64_t bit = 1ull << sched_slot(s, t);
+    s->borrowers = lithos_tpcset_empty(&has) ? s->borrowers & ~bit : s->borrowers | bit;
     sched_publish(s, t, &g);
 }
 

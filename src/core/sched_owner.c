@@ -9,6 +9,10 @@
 #define SQUEEZE_LEAST_PPM 100000u
 #define SQUEEZE_BACK_PPM 20000u
 #define TELLING_NS (5 * LITHOS_NSEC_PER_USEC) /* shorter kernels say nothing about their neighbours */
+#define PROBE_AFTER 64u
+#define PROBE_SAMPLES 32u
+#define PROBE_MOST_NS (200 * LITHOS_NSEC_PER_MSEC)
+#define PROBE_PAUSE 50u
 #define NEED_PPM 990000u
 #define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
 #define TRUST_STEP_PPM 10000u
@@ -144,6 +148,39 @@ static void squeeze(struct lithos_sched *s, struct sched_tenant *t)
         s->dirty = true;
 }
 
+/* Is work of others under way on TPCs that are lent? What they have of their own cannot be taken from them. */
+static bool somebody_beside(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    for (uint64_t others = s->borrowers & s->busy & ~(1ull << sched_slot(s, t)); others; others &= others - 1)
+        if (s->tenants[__builtin_ctzll(others)].outstanding)
+            return true;
+    return false;
+}
+
+/* Now and then nothing is lent while it is busy, to see how fast it is then: where somebody always borrows there is no
+ * other way to know. At most a fiftieth of the time. */
+static void probe(struct lithos_sched *s, struct sched_tenant *t, bool beside)
+{
+    struct sched_beside *b = &t->beside;
+
+    if (!b->probes) {
+        b->probe_samples += beside;
+        if (!beside || b->probe_samples < PROBE_AFTER || s->now_ns < b->probe_ns)
+            return;
+
+        b->probe_ns = s->now_ns;
+    } else {
+        b->probe_samples += !beside;
+        const uint64_t took_ns = s->now_ns - b->probe_ns;
+        if (b->probe_samples < PROBE_SAMPLES && took_ns < PROBE_MOST_NS)
+            return;
+        b->probe_ns = s->now_ns + PROBE_PAUSE * took_ns;
+    }
+    b->probes = !b->probes;
+    b->probe_samples = 0;
+    s->dirty = true;
+}
+
 void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns, uint64_t start_ns,
                       uint64_t end_ns, uint64_t predicted_ns)
 {
@@ -154,12 +191,10 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
     else if (predicted_ns >= TELLING_NS && ran_ns && t->desc.class == LITHOS_SCHED_HIGH) {
         const uint64_t ppm =
             LITHOS_MIN((unsigned __int128)ran_ns * LITHOS_SCHED_PPM / predicted_ns, 8 * LITHOS_SCHED_PPM);
-        if (s->busy & ~(1ull << sched_slot(s, t))) {
-            mean_add(&t->beside.beside_ppm, ppm);
-            t->beside.samples++;
-        } else {
-            mean_add(&t->beside.alone_ppm, ppm);
-        }
+        const bool beside = somebody_beside(s, t);
+        mean_add(beside ? &t->beside.beside_ppm : &t->beside.alone_ppm, ppm);
+        t->beside.samples += beside;
+        probe(s, t, beside);
         squeeze(s, t);
     }
 }
@@ -207,7 +242,7 @@ uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s)
     for (uint64_t busy = s->busy; busy; busy &= busy - 1) {
         const struct sched_tenant *t = &s->tenants[__builtin_ctzll(busy)];
         if (!sched_is_best_effort(t))
-            least_ppm = LITHOS_MIN(least_ppm, t->beside.squeeze_ppm);
+            least_ppm = LITHOS_MIN(least_ppm, t->beside.probes ? 0 : t->beside.squeeze_ppm);
     }
     return least_ppm;
 }
