@@ -441,12 +441,14 @@ void sched_lend(struct lithos_sched *s)
         lent = lithos_tpcset_or(lent, share[slot]);
         borrows |= 1ull << slot;
     }
+    const bool is_squeezed = squeeze_ppm < LITHOS_SCHED_PPM, alone = b.count <= 1;
     sched_each(s, t)
     {
         const bool in = (borrows >> sched_slot(s, t)) & 1;
-        publish(s, t, &o, share[sched_slot(s, t)], in, b.count == 1, &lent);
-        t->why = why_no_more(s, t, &o, in, squeeze_ppm<LITHOS_SCHED_PPM, b.count> 1);
+        publish(s, t, &o, share[sched_slot(s, t)], in, alone, &lent);
+        t->why = why_no_more(s, t, &o, in, is_squeezed, !alone);
     }
+
     sched_each(s, t)
     {
         const struct lithos_tpcset away = lithos_tpcset_and(t->desc.own, lent);

@@ -167,7 +167,6 @@ static void probe(struct lithos_sched *s, struct sched_tenant *t, bool beside)
         b->probe_samples += beside;
         if (!beside || b->probe_samples < PROBE_AFTER || s->now_ns < b->probe_ns)
             return;
-
         b->probe_ns = s->now_ns;
     } else {
         b->probe_samples += !beside;

@@ -51,15 +51,15 @@ static bool exclusive(const struct sim *s)
     return s->options->policy->exclusive;
 }
 
-/* While the daemon is away or slow, reactions take longer; what was lent is good for a lease. */
-static uint64_t react_ns(const struct sim *s)
+/* While the daemon is away or slow, reactions to what happened then take longer; what was lent is good for a lease. */
+static uint64_t react_ns(const struct sim *s, uint64_t at_ns)
 {
     uint64_t late_ns = 0;
 
     for (uint32_t i = 0; i < s->sc->fault_count; i++) {
         const struct lithos_sim_fault *f = &s->sc->faults[i];
         const uint64_t lasts_ns = 2 * SIM_LEASE_NS + f->delay_ns;
-        if (s->now_ns < f->from_ns || s->now_ns > f->to_ns + lasts_ns)
+        if (at_ns < f->from_ns || at_ns > f->to_ns + lasts_ns)
             continue;
         if (f->kind == LITHOS_SIM_DAEMON_SLOW)
             late_ns += 2 * f->delay_ns;
@@ -145,7 +145,7 @@ static void comes_in_the_way(struct sim *s, const struct sim_tenant *t, const st
 {
     for (uint32_t i = 0; i < s->sc->tenant_count; i++) {
         struct sim_tenant *o = &s->tenants[i];
-        if (o != t && o->check.returning && s->now_ns <= o->check.busy_ns + react_ns(s) &&
+        if (o != t && o->check.returning && s->now_ns <= o->check.busy_ns + react_ns(s, s->now_ns) &&
             meets(f->tpcs, o->own))
             o->check.wait_until_ns += longest_ns(s, t, f);
     }
@@ -168,7 +168,8 @@ void check_submit(struct sim *s, struct sim_tenant *t, const struct sim_flight *
     c->busy_ns = s->now_ns;
     c->idle_ns = LITHOS_SIM_NEVER;
     c->returning = true;
-    c->wait_until_ns = s->now_ns + react_ns(s) + s->sc->card.launch_ns + f->first / 10 + in_its_way_ns(s, t);
+    c->wait_until_ns =
+        s->now_ns + react_ns(s, s->now_ns) + s->sc->card.launch_ns + f->first / 10 + in_its_way_ns(s, t);
 }
 
 void check_recalled(const struct sim *s, struct sim_tenant *t, const struct sim_flight *f)
@@ -203,7 +204,8 @@ static void check_loans(struct sim *s, struct sim_tenant *t, const struct sim_fl
         const struct sim_tenant *o = &s->tenants[i];
         if (o == t || o->check.busy_ns == LITHOS_SIM_NEVER || !meets(tpcs, o->own))
             continue;
-        if (f->submit_ns > o->check.busy_ns + react_ns(s) && !t->spec->floor_tpcs && !s->config.beside_ns)
+        if (f->submit_ns > o->check.busy_ns + react_ns(s, f->submit_ns) && !t->spec->floor_tpcs &&
+            !s->config.beside_ns)
             check_fire(s, LITHOS_CHECK_LATE_LOAN, t, "sent to TPCs of %.30s %lu us after it came back",
                        o->spec->name, (unsigned long)((f->submit_ns - o->check.busy_ns) / 1000));
     }
@@ -335,14 +337,14 @@ static void check_waiting(struct sim *s, struct sim_tenant *t)
                                                       lithos_tpcset_count(&s->sc->card.topology.valid));
     const uint64_t head_ns =
         whole_ns * LITHOS_MAX(sim_fault_factor_ppm(s, t), LITHOS_SCHED_PPM) / LITHOS_SCHED_PPM;
-    const uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns) + react_ns(s);
+    const uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns) + react_ns(s, s->now_ns);
 
     const bool resident = t->program->flags[t->kernel % t->program->count] & LITHOS_SIM_RESIDENT;
     const struct lithos_tpcset idle = idle_for(s, t, 20 * head_ns + LITHOS_NSEC_PER_MSEC);
 
     s->check.checks++;
     /* a kernel that must be resident needs a number of TPCs that may never be there together */
-    if (!s->daemon_up || react_ns(s) > REACT_NS || resident ||
+    if (!s->daemon_up || react_ns(s, s->now_ns) > REACT_NS || resident ||
         !lithos_topology_has_room(&s->sc->card.topology, idle, k->cluster_blocks)) {
         t->check.idle_since_ns = LITHOS_SIM_NEVER;
         return;
