@@ -1,4 +1,5 @@
 /* Any text as a scenario: refused with a reason, or it runs for a moment without harm. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,14 +34,13 @@ static const char *const seeds[] = {
 static size_t expand(const char *seed, uint8_t *buf, size_t size)
 {
     const char *card = LITHOS_SOURCE_DIR "/src/model/cards/h200.json", *at = strstr(seed, "CARD");
-    const size_t head = (size_t)(at - seed), len = strlen(seed) - 4 + strlen(card);
+    char text[4096];
+    const int len = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - seed), seed, card, at + 4);
 
-    if (len > size)
+    if (len < 0 || (size_t)len >= sizeof text || (size_t)len > size)
         return 0;
-    memcpy(buf, seed, head);
-    memcpy(buf + head, card, strlen(card));
-    memcpy(buf + head + strlen(card), at + 4, strlen(at + 4));
-    return len;
+    memcpy(buf, text, (size_t)len);
+    return (size_t)len;
 }
 
 size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
