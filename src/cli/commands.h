@@ -20,6 +20,7 @@ int lithos_cmd_doctor(int argc, char **argv);
 int lithos_cmd_demo(int argc, char **argv);
 int lithos_cmd_trace(int argc, char **argv);
 int lithos_cmd_top(int argc, char **argv);
+int lithos_cmd_sim(int argc, char **argv);
 
 /* --help: everything known of a subcommand on standard output. Returns LITHOS_EXIT_OK. */
 int lithos_help(const char *text);

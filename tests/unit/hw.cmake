@@ -1,4 +1,5 @@
 lithos_unit_test(test_topology LINK lithos_hw)
+lithos_unit_test(test_tpcgrant LINK lithos_hw)
 lithos_unit_test(test_qmd LINK lithos_hw)
 lithos_unit_test(test_alloc LINK lithos_core)
 lithos_unit_test(test_atom LINK lithos_hw)
