@@ -80,7 +80,7 @@ def near(sim, result, o):
 
 def say(sim, result):
     """Every policy on the built-in scenarios."""
-    for scenario in ("hybrid", "stack3", "short"):
+    for scenario in ("hybrid", "bert", "stack3", "short"):
         for seed in range(1, SEEDS + 1):
             for policy, r in sim.policies(scenario, "all", seed).items():
                 figures = {}
@@ -95,6 +95,9 @@ def say(sim, result):
     result.bar("hybrid: resnet p99 over alone", m("hybrid, lithos", "resnet_p99_over_alone"), "<=", 1.2)
     result.bar("hybrid: resnet SLO %", m("hybrid, lithos", "resnet_slo_percent"), ">=", 100)
     result.bar("hybrid: BE kept %", m("hybrid, lithos", "llama_kept_percent"), ">=", 75)
+    result.bar("bert: bert p99 over alone", m("bert, lithos", "bert_p99_over_alone"), "<=", 1.2)
+    result.bar("bert: bert SLO %", m("bert, lithos", "bert_slo_percent"), ">=", 100)
+    result.bar("bert: BE kept %", m("bert, lithos", "llama_kept_percent"), ">=", 75)
     result.bar("stack3: A p99 over alone", m("stack3, lithos", "resnet_p99_over_alone"), "<=", 1.15)
     result.bar("stack3: A SLO %", m("stack3, lithos", "resnet_slo_percent"), ">=", 100)
     result.bar("stack3: B over its quota's speed", m("stack3, lithos", "decode_per_s") / m("stack3, partition", "decode_per_s"),
@@ -131,7 +134,7 @@ def main():
     speed(sim, result, o)
     result.note("Repetitions are seeds. The scenarios' kernels were made so that the programs alone come out as measured, and their "
                 "SM and memory use within what is plausible so that time slicing, priorities and partitions do; plain MPS is left "
-                "out of the comparison, as the service does not keep up there and its latency is the run's length. Bars of hybrid, "
+                "out of the comparison, as the service does not keep up there and its latency is the run's length. Bars of hybrid, bert, "
                 "stack3 and short are predictions: the card's own are to be measured there.")
     sys.exit(1 if result.write(o.out) else 0)
 

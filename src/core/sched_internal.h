@@ -54,10 +54,12 @@ struct sched_tenant {
     bool period_open;        /* not yet accounted for: it may have only paused */
     uint64_t period_ns;      /* when the busy period began */
     uint64_t period_wait_ns; /* lost in it to lent work */
-    uint64_t need_ns;        /* 99 of 100 busy periods take no longer */
-    uint32_t trust_ppm;      /* in predictions of what stays on its TPCs */
-    bool returning;          /* no completion since it came back */
-    uint64_t foreign_ns;     /* predicted end of others' work on its TPCs when it came back */
+    uint64_t need_ns;        /* 99 of 100 busy periods take no longer, */
+    uint64_t usual_ns;       /* and half of them */
+
+    uint32_t trust_ppm;  /* in predictions of what stays on its TPCs */
+    bool returning;      /* no completion since it came back */
+    uint64_t foreign_ns; /* predicted end of others' work on its TPCs when it came back */
     struct sched_beside beside;
     struct lithos_tpcset lent_away;
 

@@ -14,6 +14,8 @@
 #define PROBE_MOST_NS (200 * LITHOS_NSEC_PER_MSEC)
 #define PROBE_PAUSE 50u
 #define NEED_PPM 990000u
+#define USUAL_PPM 500000u
+
 #define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
 #define TRUST_STEP_PPM 10000u
 #define TRUST_LEAST_PPM 50000u
@@ -46,10 +48,13 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
      * is the mean that moves the tail: short waits make up for the long ones (docs/scheduler.md). */
     if (slip_ppm(s, t) != UINT32_MAX)
         slack_ns = 2 * part(need_ns, slip_ppm(s, t));
-    /* An SLO is one about each request. Half of what it leaves: the other half is for what the tenant itself and its
-     * neighbours do otherwise than before. */
+    /* An SLO is one about each request. A long busy period is many requests that waited for each other, and none of them
+     * took all of it: about as much as half-way between a usual one and it. Half of what that leaves: the other half is
+     * for what the tenant itself and its neighbours do otherwise than before. */
+    const uint64_t request_ns = t->usual_ns + (need_ns - t->usual_ns) / 2;
     if (t->desc.slo_ns)
-        slack_ns = LITHOS_MIN(slack_ns, t->desc.slo_ns > need_ns ? (t->desc.slo_ns - need_ns) / 2 : 0);
+        slack_ns = LITHOS_MIN(slack_ns, t->desc.slo_ns > request_ns ? (t->desc.slo_ns - request_ns) / 2 : 0);
+
     return need_ns ? part(LITHOS_MIN(slack_ns, SLACK_MAX_NS), t->trust_ppm) : 0;
 }
 
@@ -61,6 +66,8 @@ static void close_period(struct sched_tenant *t)
     t->period_open = false;
     lithos_demand_period(&t->demand, lasted_ns - LITHOS_MIN(lasted_ns, t->period_wait_ns));
     t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
+    t->usual_ns = LITHOS_MIN(lithos_demand_need_ns(&t->demand, USUAL_PPM), t->need_ns);
+
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 

@@ -156,7 +156,25 @@ static void test_limits_follow_from_the_slo(void **state)
     assert_int_equal(explain(st, be).why, LITHOS_WHY_OWNER_SLACK);
 }
 
+/* Requests that waited for each other make long busy periods, and none of them took all of it. */
+static void test_an_slo_is_about_requests(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 21 * MS, 0);
+
+    for (unsigned i = 0; i < 100; i++)
+        request(st, owner, i % 20 == 19 ? 9 * MS : 1 * MS, 100 * US + i * 37 % 97 * 25 * US);
+    assert_int_equal(explain(st, owner).need_ns / MS, 9);
+    assert_in_range(explain(st, owner).slack_ns, 7900 * US, 8000 * US); /* half of 21 - (1 + 9) / 2 */
+    /* a promise that is broken as it is leaves nothing */
+    const struct lithos_sched_tenant t = {
+        .id = 1, .own = set("9-16"), .class = LITHOS_SCHED_HIGH, .slo_ns = 4 * MS};
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &t), 0);
+    assert_int_equal(explain(st, owner).slack_ns, 0);
+}
+
 /* An owner with no slack at all that comes every 2 ms: lent until shortly before. */
+
 static void test_even_intervals_are_foreseen(void **state)
 {
     struct stand *st = *state;
@@ -338,13 +356,21 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, stand_begin, stand_end)
     const struct CMUnitTest tests[] = {
-        T(test_tenants_are_checked),           cmocka_unit_test(test_configuration_is_checked),
-        T(test_strange_events_change_nothing), T(test_idle_tpcs_are_lent_and_taken_back),
-        T(test_limits_follow_from_the_slo),    T(test_even_intervals_are_foreseen),
-        T(test_pauses_are_not_idleness),       T(test_an_owner_who_never_came_lends_after_a_while),
-        T(test_best_effort_owners_lend_too),   T(test_high_priority_tenants_borrow_last),
-        T(test_shares_go_by_weight),           T(test_more_tenants_than_tpcs_take_turns),
-        T(test_shares_have_room_for_clusters), T(test_busy_tpcs_are_left_to_whoever_is_on_them),
+        T(test_tenants_are_checked),
+        cmocka_unit_test(test_configuration_is_checked),
+        T(test_strange_events_change_nothing),
+        T(test_idle_tpcs_are_lent_and_taken_back),
+        T(test_limits_follow_from_the_slo),
+        T(test_an_slo_is_about_requests),
+        T(test_even_intervals_are_foreseen),
+        T(test_pauses_are_not_idleness),
+        T(test_an_owner_who_never_came_lends_after_a_while),
+        T(test_best_effort_owners_lend_too),
+        T(test_high_priority_tenants_borrow_last),
+        T(test_shares_go_by_weight),
+        T(test_more_tenants_than_tpcs_take_turns),
+        T(test_shares_have_room_for_clusters),
+        T(test_busy_tpcs_are_left_to_whoever_is_on_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
