@@ -20,6 +20,7 @@ struct lithos_hook_device {
     uint8_t uuid[16];
     int cc_major, cc_minor;
     int sm_count;
+    _Atomic unsigned tpc_sms; /* SMs of a TPC, as the quota says */
 };
 
 /* How far the hook got in this process. */
