@@ -125,6 +125,8 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
         .registers = r->registers,
         .atom = r->launch.atom,
         .atoms = r->launch.atoms,
+        .operator_key = r->launch.operator_key,
+        .blocks_per_sm = r->launch.blocks_per_sm,
         .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
         .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT
                 : r->flags & LITHOS_RECORD_NO_STAMP_TAKEN ? LITHOS_LOST_TAKEN
@@ -340,6 +342,8 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     const struct lithos_timeline_launch *l = k->launch;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+    if (l->operator_key)
+        lithosd_plans_observe(t, k);
     if (!t->daemon->observe.recording_count)
         return;
     char unknown[32];
@@ -471,6 +475,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
     poll_stamps(p->tenant);
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
     lithosd_handles_finish(&p->reader->functions);
+    lithosd_plans_forget(p);
     free(p->reader->nodes);
     free(p->reader);
     p->reader = NULL;
