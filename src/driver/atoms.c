@@ -44,21 +44,32 @@ typedef CUresult (*is_capturing_fn)(CUstream, int *);
 
 /* ---- policy ---- */
 
-static bool switched_off(void)
+enum environment {
+    ENVIRONMENT_UNREAD,
+    ENVIRONMENT_ON,
+    ENVIRONMENT_PLAIN, /* atoms are not chained: for measurements */
+    ENVIRONMENT_OFF,
+};
+
+static enum environment environment(void)
 {
-    static _Atomic int off; /* 0 not looked yet */
-    int v = atomic_load_explicit(&off, memory_order_relaxed);
-    if (!v) {
+    static _Atomic int read;
+    int v = atomic_load_explicit(&read, memory_order_relaxed);
+    if (v == ENVIRONMENT_UNREAD) {
         const char *env = getenv("LITHOS_ATOMS");
-        v = env && !strcmp(env, "off") ? 1 : -1;
-        atomic_store_explicit(&off, v, memory_order_relaxed);
+        v = !env                    ? ENVIRONMENT_ON
+            : !strcmp(env, "off")   ? ENVIRONMENT_OFF
+            : !strcmp(env, "plain") ? ENVIRONMENT_PLAIN
+                                    : ENVIRONMENT_ON;
+        atomic_store_explicit(&read, v, memory_order_relaxed);
     }
-    return v > 0;
+    return (enum environment)v;
 }
 
 void lithos_atoms_set_policy(const struct lithos_atom_policy *p)
 {
-    bool on = p->mode != LITHOS_ATOM_OFF && lithos_atom_policy_validate(p) == 0 && !switched_off();
+    bool on =
+        p->mode != LITHOS_ATOM_OFF && lithos_atom_policy_validate(p) == 0 && environment() != ENVIRONMENT_OFF;
     uint64_t value = p->mode == LITHOS_ATOM_DURATION ? p->atom_ns : p->count;
     atomic_store_explicit(&atoms.policy, on ? p->mode | value << 32 : LITHOS_ATOM_OFF, memory_order_relaxed);
     if (on)
@@ -448,7 +459,7 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
         why = LITHOS_WHOLE_NOT_READY;
     if (why != LITHOS_WHOLE_NOT)
         return leave_whole(l, key, why);
-    a.chained = device->cc_major >= CHAIN_CC_MAJOR;
+    a.chained = device->cc_major >= CHAIN_CC_MAJOR && environment() != ENVIRONMENT_PLAIN;
     memcpy(a.grid, l->grid, sizeof a.grid);
     memcpy(a.block, l->block, sizeof a.block);
     *ret_result = launch_cut(l, &a);
