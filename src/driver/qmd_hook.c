@@ -1,6 +1,7 @@
 #include "driver/qmd_hook.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -257,6 +258,12 @@ int lithos_hook_subscribe(void)
                                        lithos_hook_callback, NULL, hook.why, sizeof hook.why);
     atomic_store(&hook.state, r < 0 ? LITHOS_HOOK_FAILED : LITHOS_HOOK_SUBSCRIBED);
     return r;
+}
+
+void lithos_hook_step_aside(const char *why)
+{
+    snprintf(hook.why, sizeof hook.why, "%s", why);
+    atomic_store(&hook.state, LITHOS_HOOK_FAILED);
 }
 
 enum lithos_hook_state lithos_hook_get_state(void)
