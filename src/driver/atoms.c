@@ -443,8 +443,6 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
     enum lithos_whole why = look_at_launch(l, device, &cluster);
     if (launched_apart(l, why, ret_result))
         return true;
-    if (why == LITHOS_WHOLE_NOT && is_capturing(l->stream))
-        why = LITHOS_WHOLE_CAPTURE;
     if (why == LITHOS_WHOLE_NOT && lithos_names_told_whole(l->function))
         why = LITHOS_WHOLE_TOLD;
     if (why == LITHOS_WHOLE_NOT && policy->mode == LITHOS_ATOM_DURATION) {
@@ -455,6 +453,8 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
             return true;
         }
     }
+    if (why == LITHOS_WHOLE_NOT && is_capturing(l->stream)) /* asked last: it is a call of the driver */
+        why = LITHOS_WHOLE_CAPTURE;
     if (why == LITHOS_WHOLE_NOT && (!(a.where = lithos_atoms_context_here()) || !hold(key)))
         why = LITHOS_WHOLE_NOT_READY;
     if (why != LITHOS_WHOLE_NOT)
