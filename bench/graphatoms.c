@@ -483,12 +483,12 @@ static volatile const char *under_way = "opening";
 
 static void too_late(int sig)
 {
+    char text[160];
     (void)sig;
-    static const char text[] = "lithos-graphatoms: the time is over: a trial hangs, which is an answer: ";
-    ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
-    n = write(STDERR_FILENO, (const char *)under_way, strlen((const char *)under_way));
-    n = write(STDERR_FILENO, "\n", 1);
-    (void)n;
+    int n = snprintf(text, sizeof text, "lithos-graphatoms: the time is over: %s hangs, which is an answer\n",
+                     (const char *)under_way);
+    ssize_t written = write(STDERR_FILENO, text, LITHOS_MIN((size_t)n, sizeof text - 1));
+    (void)written;
     _exit(3);
 }
 

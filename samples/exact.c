@@ -397,10 +397,9 @@ static void run_ways(struct exact *e, const struct options *o)
 static int parse(int argc, char **argv, struct options *o)
 {
     enum { DEVICE = 256, ROUNDS, LIMIT, ONLY, JSON, FAULT, HELP };
-    static const struct option options[] = {{"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS},
-                                            {"limit", 1, 0, LIMIT},   {"only", 1, 0, ONLY},
-                                            {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},
-                                            {"help", 0, 0, HELP},     {0}};
+    static const struct option options[] = {
+        {"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS}, {"limit", 1, 0, LIMIT}, {"only", 1, 0, ONLY},
+        {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},   {"help", 0, 0, HELP},   {0}};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (c == DEVICE) {
             o->sample.device = (int)sample_number("device", optarg, 0, 1023);

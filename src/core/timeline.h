@@ -90,8 +90,9 @@ struct lithos_timeline_config {
     uint64_t replay_ns;  /* a graph's node that shows nothing new for so long was overtaken by itself */
     struct {
         uint32_t tpcs;
-        uint64_t launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
-        uint64_t turn_ns;           /* from the end of a kernel to the first block of the one behind it */
+        uint64_t
+            launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
+        uint64_t turn_ns;       /* from the end of a kernel to the first block of the one behind it */
         uint32_t drift_max_ppb; /* of its clock; 0: any rate */
     } gpu[LITHOS_TIMELINE_GPUS];
 };

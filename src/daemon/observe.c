@@ -317,11 +317,13 @@ static unsigned drain(struct lithosd_process *p, bool last)
 
 /* ---- stamps in, events out ---- */
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns,
+                      uint64_t *ret_seen_ns)
 {
     const struct lithosd_tenant *t = ctx;
     const struct lithosd_process *p = &t->daemon->processes[process];
-    int r = p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
+    int r =
+        p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
     if (r == 1)
         *ret_seen_ns = lithos_now_ns();
     return r;

@@ -36,8 +36,9 @@ struct lithos_atom;
 
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
-    CUfunction function;            /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
-    uint32_t qmds;                  /* seen so far under this ticket */
+    CUfunction
+        function;  /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
+    uint32_t qmds; /* seen so far under this ticket */
     uint32_t qmds_due;              /* that are the app's own: 1, for multi-device launches one a device */
     uint32_t qmds_taken;            /* of those, seen */
     int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */

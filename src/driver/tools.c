@@ -21,11 +21,9 @@ static struct {
 static int subscribe(uint32_t *ret_handle, lithos_qmd_callback callback, void *user)
 {
     int r = tools.subscribe(ret_handle, callback, user);
-    if (r)
-        return r;
-    if (lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED)
+    if (r == 0 && lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED)
         atomic_store(&tools.first, true);
-    else
+    else if (r == 0)
         lithos_log_once(
             LITHOS_LOG_WARNING,
             "a profiler or debugger in this program has subscribed to the driver, which calls one subscriber "

@@ -145,11 +145,12 @@ static uint64_t rounded_div(uint64_t a, uint64_t b)
     return a / b + (a % b >= b - a % b);
 }
 
-/* Units of a slice along the slowest dimension. */
+/* Units of a slice along the slowest dimension, at least 1. */
 static uint64_t slice_of(const uint32_t grid[3])
 {
     unsigned dim = lithos_cut_dim(grid);
-    return (uint64_t)(dim > 0 ? grid[0] : 1) * (dim > 1 ? grid[1] : 1);
+    uint64_t units = (uint64_t)(dim > 0 ? grid[0] : 1) * (dim > 1 ? grid[1] : 1);
+    return LITHOS_MAX(units, 1u);
 }
 
 static struct lithos_cut in_slices(const uint32_t grid[3])

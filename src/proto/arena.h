@@ -52,7 +52,8 @@ struct lithos_arena {
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     _Alignas(64) struct lithos_plan_row plans[LITHOS_PLAN_ROWS];
     /* written by the tenant, on pages of its own */
-    _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring; the others count there */
+    _Alignas(4096) _Atomic uint64_t
+        counters[LITHOS_COUNTER_MAX]; /* of threads without a ring; the others count there */
     struct lithos_record_ring rings[LITHOS_RECORD_RINGS];
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];

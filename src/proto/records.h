@@ -51,8 +51,7 @@ struct lithos_record {
         sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
                            nothing), the same for all that one call brought about */
     uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called */
-    uint64_t
-        function; /* the CUfunction's value: names it within the process */
+    uint64_t function;  /* the CUfunction's value: names it within the process */
     uint64_t
         stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known */
     uint16_t kind; /* enum lithos_record_kind */
@@ -70,7 +69,8 @@ struct lithos_record {
             struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
-            uint32_t call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
+            uint32_t
+                call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
             uint16_t atom,
                 atoms; /* LAUNCH: this part of the launch, of so many; atoms 0: not cut. grid is the whole one's */
             uint16_t blocks_per_sm; /* LAUNCH: most that an SM may hold at once; 0: not found out */
@@ -95,7 +95,8 @@ struct lithos_stamp {
 struct lithos_record_ring {
     _Alignas(64) _Atomic uint32_t head; /* records ever written, modulo 2^32 */
     _Atomic uint32_t thread_id;         /* of its writer (gettid), 0: free */
-    _Alignas(64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
+    _Alignas(
+        64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
     _Alignas(64) struct lithos_record records[LITHOS_RECORD_RING_SLOTS];
 };
 

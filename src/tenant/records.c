@@ -129,7 +129,8 @@ static bool first_sight(uint64_t function)
 
 static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name = lithos_names_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name = lithos_names_of(
+        (CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {

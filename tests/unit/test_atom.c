@@ -34,14 +34,14 @@ static uint32_t some(uint32_t most)
  * slices are launched for each, and none too many. */
 static void check_parts(const struct lithos_cut *c)
 {
-    uint32_t due = 0, least = UINT32_MAX, most = 0;
+    uint32_t due = 0, least = UINT32_MAX, most = 0, quantum = LITHOS_MAX(c->quantum, 1u);
     uint32_t step = c->count > 64 ? c->count / 64 : 1; /* a look at some of very many */
     assert_true(c->count >= 1 && c->quantum >= 1 && c->slice >= 1);
     for (uint32_t i = 0; i < c->count; i++) {
         if (step > 1 && i % step && i > 8 && i + 8 < c->count)
             continue;
         struct lithos_part p = lithos_cut_part(c, i);
-        assert_true(p.lo < p.hi && p.hi <= c->units && p.lo % c->quantum == 0);
+        assert_true(p.lo < p.hi && p.hi <= c->units && p.lo % quantum == 0);
         assert_true(i > 0 || p.lo == 0);
         assert_true(step > 1 || p.lo == due);
         assert_true((uint64_t)p.side * c->slice >= p.hi && (uint64_t)(p.side - 1) * c->slice < p.hi);

@@ -304,7 +304,8 @@ static void contexts(void)
     stub->capturing = 0;
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && stamped(&r));
-    CHECK_EQ(set((CUcontext)2), 0); /* a second context has a registration of its own, but for the first launch there */
+    CHECK_EQ(set((CUcontext)2),
+             0); /* a second context has a registration of its own, but for the first launch there */
     CHECK_EQ(launch_of(0x20, 0), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_LAUNCH && r.flags == LITHOS_RECORD_NO_STAMP_OFF);
     CHECK_EQ(launch_of(0x20, 0), 0);
