@@ -15,7 +15,8 @@ static const char set_help[] =
     "Changes a running tenant; its next launches keep to it.\n"
     "  QUOTA     TPCs on each of its GPUs (26), or a share (40%). Refused when others hold what it would "
     "need\n"
-    "  --atom A  what its kernels are cut into: off, or x7 for 7 parts each (for tests)\n";
+    "  --atom A  what its long kernels are cut into: parts of about 250us, off, or x7 for 7 parts each (for "
+    "tests)\n";
 static const char stop_help[] = "usage: lithos stop [--socket PATH]\n"
                                 "Ends lithosd and the MPS it started. Tenants go on with what they hold.\n";
 
@@ -61,7 +62,7 @@ static int fill_set(struct lithos_msg_set *m, const char *quota, const char *ato
         return LITHOS_EXIT_USAGE;
     }
     if (atom && lithos_atom_policy_parse(atom, &m->atom) < 0) {
-        lithos_error("set: --atom %s: must be off, or x2 to x%u", atom, LITHOS_ATOMS_MAX);
+        lithos_error("set: --atom %s: " LITHOS_ATOM_HELP, atom);
         return LITHOS_EXIT_USAGE;
     }
     m->what = (quota ? LITHOS_SET_QUOTA : 0) | (atom ? LITHOS_SET_ATOM : 0);
