@@ -84,7 +84,8 @@ class Bench:
 
     def own(self, d, n):
         """lithos-exact compares by itself. Behind a shell that stays, so that its tenant can be looked at when it has ended."""
-        command = f"'{self.place.program(OWN)}' --json --rounds {self.o.rounds}; echo $?; read line"
+        threads = " --threads 2" if virtual() else ""  # it is blocks that are cut, and a virtual card's threads are this machine's
+        command = f"'{self.place.program(OWN)}' --json --rounds {self.o.rounds}{threads}; echo $?; read line"
         argv = d.run(self.o.quota, f"own-x{n}", ["sh", "-c", command], ["--atom", f"x{n}"])
         with Child(argv, d.env, self.errors(OWN)) as c:
             first = c.line(self.o.timeout)

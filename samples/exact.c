@@ -49,7 +49,7 @@ struct exact {
     CUstream other;
     CUevent event;
     uint32_t *got;
-    unsigned checks, wrong;
+    unsigned checks, wrong, block; /* threads of one */
     int cc_major;
 };
 
@@ -58,7 +58,8 @@ struct shape {
 };
 
 static const char help[] =
-    "usage: lithos-exact [--device N] [--rounds N] [--limit S] [--only WAY] [--json] [--fault]\n"
+    "usage: lithos-exact [--device N] [--rounds N] [--threads N] [--limit S] [--only WAY] [--json] "
+    "[--fault]\n"
     "Launches kernels whose blocks count themselves in every way that programs do (grids of one to three "
     "dimensions,\n"
     "clusters, attributes, streams, graphs, threads, contexts) and compares the results. Exit code 0: all "
@@ -137,7 +138,7 @@ static void launch_ex(struct exact *e, const struct shape *s, CUstream stream, i
     CUlaunchConfig c = {.gridDimX = s->grid[0],
                         .gridDimY = s->grid[1],
                         .gridDimZ = s->grid[2],
-                        .blockDimX = 64,
+                        .blockDimX = e->block,
                         .blockDimY = 1,
                         .blockDimZ = 1,
                         .hStream = stream,
@@ -156,7 +157,7 @@ static void launch_ex(struct exact *e, const struct shape *s, CUstream stream, i
 static void launch(struct exact *e, const struct shape *s, CUstream stream)
 {
     void *params[] = {&e->out, &e->info};
-    CU(cuLaunchKernel, e->mark, s->grid[0], s->grid[1], s->grid[2], 64, 1, 1, 0, stream, params, NULL);
+    CU(cuLaunchKernel, e->mark, s->grid[0], s->grid[1], s->grid[2], e->block, 1, 1, 0, stream, params, NULL);
 }
 
 /* ---- the ways */
@@ -206,10 +207,10 @@ static void attributes(struct exact *e)
         check(e, blocks_of(&plain), 4, "programmatic dependent launches");
     }
     clear(e);
-    MORE(cuLaunchCooperativeKernel, e->mark, resident, 1, 1, 64, 1, 1, 0, e->ctx.stream, params);
+    MORE(cuLaunchCooperativeKernel, e->mark, resident, 1, 1, e->block, 1, 1, 0, e->ctx.stream, params);
     check(e, resident, 1, "cooperative");
     clear(e);
-    MORE(cuLaunchKernel_ptsz, e->mark, 30011, 1, 1, 64, 1, 1, 0, NULL, params, NULL);
+    MORE(cuLaunchKernel_ptsz, e->mark, 30011, 1, 1, e->block, 1, 1, 0, NULL, params, NULL);
     launch(e, &plain, CU_STREAM_PER_THREAD);
     check(e, blocks_of(&plain), 2, "per-thread default stream");
 }
@@ -336,7 +337,8 @@ static int fault(const struct exact *e)
     CUdeviceptr out = e->out;
     unsigned from = BLOCKS_MAX - 8;
     void *params[] = {&out, &from};
-    CUresult r = cuda.cuLaunchKernel(kernel, BLOCKS_MAX, 1, 1, 64, 1, 1, 0, e->ctx.stream, params, NULL);
+    CUresult r =
+        cuda.cuLaunchKernel(kernel, BLOCKS_MAX, 1, 1, e->block, 1, 1, 0, e->ctx.stream, params, NULL);
     if (r == CUDA_SUCCESS)
         r = cuda.cuStreamSynchronize(e->ctx.stream);
     CUresult after = cuda.cuCtxSynchronize();
@@ -351,7 +353,7 @@ static int fault(const struct exact *e)
 
 struct options {
     struct sample_options sample;
-    unsigned rounds, limit_s;
+    unsigned rounds, limit_s, threads;
     const char *only;
     bool fault;
 };
@@ -396,15 +398,18 @@ static void run_ways(struct exact *e, const struct options *o)
 
 static int parse(int argc, char **argv, struct options *o)
 {
-    enum { DEVICE = 256, ROUNDS, LIMIT, ONLY, JSON, FAULT, HELP };
+    enum { DEVICE = 256, ROUNDS, THREADS_OF_A_BLOCK, LIMIT, ONLY, JSON, FAULT, HELP };
     static const struct option options[] = {
-        {"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS}, {"limit", 1, 0, LIMIT}, {"only", 1, 0, ONLY},
-        {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},   {"help", 0, 0, HELP},   {0}};
+        {"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS}, {"threads", 1, 0, THREADS_OF_A_BLOCK},
+        {"limit", 1, 0, LIMIT},   {"only", 1, 0, ONLY},     {"json", 0, 0, JSON},
+        {"fault", 0, 0, FAULT},   {"help", 0, 0, HELP},     {0}};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (c == DEVICE) {
             o->sample.device = (int)sample_number("device", optarg, 0, 1023);
         } else if (c == ROUNDS) {
             o->rounds = (unsigned)sample_number("rounds", optarg, 1, 1e6);
+        } else if (c == THREADS_OF_A_BLOCK) {
+            o->threads = (unsigned)sample_number("threads", optarg, 1, 64);
         } else if (c == LIMIT) {
             o->limit_s = (unsigned)sample_number("limit", optarg, 1, 86400);
         } else if (c == ONLY) {
@@ -428,7 +433,7 @@ static int parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.sample = {.time_scale = 1}, .rounds = 1, .limit_s = 120};
+    struct options o = {.sample = {.time_scale = 1}, .rounds = 1, .limit_s = 120, .threads = 64};
     struct exact e = {.checks = 0};
     int result;
     if (parse(argc, argv, &o) < 0) {
@@ -437,6 +442,7 @@ int main(int argc, char **argv)
     }
     watch_ends();
     alarm(o.limit_s);
+    e.block = o.threads;
     open_all(&e, &o.sample);
     if (o.fault) {
         now.way = "fault";
