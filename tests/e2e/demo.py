@@ -36,11 +36,14 @@ def left_behind(folder):
 
 def passes(folder):
     result = folder + "/demo.json"
-    begin = time.monotonic()
-    done = subprocess.run([LITHOS, "demo", "--virtual", "--seconds", SECONDS, "--json", result], env=environment(folder), timeout=200,
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    took = time.monotonic() - begin
-    print(done.stdout, done.stderr, f"{took:.0f} s", flush=True)
+    for attempt in range(3):  # its bar is a p99 in real time: a machine that is busy for some seconds misses it
+        begin = time.monotonic()
+        done = subprocess.run([LITHOS, "demo", "--virtual", "--seconds", SECONDS, "--json", result], env=environment(folder),
+                              timeout=200, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        took = time.monotonic() - begin
+        print(done.stdout, done.stderr, f"{took:.0f} s", flush=True)
+        if done.returncode != 1 or "this machine is busy" not in done.stdout:
+            break
     check(done.returncode == 0, f"exit {done.returncode}")
     check(took < 60, f"took {took:.0f} s")
     document = json.loads(pathlib.Path(result).read_text())
