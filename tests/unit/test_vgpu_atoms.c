@@ -16,28 +16,10 @@
 #include "cuda/cuda_abi.h"
 #include "hw/prelude.h"
 #include "hw/qmd_atom.h"
-#include "unit/stub/vgpu_server.h"
+#include "unit/vgpu_process.h"
 
-#define LIBRARY LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
 #define ILLEGAL_INSTRUCTION 715
 #define BLOCKS 40u
-
-#define CHECK(expr)                                                    \
-    do {                                                               \
-        if (!(expr)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #expr); \
-            _exit(1);                                                  \
-        }                                                              \
-    } while (0)
-#define IS(call, want)                                                           \
-    do {                                                                         \
-        int r_ = (call);                                                         \
-        if (r_ != (want)) {                                                      \
-            fprintf(stderr, "%s:%d: %s is %d\n", __FILE__, __LINE__, #call, r_); \
-            _exit(1);                                                            \
-        }                                                                        \
-    } while (0)
-#define OK(call) IS(call, 0)
 
 #define FUNCTIONS(X)                                                                                    \
     X(cuInit, unsigned)                                                                                 \
@@ -371,45 +353,17 @@ static void changed_entry_body(void)
     IS(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
 }
 
-static void run_child(void (*body)(void))
-{
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(20);
-        body();
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
+#define TESTS(X)      \
+    X(once)           \
+    X(line)           \
+    X(other_grid)     \
+    X(account)        \
+    X(no_code)        \
+    X(middle_of_code) \
+    X(wrong_target)   \
+    X(no_bank)        \
+    X(unmapped_entry) \
+    X(too_many)       \
+    X(changed_entry)
 
-#define TEST(name)                 \
-    static void name(void **state) \
-    {                              \
-        (void)state;               \
-        run_child(name##_body);    \
-    }
-TEST(once)
-TEST(line)
-TEST(other_grid)
-TEST(account)
-TEST(no_code)
-TEST(middle_of_code)
-TEST(wrong_target)
-TEST(no_bank)
-TEST(unmapped_entry)
-TEST(too_many)
-TEST(changed_entry)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(once),         cmocka_unit_test(line),          cmocka_unit_test(other_grid),
-        cmocka_unit_test(account),      cmocka_unit_test(no_code),       cmocka_unit_test(middle_of_code),
-        cmocka_unit_test(wrong_target), cmocka_unit_test(no_bank),       cmocka_unit_test(unmapped_entry),
-        cmocka_unit_test(too_many),     cmocka_unit_test(changed_entry),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+VGPU_TEST_MAIN(TESTS)

@@ -16,25 +16,7 @@
 
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
-#include "unit/stub/vgpu_server.h"
-
-#define LIBRARY LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
-
-#define CHECK(expr)                                                    \
-    do {                                                               \
-        if (!(expr)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #expr); \
-            _exit(1);                                                  \
-        }                                                              \
-    } while (0)
-#define OK(call)                                                                 \
-    do {                                                                         \
-        int r_ = (call);                                                         \
-        if (r_) {                                                                \
-            fprintf(stderr, "%s:%d: %s is %d\n", __FILE__, __LINE__, #call, r_); \
-            _exit(1);                                                            \
-        }                                                                        \
-    } while (0)
+#include "unit/vgpu_process.h"
 
 /* What the tests call. */
 #define FUNCTIONS(X)                                                                                     \
@@ -151,28 +133,6 @@ static CUcontext start(void)
             usleep(1000);                            \
         CHECK(expr);                                 \
     } while (0)
-
-static void in_process(void (*body)(void))
-{
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        unsetenv("CUDA_VISIBLE_DEVICES");
-        unsetenv("CUDA_INJECTION64_PATH");
-        setenv("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent", 1);
-        alarm(50);
-        body();
-        if (server.dir[0]) {
-            unlink(server.path);
-            rmdir(server.dir);
-        }
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
 
 static const char ptx[] =
     ".version 7.0\n.target sm_52\n.address_size 64\n.global .u32 shift = 5;\n"
@@ -841,21 +801,4 @@ static void deep_queue_body(void)
     X(threads)         \
     X(deep_queue)
 
-#define X(name)                           \
-    static void test_##name(void **state) \
-    {                                     \
-        (void)state;                      \
-        in_process(name##_body);          \
-    }
-TESTS(X)
-#undef X
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-#define X(name) cmocka_unit_test(test_##name),
-        TESTS(X)
-#undef X
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+VGPU_TEST_MAIN(TESTS)

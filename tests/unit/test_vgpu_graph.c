@@ -16,31 +16,14 @@
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
 #include "hw/qmd.h"
-#include "unit/stub/vgpu_server.h"
+#include "unit/vgpu_process.h"
 
-#define LIBRARY LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
 #define UNMATCHED 903
 #define UNJOINED 904
 #define ISOLATION 905
 #define CAPTURED_EVENT 907
 #define UPDATE_FAILURE 910
 
-#define CHECK(expr)                                                    \
-    do {                                                               \
-        if (!(expr)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #expr); \
-            _exit(1);                                                  \
-        }                                                              \
-    } while (0)
-#define IS(call, want)                                                           \
-    do {                                                                         \
-        int r_ = (call);                                                         \
-        if (r_ != (want)) {                                                      \
-            fprintf(stderr, "%s:%d: %s is %d\n", __FILE__, __LINE__, #call, r_); \
-            _exit(1);                                                            \
-        }                                                                        \
-    } while (0)
-#define OK(call) IS(call, CUDA_SUCCESS)
 #define BAD(call) IS(call, CUDA_ERROR_INVALID_VALUE)
 
 typedef CUDA_KERNEL_NODE_PARAMS_v1 params_v1;
@@ -607,28 +590,6 @@ static void uploaded_when_made_body(void)
     BAD(cuGraphInstantiateWithParams(&x, g, NULL));
 }
 
-static void in_process(void (*body)(void))
-{
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        unsetenv("CUDA_VISIBLE_DEVICES");
-        unsetenv("CUDA_INJECTION64_PATH");
-        setenv("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent", 1);
-        alarm(50);
-        body();
-        if (server.dir[0]) {
-            unlink(server.path);
-            rmdir(server.dir);
-        }
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
 #define TESTS(X)    \
     X(made_by_hand) \
     X(captured)     \
@@ -638,21 +599,4 @@ static void in_process(void (*body)(void))
     X(cloned)       \
     X(uploaded_when_made)
 
-#define X(name)                           \
-    static void test_##name(void **state) \
-    {                                     \
-        (void)state;                      \
-        in_process(name##_body);          \
-    }
-TESTS(X)
-#undef X
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-#define X(name) cmocka_unit_test(test_##name),
-        TESTS(X)
-#undef X
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+VGPU_TEST_MAIN(TESTS)

@@ -18,28 +18,12 @@
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
 #include "hw/qmd.h"
-#include "unit/stub/vgpu_server.h"
+#include "unit/vgpu_process.h"
 
-#define LIBRARY LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
 #define FIRST_END_NS 5001000u /* the stub's clock: each op takes 1000 ns, nothing goes by between them */
 #define PORTABLE_DEVICEMAP 3u
 #define READ_ONLY 8u
 
-#define CHECK(expr)                                                    \
-    do {                                                               \
-        if (!(expr)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #expr); \
-            _exit(1);                                                  \
-        }                                                              \
-    } while (0)
-#define OK(call)                                                                 \
-    do {                                                                         \
-        int r_ = (call);                                                         \
-        if (r_) {                                                                \
-            fprintf(stderr, "%s:%d: %s is %d\n", __FILE__, __LINE__, #call, r_); \
-            _exit(1);                                                            \
-        }                                                                        \
-    } while (0)
 #define SOON(expr)                                   \
     do {                                             \
         for (int i_ = 0; i_ < 5000 && !(expr); i_++) \
@@ -507,28 +491,6 @@ static void refused_body(void)
     CHECK(page[0].payload == 1);
 }
 
-static void in_process(void (*body)(void))
-{
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        unsetenv("CUDA_VISIBLE_DEVICES");
-        unsetenv("CUDA_INJECTION64_PATH");
-        setenv("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent", 1);
-        alarm(50);
-        body();
-        if (server.dir[0]) {
-            unlink(server.path);
-            rmdir(server.dir);
-        }
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
 #define TESTS(X)              \
     X(content)                \
     X(order)                  \
@@ -541,21 +503,4 @@ static void in_process(void (*body)(void))
     X(failed_kernel)          \
     X(refused)
 
-#define X(name)                           \
-    static void test_##name(void **state) \
-    {                                     \
-        (void)state;                      \
-        in_process(name##_body);          \
-    }
-TESTS(X)
-#undef X
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-#define X(name) cmocka_unit_test(test_##name),
-        TESTS(X)
-#undef X
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+VGPU_TEST_MAIN(TESTS)
