@@ -7,18 +7,13 @@ of each launch: cut, or left whole for a reason."""
 import json
 import pathlib
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, results, servers  # noqa: E402
+from lib import cli, results, servers, workloads  # noqa: E402
 from lib.place import virtual  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
-WORKLOADS = pathlib.Path(__file__).resolve().parent / "workloads"
-NEEDS = {"jax_step": "jax", "cupy_ops": "cupy", "triton_ops": "triton", "torch_llm": "transformers", "torch_train": "torchvision",
-         "torch_resnet50": "torchvision"}
 # What this is about first: should time run out, it is there.
 FIRST = ["torch_ops", "torch_llama", "torch_resnet50", "torch_libraries", "triton_ops", "cupy_ops", "jax_step", "torch_conv"]
 OWN = "lithos-exact"  # launches of every kind, which knows its results itself
@@ -26,61 +21,16 @@ SUMS = ("compared", "same", "launches", "classified", "cut")
 
 
 def choose(o, result):
-    names = o.only.split(",") if o.only else FIRST + sorted(
-        f.stem for f in WORKLOADS.glob("*.py") if f.stem != "common" and f.stem not in FIRST)
     if virtual():
         return []
-    out = []
-    for name in names:
-        needs = NEEDS.get(name) or ("torch" if name.startswith("torch") else None)
-        if name == OWN:
-            continue
-        if needs and not models.has_module(o.python, needs):
-            result.note(f"{name}: not run, {needs} is not installed here.")
-        else:
-            out.append(name)
-    return out
+    names = o.only.split(",") if o.only else FIRST + [n for n in workloads.names() if n not in FIRST]
+    return workloads.installed(o, result, [n for n in names if n != OWN])
 
 
-class Bench:
-    def __init__(self, o, place, scratch):
-        self.o, self.place, self.scratch = o, place, scratch
-        self.lock, self.runs = threading.Lock(), 0
-
-    def errors(self, name):
-        with self.lock:
-            self.runs += 1
-            return self.scratch.path / f"{self.runs}-{name}.err"
-
-    def run(self, name, argv, env, look=None):
-        """A workload to its RESULT line, looked at while it lives."""
-        begin = time.monotonic()
-        with Child(argv, models.environment(env, self.scratch), self.errors(name)) as c:
-            while True:
-                left = self.o.timeout - (time.monotonic() - begin)
-                if left <= 0:
-                    raise Failed(f"{name}: no result in {self.o.timeout:.0f} s. {c.why()}")
-                text = c.line(left)
-                if text.startswith("RESULT "):
-                    break
-            out = json.loads(text[len("RESULT "):])
-            out["seconds"] = round(time.monotonic() - begin, 2)
-            if look:
-                out["told"] = look()
-            c.tell("")
-            if c.wait(60) != 0:
-                raise Failed(f"{name}: exit code {c.popen.returncode} at its end. {c.why()}")
-        return out
-
-    def script(self, name):
-        return [self.o.python, str(WORKLOADS / f"{name}.py")]
-
-    def bare(self, name):
-        return self.run(name, self.script(name), servers.clean_env())
-
+class Bench(workloads.Runner):
     def cut(self, d, name, n):
         tenant = f"{name}-x{n}"[:60]
-        return self.run(name, d.run(self.o.quota, tenant, self.script(name), ["--atom", f"x{n}"]), d.env, lambda: told(d, tenant))
+        return self.run(name, d.run(self.o.quota, tenant, self.script(name), ["--atom", f"x{n}"]), d.env, lambda: {"told": told(d, tenant)})
 
     def own(self, d, n):
         """lithos-exact compares by itself. Behind a shell that stays, so that its tenant can be looked at when it has ended."""
@@ -93,18 +43,6 @@ class Bench:
                 raise Failed(f"{OWN}: said {first!r}. {c.why()}")
             code = c.line(60)
             return dict(json.loads(first), exit_code=int(code), told=told(d, f"own-x{n}"), why=c.why())
-
-    def all(self, label, names, function):
-        def one(name):
-            try:
-                got = function(name)
-                log(f"{label} {name}: {got['seconds']} s, {got.get('told', '')}")
-                return name, got
-            except (Failed, ValueError, KeyError) as e:
-                log(f"{label} {name}: FAILED: {e}")
-                return name, Failed(str(e))
-        with ThreadPoolExecutor(self.o.parallel) as pool:
-            return dict(pool.map(one, names))
 
 
 def told(d, tenant):
@@ -162,7 +100,7 @@ def own(bench, result, d, n, rep):
 def parts(bench, result, names, bare, n, sums):
     with servers.Lithosd(bench.place, bench.scratch, f"x{n}") as d:
         rows = [own(bench, result, d, n, 1)]
-        cut = bench.all(f"x{n}", names, lambda name: bench.cut(d, name, n))
+        cut = bench.all(f"x{n}", names, lambda name: bench.cut(d, name, n), lambda got: f", {got['told']}")
     rows += [record(result, 1, name, n, bare[0][name], bare[1][name], cut[name]) for name in names]
     for row in rows:
         for key, value in zip(SUMS, row):

@@ -4,60 +4,19 @@
 Each workload of bench/workloads runs bare twice (which tells whether its results are the same from run to run) and under
 LithOS once a repetition, several tenants side by side on the same card. Where two bare runs agree bit for bit, the runs
 under LithOS must agree with them; where they do not, a few numbers must be close, and the result says so."""
-import json
 import pathlib
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, results, servers  # noqa: E402
-from lib.proc import Child, Failed, log  # noqa: E402
+from lib import cli, results, servers, workloads  # noqa: E402
+from lib.proc import Failed, log  # noqa: E402
 
-WORKLOADS = pathlib.Path(__file__).resolve().parent / "workloads"
-# A module that a workload cannot do without: skipped, and said so, where it is not installed.
-NEEDS = {"jax_step": "jax", "cupy_ops": "cupy", "triton_ops": "triton", "torch_llm": "transformers", "torch_train": "torchvision"}
 CLOSE = 0.02  # relative, for results that vary from run to run
 COUNTERS = ("launches", "qmds", "driver_qmds", "graph_qmds", "graph_launches", "escaped", "breaches", "unmasked", "masked")
 
 
-class Bench:
-    def __init__(self, o, place, scratch):
-        self.o, self.place, self.scratch = o, place, scratch
-        self.deadline = None
-        self.lock, self.runs = threading.Lock(), 0
-
-    def script(self, name):
-        return [self.o.python, str(WORKLOADS / f"{name}.py")]
-
-    def run(self, name, argv, env, look=None):
-        """Runs one workload to its RESULT line, looks at it while it lives, lets it go. Its figures, look's among them."""
-        with self.lock:
-            self.runs += 1
-            errors = self.scratch.path / f"{self.runs}-{name}.err"
-        begin = time.monotonic()
-        with Child(argv, models.environment(env, self.scratch), errors) as c:
-            while True:
-                left = self.o.timeout - (time.monotonic() - begin)
-                if left <= 0:
-                    raise Failed(f"{name}: no result in {self.o.timeout} s. {c.why()}")
-                text = c.line(left)
-                if text.startswith("RESULT "):
-                    break
-            out = json.loads(text[len("RESULT "):])
-            out["seconds"] = round(time.monotonic() - begin, 2)
-            if look:
-                out.update(look())
-            c.tell("")
-            out["exit_code"] = c.wait(60)
-        if out["exit_code"] != 0:
-            raise Failed(f"{name}: exit code {out['exit_code']} at its end. {c.why()}")
-        return out
-
-    def bare(self, name):
-        return self.run(name, self.script(name), servers.clean_env())
-
+class Bench(workloads.Runner):
     def managed(self, name, d, tenant):
         return self.run(name, d.run(self.o.quota, tenant, self.script(name)), d.env, lambda: self.look(d, tenant))
 
@@ -68,19 +27,9 @@ class Bench:
                 return {k: v for k, v in find_counters(t).items() if k in COUNTERS}
         raise Failed(f"lithos status does not know the tenant {tenant}")
 
-    def all(self, label, names, function):
-        """Runs function for each workload, some side by side. {name: figures or the Failed}"""
-        def one(name):
-            try:
-                got = function(name)
-                log(f"{label} {name}: {got['seconds']} s, {got['sms']} SMs" +
-                    (f", {got.get('launches')} launches, {got.get('escaped')} escaped" if "launches" in got else ""))
-                return name, got
-            except (Failed, ValueError, KeyError) as e:
-                log(f"{label} {name}: FAILED: {e}")
-                return name, Failed(str(e))
-        with ThreadPoolExecutor(self.o.parallel) as pool:
-            return dict(pool.map(one, names))
+
+def said(got):
+    return f", {got['sms']} SMs" + (f", {got['launches']} launches, {got.get('escaped')} escaped" if "launches" in got else "")
 
 
 def find_counters(tenant):
@@ -137,7 +86,7 @@ def main():
     p.add_argument("--python", default=sys.executable, help="the Python that has the frameworks")
     o, place = cli.start(p)
     begun = time.monotonic()
-    names = o.only.split(",") if o.only else sorted(f.stem for f in WORKLOADS.glob("*.py") if f.stem != "common")
+    names = o.only.split(",") if o.only else workloads.names()
     totals = {"differs": 0, "escaped": 0, "over": 0}
     ran = 0
     with servers.Scratch() as scratch:
@@ -146,12 +95,9 @@ def main():
         topology = (card["gpus"] or [{}])[0].get("topology") or {}
         quota_sms = o.quota * topology.get("sms_per_tpc", 2)
         result = results.Result("transparency", cli.command_line(), o.repetitions, place, card)
-        missing = [n for n in names if n in NEEDS and not models.has_module(o.python, NEEDS[n])]
-        for n in missing:
-            result.note(f"{n}: not run, {NEEDS[n]} is not installed here.")
-        names = [n for n in names if n not in missing]
-        first = bench.all("bare", names, bench.bare)
-        second = bench.all("bare again", names, bench.bare)
+        names = workloads.installed(o, result, names)
+        first = bench.all("bare", names, bench.bare, said)
+        second = bench.all("bare again", names, bench.bare, said)
         done = 0
         for rep in range(1, o.repetitions + 1):
             if done and o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
@@ -159,7 +105,7 @@ def main():
                 break
             try:
                 with servers.Lithosd(place, scratch, f"ld{rep}") as d:
-                    managed = bench.all(f"lithos {rep}", names, lambda n, d=d, rep=rep: bench.managed(n, d, f"{n}-{rep}"[:60]))
+                    managed = bench.all(f"lithos {rep}", names, lambda n, d=d, rep=rep: bench.managed(n, d, f"{n}-{rep}"[:60]), said)
             except Failed as e:
                 managed = {n: e for n in names}
                 log(f"lithosd: FAILED: {e}")
