@@ -111,7 +111,7 @@ enum {
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP, 9)                   \
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, 10)                      \
     X(CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT, 12)              \
-    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)         \
+    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)     \
     X(CU_GRAPH_NODE_TYPE_KERNEL, 0)                                 \
     X(CU_GRAPH_NODE_TYPE_MEMCPY, 1)                                 \
     X(CU_GRAPH_NODE_TYPE_MEMSET, 2)                                 \

@@ -26,7 +26,8 @@ const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
      .since = since_version,                            \
      .per_thread = thread,                              \
      .kind = LITHOS_HOOK_KIND_##k},
-#define MARK(name, base_name, since_version, thread, args, on) HOOK(name, base_name, since_version, thread, MARK)
+#define MARK(name, base_name, since_version, thread, args, on) \
+    HOOK(name, base_name, since_version, thread, MARK)
 #define WAIT(name, base_name, since_version, thread, what) HOOK(name, base_name, since_version, thread, WAIT)
 #include "driver/hooks.def"
 #undef HOOK

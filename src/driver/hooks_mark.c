@@ -45,7 +45,7 @@ static uint64_t stream_of(uint64_t stream, bool per_thread)
         struct lithos_ticket ticket;                                                      \
         lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);                          \
         if (ticket.observe)                                                               \
-            ticket.notes.stream = stream_of(STREAM_##on, per_thread);                 \
+            ticket.notes.stream = stream_of(STREAM_##on, per_thread);                     \
         CUresult result = real(ARGUMENTS_##args);                                         \
         lithos_ticket_close(&ticket);                                                     \
         LITHOS_HOOK_CALLED(name);                                                         \

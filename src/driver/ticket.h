@@ -22,7 +22,7 @@ enum lithos_ticket_kind {
 struct lithos_ticket_notes {
     uint64_t sequence, submit_ns; /* of the call; with ticks not in ns but in lithos_ticks */
     bool ticks;
-    uint64_t stream, graph;       /* handles, as far as they are known before the call */
+    uint64_t stream, graph; /* handles, as far as they are known before the call */
     /* the app's own kernel, from its QMD */
     bool seen;
     uint8_t cluster;

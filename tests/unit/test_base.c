@@ -113,8 +113,9 @@ static void ticks_follow_the_clock(void **state)
     struct lithos_ticks_map m;
     const uint64_t start_ns = 9000000000;
     lithos_ticks_map_init(&m, ticks_at(0), start_ns);
-    for (double ns = 2e6; ns < 60e9; ns += 1e6) {
-        lithos_ticks_map_update(&m, ticks_at(ns), start_ns + (uint64_t)ns);
+    for (uint64_t ms = 2; ms < 60000; ms++) {
+        double ns = (double)ms * 1e6;
+        lithos_ticks_map_update(&m, ticks_at(ns), start_ns + ms * 1000000);
         for (int i = -20; i <= 1; i++) { /* up to 20 ms ago, and a ms on */
             double at = ns + i * 1e6, off;
             if (at < 0)
