@@ -5,6 +5,7 @@
  * four words of the caller's frame for the batched ones) carry any of them through unchanged. */
 #include "driver/atoms.h"
 #include "driver/hooks.h"
+#include "driver/order.h"
 #include "driver/qmd_hook.h"
 
 typedef uintptr_t word;
@@ -40,12 +41,13 @@ static uint64_t stream_of(uint64_t stream, bool per_thread)
         real_##args##_fn real = LITHOS_REAL(real_##args##_fn, name);                      \
         if (!lithos_hook_active())                                                        \
             return real(ARGUMENTS_##args);                                                \
+        LITHOS_ORDER(name, ARGUMENTS_##args)                                              \
         if (lithos_atoms_busy())                                                          \
             lithos_atoms_wait_any();                                                      \
         struct lithos_ticket ticket;                                                      \
         lithos_ticket_open(&ticket, LITHOS_TICKET_DRIVER, NULL);                          \
         if (ticket.observe)                                                               \
-            ticket.notes.stream = stream_of(STREAM_##on, per_thread);                 \
+            ticket.notes.stream = stream_of(STREAM_##on, per_thread);                     \
         CUresult result = real(ARGUMENTS_##args);                                         \
         lithos_ticket_close(&ticket);                                                     \
         LITHOS_HOOK_CALLED(name);                                                         \

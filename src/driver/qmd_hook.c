@@ -132,16 +132,20 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
     return LITHOS_QMD_OWNER_DRIVER;
 }
 
-/* Confine a QMD. False: left as it was. */
-static bool confine(struct lithos_qmd_seen *seen, int32_t device, bool sure)
+/* Confine a QMD: to a gate that came with its ticket, or to the quota. False: left as it was. */
+static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate, int32_t device, bool sure)
 {
     struct lithos_gate_row row;
-    bool anywhere;
+    bool anywhere = false;
     unsigned blocks = seen->brief.cluster_blocks;
-    if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX || !read_mask(device, blocks, &row, &anywhere) ||
-        row.state == LITHOS_GATE_CLOSED) {
+    if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX)
         return false;
-    }
+    if (__builtin_expect(gate != NULL, 0) && sure)
+        row = gate->rows[blocks - 1];
+    else if (!read_mask(device, blocks, &row, &anywhere))
+        return false;
+    if (row.state == LITHOS_GATE_CLOSED)
+        return false;
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "
@@ -206,7 +210,7 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
             lithos_hook_client.observer->empty_qmd(ticket, &seen);
         return true;
     }
-    bool masked = r == 0 && confine(&seen, device, sure);
+    bool masked = r == 0 && confine(&seen, ticket ? ticket->gate : NULL, device, sure);
     if (r < 0)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))

@@ -9,6 +9,7 @@
 #include "base/tpcset.h"
 #include "base/util.h"
 #include "driver/client.h"
+#include "driver/order.h"
 #include "driver/ticket.h"
 #include "hw/topology.h"
 
@@ -102,6 +103,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     lithos_thread_ready();
     t->kind = kind;
     t->function = function;
+    t->gate = lithos_order_issue ? lithos_order_issue->gate : NULL;
     t->atom = atom;
     t->qmds = 0;
     t->qmds_taken = 0;

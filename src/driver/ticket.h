@@ -22,7 +22,7 @@ enum lithos_ticket_kind {
 struct lithos_ticket_notes {
     uint64_t sequence, submit_ns; /* of the call; with ticks not in ns but in lithos_ticks */
     bool ticks;
-    uint64_t stream, graph;       /* handles, as far as they are known before the call */
+    uint64_t stream, graph; /* handles, as far as they are known before the call */
     /* the app's own kernel, from its QMD */
     bool seen;
     uint8_t cluster;
@@ -34,15 +34,18 @@ struct lithos_ticket_notes {
 };
 
 struct lithos_atom;
+struct lithos_gate;
 
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
-    CUfunction function;            /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
-    uint32_t qmds;                  /* seen so far under this ticket */
+    CUfunction
+        function;  /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
+    uint32_t qmds; /* seen so far under this ticket */
     uint32_t qmds_due;              /* that are the app's own: 1, for multi-device launches one a device */
     uint32_t qmds_taken;            /* of those, seen */
     int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
     struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
+    const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     struct lithos_atom *atom; /* what the app's kernel is to be made a part of (driver/atoms.h), or NULL */
     uint32_t observe;         /* the client's word when the ticket was opened; 0: notes are not filled in */
     struct lithos_ticket_notes notes;
