@@ -28,6 +28,9 @@ static const char help[] =
     "  --coarse         do not use the queue descriptor hook (for programs that make green contexts): the "
     "quota is\n"
     "                   then held as a number of SMs by MPS\n"
+    "  --class C        high (the default), or best-effort: launches wait in queues, and the card is given "
+    "little of\n"
+    "                   them at a time\n"
     "  --atom A         what kernels are cut into: off (the default), or x7 for 7 parts each (for tests)\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
@@ -35,7 +38,7 @@ static const char help[] =
     "Exit code: the program's; 125 when it was not started, 126 and 127 when it cannot be run or found.\n";
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps, *atom;
+    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name;
     bool coarse, verbose;
     char **command;
     char path[LITHOS_PATH_BYTES]; /* of the socket */
@@ -44,17 +47,24 @@ struct run {
     unsigned gpu_count;
     struct lithos_gpu_choice visible, choice; /* choice.count 0: the daemon's */
     struct lithos_atom_policy policy;
+    uint32_t class; /* enum lithos_class */
 };
 
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, ATOM, MPS, SOCKET, VERBOSE, HELP };
+    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},
-        {"name", 1, 0, NAME},       {"coarse", 0, 0, COARSE},
-        {"mps", 1, 0, MPS},         {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},
-        {"atom", 1, 0, ATOM},       {0},
+        {"quota", 1, 0, QUOTA},
+        {"gpu", 1, 0, GPU},
+        {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},
+        {"mps", 1, 0, MPS},
+        {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE},
+        {"help", 0, 0, HELP},
+        {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},
+        {0},
     };
     int c;
 
@@ -74,6 +84,9 @@ static int parse(int argc, char **argv, struct run *run)
             break;
         case COARSE:
             run->coarse = true;
+            break;
+        case CLASS:
+            run->class_name = optarg;
             break;
         case ATOM:
             run->atom = optarg;
@@ -121,6 +134,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     }
     if (run->atom && lithos_atom_policy_parse(run->atom, ret_atom) < 0) {
         lithos_error("run: --atom %s: must be off, or x2 to x%u", run->atom, LITHOS_ATOMS_MAX);
+        return -EINVAL;
+    }
+    if (run->class_name && lithos_class_parse(run->class_name, &run->class) < 0) {
+        lithos_error("run: --class %s: must be high or best-effort", run->class_name);
         return -EINVAL;
     }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
@@ -237,6 +254,7 @@ static void fill_admit(const struct run *run, const struct lithos_quota *quota, 
     m->admit.quota = *quota;
     m->admit.want_coarse = run->coarse;
     m->admit.atom = run->policy;
+    m->admit.class = run->class;
     m->admit.gpu_count = run->choice.count;
     for (unsigned i = 0; i < run->choice.count; i++)
         memcpy(m->admit.gpus[i], run->gpus[run->choice.gpus[i]].uuid, LITHOS_UUID_BYTES);
