@@ -17,6 +17,7 @@
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
 __thread _Atomic uint64_t *lithos_thread_counters __attribute__((tls_model("initial-exec")));
 atomic_bool lithos_hook_on;
+atomic_bool lithos_hook_escaped;
 _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
 
@@ -111,6 +112,7 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
     *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
         lithos_count(LITHOS_COUNT_ESCAPED, 1);
+        atomic_store_explicit(&lithos_hook_escaped, true, memory_order_relaxed);
         lithos_escape_say();
         return LITHOS_QMD_OWNER_ESCAPED;
     }
@@ -404,5 +406,6 @@ void lithos_hook_forget(void)
     for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++)
         atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;
+    atomic_store(&lithos_hook_escaped, false);
     lithos_atoms_forget();
 }
