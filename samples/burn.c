@@ -89,6 +89,7 @@ static void burn(const struct burn *b, const struct sample_context *ctx, struct 
 {
     static CUevent events[DEPTH_MAX];
     CUfunction f = sample_function(ctx, b->kind->kernel);
+    const unsigned depth = LITHOS_MAX(b->depth, 1u);
     unsigned grid = b->grid ? b->grid : b->kind->blocks_per_sm * (unsigned)ctx->sm_count;
     unsigned iters = b->iters ? b->iters : b->kind->iters;
     uint64_t start_ns = lithos_now_ns(),
@@ -98,7 +99,7 @@ static void burn(const struct burn *b, const struct sample_context *ctx, struct 
     CUdeviceptr out;
 
     CU(cuMemAlloc, &out, 256);
-    for (unsigned i = 0; i < b->depth; i++)
+    for (unsigned i = 0; i < depth; i++)
         CU(cuEventCreate, &events[i], CU_EVENT_DISABLE_TIMING);
     for (;;) {
         uint64_t now_ns = lithos_now_ns();
@@ -109,11 +110,11 @@ static void burn(const struct burn *b, const struct sample_context *ctx, struct 
         }
         if (sample_stop || now_ns >= end_ns || (b->max_kernels && g.kernels >= b->max_kernels))
             break;
-        for (; launched < done + b->depth; launched++) {
+        for (; launched < done + depth; launched++) {
             sample_launch(ctx, f, grid, 128, &out, &iters);
-            CU(cuEventRecord, events[launched % b->depth], ctx->stream);
+            CU(cuEventRecord, events[launched % depth], ctx->stream);
         }
-        CU(cuEventSynchronize, events[done % b->depth]);
+        CU(cuEventSynchronize, events[done % depth]);
         done++;
         if (g.begin_ns) {
             g.last_ns = lithos_now_ns();

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "samples/sample.h"
 
@@ -56,11 +57,41 @@ struct shape {
     unsigned grid[3], cluster[3];
 };
 
-static const char help[] = "usage: lithos-exact [--device N] [--rounds N] [--json] [--fault]\n"
-                           "Launches kernels whose blocks count themselves in every way that programs do "
-                           "(grids of one to three dimensions,\n"
-                           "clusters, attributes, streams, graphs, threads, contexts) and compares the "
-                           "results. Exit code 0: all right.\n";
+static const char help[] =
+    "usage: lithos-exact [--device N] [--rounds N] [--limit S] [--only WAY] [--json] [--fault]\n"
+    "Launches kernels whose blocks count themselves in every way that programs do (grids of one to three "
+    "dimensions,\n"
+    "clusters, attributes, streams, graphs, threads, contexts) and compares the results. Exit code 0: all "
+    "right.\n";
+
+/* ---- when it does not end as it should: what was under way stands on standard error, whatever it was */
+
+#define EXIT_LATE 3
+
+static struct {
+    const char *volatile way;
+    volatile unsigned round;
+} now = {.way = "at the start"};
+
+static void on_end(int sig)
+{
+    char text[160];
+    int n = snprintf(text, sizeof text, "lithos-exact: %s%s%s, in round %u\n",
+                     sig == SIGALRM ? "the time is over" : strsignal(sig), " while at: ", now.way, now.round);
+    ssize_t written = write(STDERR_FILENO, text, (size_t)n);
+    (void)written;
+    if (sig == SIGALRM)
+        _exit(EXIT_LATE);
+    raise(sig); /* its handler is gone */
+}
+
+static void watch_ends(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGALRM};
+    struct sigaction action = {.sa_handler = on_end, .sa_flags = (int)SA_RESETHAND};
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &action, NULL);
+}
 
 /* ---- results */
 
@@ -298,23 +329,38 @@ static void contexts(struct exact *e)
     check(e, blocks_of(&plain), 1, "the first context again");
 }
 
-/* Blocks near the end of a large grid write where nothing is: the launch, or what waits for it, must say so. */
+/* Blocks near the end of a large grid write where nothing can be: the launch, or what waits for it, must say so. */
 static int fault(const struct exact *e)
 {
-    const struct shape large = {{1u << 22, 1, 1}, {1, 1, 1}};
-    CUdeviceptr out = e->out, info = e->info;
-    void *params[] = {&out, &info};
-    CUresult r = cuda.cuLaunchKernel(e->mark, large.grid[0], 1, 1, 64, 1, 1, 0, e->ctx.stream, params, NULL);
+    CUfunction kernel = sample_function(&e->ctx, "lithos_fault");
+    CUdeviceptr out = e->out;
+    unsigned from = BLOCKS_MAX - 8;
+    void *params[] = {&out, &from};
+    CUresult r = cuda.cuLaunchKernel(kernel, BLOCKS_MAX, 1, 1, 64, 1, 1, 0, e->ctx.stream, params, NULL);
     if (r == CUDA_SUCCESS)
         r = cuda.cuStreamSynchronize(e->ctx.stream);
     CUresult after = cuda.cuCtxSynchronize();
-    printf(
-        "lithos-exact: a kernel that writes out of bounds ends with error %d, what comes after it with %d\n",
-        r, after);
+    printf("lithos-exact: a kernel that writes where nothing is ends with error %d, what comes after it with "
+           "%d\n",
+           r, after);
+    fflush(stdout);
     return r == CUDA_ERROR_ILLEGAL_ADDRESS && after == r ? 0 : 1;
 }
 
 /* ---- the whole */
+
+struct options {
+    struct sample_options sample;
+    unsigned rounds, limit_s;
+    const char *only;
+    bool fault;
+};
+
+static const struct {
+    const char *name;
+    void (*run)(struct exact *);
+} ways[] = {{"grids", grids},   {"attributes", attributes}, {"order", order},
+            {"graphs", graphs}, {"threads", threads},       {"contexts", contexts}};
 
 static void open_all(struct exact *e, const struct sample_options *o)
 {
@@ -336,46 +382,77 @@ static void open_all(struct exact *e, const struct sample_options *o)
     }
 }
 
-int main(int argc, char **argv)
+static void run_ways(struct exact *e, const struct options *o)
 {
-    enum { DEVICE = 256, ROUNDS, JSON, FAULT, HELP };
-    static const struct option options[] = {{"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS},
-                                            {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},
-                                            {"help", 0, 0, HELP},     {0}};
-    struct sample_options o = {.time_scale = 1};
-    struct exact e = {.checks = 0};
-    unsigned rounds = 1;
-    bool only_fault = false;
+    for (now.round = 1; now.round <= o->rounds; now.round++)
+        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(ways); i++) {
+            if (o->only && strcmp(o->only, ways[i].name) != 0)
+                continue;
+            now.way = ways[i].name;
+            alarm(o->limit_s);
+            ways[i].run(e);
+        }
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    enum { DEVICE = 256, ROUNDS, LIMIT, ONLY, JSON, FAULT, HELP };
+    static const struct option options[] = {
+        {"device", 1, 0, DEVICE}, {"rounds", 1, 0, ROUNDS}, {"limit", 1, 0, LIMIT}, {"only", 1, 0, ONLY},
+        {"json", 0, 0, JSON},     {"fault", 0, 0, FAULT},   {"help", 0, 0, HELP},   {0}};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (c == DEVICE) {
-            o.device = (int)sample_number("device", optarg, 0, 1023);
+            o->sample.device = (int)sample_number("device", optarg, 0, 1023);
         } else if (c == ROUNDS) {
-            rounds = (unsigned)sample_number("rounds", optarg, 1, 1e6);
+            o->rounds = (unsigned)sample_number("rounds", optarg, 1, 1e6);
+        } else if (c == LIMIT) {
+            o->limit_s = (unsigned)sample_number("limit", optarg, 1, 86400);
+        } else if (c == ONLY) {
+            o->only = optarg;
         } else if (c == JSON) {
-            o.json = true;
+            o->sample.json = true;
         } else if (c == FAULT) {
-            only_fault = true;
+            o->fault = true;
         } else if (c == 'h' || c == HELP) {
             fputs(help, stdout);
-            return 0;
+            exit(0);
         } else {
-            return 2;
+            return -EINVAL;
         }
     }
-    open_all(&e, &o);
-    if (only_fault) {
-        int result = fault(&e);
-        free(e.got);
-        return result;
+    size_t i = 0;
+    while (o->only && i < LITHOS_ARRAY_SIZE(ways) && strcmp(o->only, ways[i].name) != 0)
+        i++;
+    return i < LITHOS_ARRAY_SIZE(ways) ? 0 : -EINVAL;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.sample = {.time_scale = 1}, .rounds = 1, .limit_s = 120};
+    struct exact e = {.checks = 0};
+    int result;
+    if (parse(argc, argv, &o) < 0) {
+        fputs("lithos-exact: these options are not understood: see --help\n", stderr);
+        return 2;
     }
-    static void (*const ways[])(struct exact *) = {grids, attributes, order, graphs, threads, contexts};
-    for (unsigned r = 0; r < rounds; r++)
-        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(ways); i++)
-            ways[i](&e);
-    if (o.json)
-        printf("{\"program\": \"lithos-exact\", \"checks\": %u, \"wrong\": %u}\n", e.checks, e.wrong);
-    else
-        printf("lithos-exact: %u results compared, %u wrong\n", e.checks, e.wrong);
+    watch_ends();
+    alarm(o.limit_s);
+    open_all(&e, &o.sample);
+    if (o.fault) {
+        now.way = "fault";
+        result = fault(&e);
+    } else {
+        run_ways(&e, &o);
+        if (o.sample.json)
+            printf("{\"program\": \"lithos-exact\", \"checks\": %u, \"wrong\": %u}\n", e.checks, e.wrong);
+        else
+            printf("lithos-exact: %u results compared, %u wrong\n", e.checks, e.wrong);
+        fflush(stdout); /* should the driver fail to end as it should */
+        now.way = "the end of the context";
+        CU(cuDevicePrimaryCtxRelease, e.ctx.device);
+        result = e.wrong ? 1 : 0;
+    }
+    now.way = "the end of the process";
     free(e.got);
-    return e.wrong ? 1 : 0;
+    return result;
 }

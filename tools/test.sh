@@ -37,7 +37,7 @@ sanitized_tests() { # PRESET
     ASAN_OPTIONS=log_path=$reports/asan:verify_asan_link_order=0:detect_stack_use_after_return=1:${ASAN_OPTIONS:-} \
         LSAN_OPTIONS=suppressions=$PWD/tools/lsan.supp:print_suppressions=0 \
         UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1:${UBSAN_OPTIONS:-} \
-        TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1:${TSAN_OPTIONS:-} \
+        TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1:atexit_sleep_ms=20:${TSAN_OPTIONS:-} \
         LITHOS_FUZZ_RUNS=${LITHOS_FUZZ_RUNS:-5000} LITHOS_TEST_SLACK=${LITHOS_TEST_SLACK:-10} LITHOS_SANITIZED=$1 \
         "${fixed_layout[@]}" ctest --preset "$1" --parallel "$jobs" --no-tests=error
     local result=$? found

@@ -31,14 +31,22 @@ static const char help[] =
     "  --class C        high (the default), or best-effort: launches wait in queues, and the card is given "
     "little of\n"
     "                   them at a time\n"
-    "  --atom A         what kernels are cut into: off (the default), or x7 for 7 parts each (for tests)\n"
+    "  --atom A         what long kernels are cut into, so that others need not wait for them: parts of "
+    "about "
+    "250us,\n"
+    "                   off (the default), or x7 for 7 parts each (for tests)\n"
+    "  --whole PATTERN  functions that are never cut, by name as the driver knows it (*softmax*); may be "
+    "repeated\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
     "Exit code: the program's; 125 when it was not started, 126 and 127 when it cannot be run or found.\n";
 
+#define WHOLE_BYTES 4000u
+
 struct run {
     const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name;
+    char whole[WHOLE_BYTES]; /* patterns, with commas between */
     bool coarse, verbose;
     char **command;
     char path[LITHOS_PATH_BYTES]; /* of the socket */
@@ -50,9 +58,22 @@ struct run {
     uint32_t class; /* enum lithos_class */
 };
 
+static int add_whole(struct run *run, const char *pattern)
+{
+    size_t used = strlen(run->whole);
+    if (!*pattern || strchr(pattern, ',') || used + strlen(pattern) + 2 > sizeof run->whole) {
+        lithos_error("run: --whole \"%s\": must be a pattern without commas, and all together be shorter "
+                     "than %u bytes",
+                     pattern, WHOLE_BYTES);
+        return -EINVAL;
+    }
+    snprintf(run->whole + used, sizeof run->whole - used, "%s%s", used ? "," : "", pattern);
+    return 0;
+}
+
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, MPS, SOCKET, VERBOSE, HELP };
+    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
         {"quota", 1, 0, QUOTA},
         {"gpu", 1, 0, GPU},
@@ -64,6 +85,7 @@ static int parse(int argc, char **argv, struct run *run)
         {"help", 0, 0, HELP},
         {"atom", 1, 0, ATOM},
         {"class", 1, 0, CLASS},
+        {"whole", 1, 0, WHOLE},
         {0},
     };
     int c;
@@ -90,6 +112,10 @@ static int parse(int argc, char **argv, struct run *run)
             break;
         case ATOM:
             run->atom = optarg;
+            break;
+        case WHOLE:
+            if (add_whole(run, optarg) < 0)
+                return -EINVAL;
             break;
         case MPS:
             run->mps = optarg;
@@ -133,7 +159,7 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
         return r;
     }
     if (run->atom && lithos_atom_policy_parse(run->atom, ret_atom) < 0) {
-        lithos_error("run: --atom %s: must be off, or x2 to x%u", run->atom, LITHOS_ATOMS_MAX);
+        lithos_error("run: --atom %s: " LITHOS_ATOM_HELP, run->atom);
         return -EINVAL;
     }
     if (run->class_name && lithos_class_parse(run->class_name, &run->class) < 0) {
@@ -324,6 +350,8 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
     if (answer.admitted.mode == LITHOS_MODE_MASK)
         text = lithos_grant_format(&answer.admitted.grant, grant, sizeof(grant)) == 0 ? grant : NULL;
     r = lithos_environment_apply(&answer.admitted, run->library, run->path, text);
+    if (r == 0 && *run->whole && setenv("LITHOS_WHOLE", run->whole, 1) < 0)
+        r = -ENOMEM;
     if (r < 0)
         lithos_error("run: cannot set up the environment: %s", strerror(-r));
     return r;

@@ -16,7 +16,8 @@ static const char set_help[] =
     "  QUOTA     TPCs on each of its GPUs (26), or a share (40%). Refused when others hold what it would "
     "need\n"
     "  --class C high, or best-effort: launches wait in queues, and the card is given little at a time\n"
-    "  --atom A  what its kernels are cut into: off, or x7 for 7 parts each (for tests)\n";
+    "  --atom A  what its long kernels are cut into: parts of about 250us, off, or x7 for 7 parts each (for "
+    "tests)\n";
 static const char stop_help[] = "usage: lithos stop [--socket PATH]\n"
                                 "Ends lithosd and the MPS it started. Tenants go on with what they hold.\n";
 
@@ -70,7 +71,7 @@ static int fill_set(struct lithos_msg_set *m, const struct changes *to)
         return LITHOS_EXIT_USAGE;
     }
     if (to->atom && lithos_atom_policy_parse(to->atom, &m->atom) < 0) {
-        lithos_error("set: --atom %s: must be off, or x2 to x%u", to->atom, LITHOS_ATOMS_MAX);
+        lithos_error("set: --atom %s: " LITHOS_ATOM_HELP, to->atom);
         return LITHOS_EXIT_USAGE;
     }
     if (to->class && lithos_class_parse(to->class, &m->class) < 0) {

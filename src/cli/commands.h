@@ -12,6 +12,11 @@ enum {
     LITHOS_EXIT_NOT_FOUND = 127,
 };
 
+/* What is wrong with an --atom. */
+#define LITHOS_ATOM_HELP                                                                            \
+    "must be off, the length of an atom from 20us to 1000ms (250us, or with the shortest one that " \
+    "may be: 250us,floor=100us), or x2 to x4096"
+
 int lithos_cmd_run(int argc, char **argv);
 int lithos_cmd_status(int argc, char **argv);
 int lithos_cmd_set(int argc, char **argv);
@@ -20,6 +25,7 @@ int lithos_cmd_doctor(int argc, char **argv);
 int lithos_cmd_demo(int argc, char **argv);
 int lithos_cmd_trace(int argc, char **argv);
 int lithos_cmd_top(int argc, char **argv);
+int lithos_cmd_sim(int argc, char **argv);
 
 /* --help: everything known of a subcommand on standard output. Returns LITHOS_EXIT_OK. */
 int lithos_help(const char *text);

@@ -15,6 +15,7 @@ static const char help[] =
     "to mend it\n"
     "  top [--once]                                          who runs what, live\n"
     "  trace record|stat|export|validate                     traces of kernels: written, and read\n"
+    "  sim [SCENARIO] [--policy P,...]                       the scheduler in virtual time, no GPU needed\n"
     "  demo [--json FILE]                                    two programs with and without LithOS, measured\n"
     "  version, help                                         these\n"
     "`lithos COMMAND --help' and the manual page lithos(1) say more.\n";
@@ -37,13 +38,11 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"run", lithos_cmd_run},       {"status", lithos_cmd_status},
-    {"set", lithos_cmd_set},       {"stop", lithos_cmd_stop},
-    {"doctor", lithos_cmd_doctor}, {"demo", lithos_cmd_demo},
-    {"trace", lithos_cmd_trace},   {"top", lithos_cmd_top},
-    {"version", cmd_version},      {"--version", cmd_version},
-    {"-V", cmd_version},           {"help", cmd_help},
-    {"--help", cmd_help},          {"-h", cmd_help},
+    {"run", lithos_cmd_run},     {"status", lithos_cmd_status}, {"set", lithos_cmd_set},
+    {"stop", lithos_cmd_stop},   {"doctor", lithos_cmd_doctor}, {"demo", lithos_cmd_demo},
+    {"trace", lithos_cmd_trace}, {"top", lithos_cmd_top},       {"sim", lithos_cmd_sim},
+    {"version", cmd_version},    {"--version", cmd_version},    {"-V", cmd_version},
+    {"help", cmd_help},          {"--help", cmd_help},          {"-h", cmd_help},
 };
 
 int main(int argc, char **argv)

@@ -11,7 +11,7 @@
 #define SLOPE_SPAN_NS 1e9
 /* How far off a slope that was given may be. */
 #define GIVEN_RATE_OFF 1e-6
-/* Thirds taken: 2 / 1.5^70 is nothing. */
+/* Thirds taken, and halves: 2 / 1.5^70 is nothing. */
 #define ROOM_STEPS 70
 
 void lithos_clockmap_init(struct lithos_clockmap *m, uint32_t drift_max_ppb)
@@ -130,8 +130,9 @@ static double room_at(const struct whole *seen, const struct whole *submit, doub
     return extreme(seen, 1, rate) - extreme(submit, -1, rate);
 }
 
-/* The slope that contradicts least: the room is concave in it, so thirds close in on its greatest. */
-static double roomiest(const struct whole *seen, const struct whole *submit, double rate)
+/* The slope next to rate that contradicts nothing, or least: the room is concave in it, so thirds close in on its greatest, and
+ * halves on where it is enough. Of launches that were all submitted at once many slopes contradict nothing. */
+static double nearest_with_room(const struct whole *seen, const struct whole *submit, double rate)
 {
     double low = rate * 0.5, high = rate * 2;
     for (int i = 0; i < ROOM_STEPS; i++) {
@@ -141,7 +142,16 @@ static double roomiest(const struct whole *seen, const struct whole *submit, dou
         else
             high -= third;
     }
-    return (low + high) / 2;
+    double best = (low + high) / 2, most = room_at(seen, submit, best);
+    double enough = most > 0 ? 0 : most, without = rate;
+    for (int i = 0; i < ROOM_STEPS; i++) {
+        double middle = (best + without) / 2;
+        if (room_at(seen, submit, middle) < enough)
+            without = middle;
+        else
+            best = middle;
+    }
+    return best;
 }
 
 static void fit(struct lithos_clockmap *m)
@@ -164,7 +174,7 @@ static void fit(struct lithos_clockmap *m)
         }
     /* A short edge in the middle says little of the slope, and the line along it may cut submissions far from there. */
     if (rate > 0 && room_at(&seen, &submit, rate) < 0)
-        rate = roomiest(&seen, &submit, rate);
+        rate = nearest_with_room(&seen, &submit, rate);
     double off = 0;
     if (m->drift_max_ppb) {
         double most = (double)m->drift_max_ppb / 1e9;

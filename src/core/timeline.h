@@ -61,6 +61,8 @@ struct lithos_timeline_launch {
     uint32_t grid[3], block[3];
     uint32_t cluster_blocks, shared_bytes, registers;
     uint32_t atom, atoms;      /* this part of a launch, of so many; 0 atoms: the whole */
+    uint64_t operator_key;     /* as the process names it, 0: does not */
+    uint32_t blocks_per_sm;    /* at once; 0: not known */
     uint32_t flags;            /* LITHOS_KERNEL_GRAPH_NODE, _DRIVER */
     uint32_t lost;             /* enum lithos_timeline_lost: why there is no stamp */
     struct lithos_tpcset tpcs; /* where it may run */
@@ -88,8 +90,9 @@ struct lithos_timeline_config {
     uint64_t replay_ns;  /* a graph's node that shows nothing new for so long was overtaken by itself */
     struct {
         uint32_t tpcs;
-        uint64_t launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
-        uint64_t turn_ns;           /* from the end of a kernel to the first block of the one behind it */
+        uint64_t
+            launch_latency_ns; /* from the end of the launch call to the first block, at least; of the card's time */
+        uint64_t turn_ns;       /* from the end of a kernel to the first block of the one behind it */
         uint32_t drift_max_ppb; /* of its clock; 0: any rate */
         bool drift_known;       /* drift_ppb is what a clock map of this GPU said earlier */
         int64_t drift_ppb;

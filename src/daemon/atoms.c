@@ -21,16 +21,36 @@ const char *lithosd_atoms_why_not(const struct lithosd_tenant *t)
     return NULL;
 }
 
+/* Lengths have to be known. */
+static const char *why_no_times(const struct lithosd_tenant *t)
+{
+    const struct lithosd *d = t->daemon;
+    if (!d->options.observe)
+        return "lithosd runs with --observe=off, and does not know how long kernels take";
+    if (d->observe.stamps_off)
+        return "LITHOS_STAMPS=off, so that nobody knows how long kernels take";
+    for (uint32_t i = 0; i < t->grant.gpu_count; i++)
+        if (!d->gpus.gpu[t->gpu[i]].stamps)
+            return "completion stamps do not work on this GPU, so that nobody knows how long kernels take";
+    return NULL;
+}
+
+static const char *why_not(const struct lithosd_tenant *t, const struct lithos_atom_policy *p)
+{
+    const char *why = p->mode == LITHOS_ATOM_OFF ? NULL : lithosd_atoms_why_not(t);
+    return !why && p->mode == LITHOS_ATOM_DURATION ? why_no_times(t) : why;
+}
+
 struct lithos_atom_policy lithosd_atoms_grant(const struct lithosd_tenant *t)
 {
     static const struct lithos_atom_policy off = {.mode = LITHOS_ATOM_OFF};
-    return lithosd_atoms_why_not(t) ? off : t->atom;
+    return why_not(t, &t->atom) ? off : t->atom;
 }
 
 int lithosd_atoms_check(const struct lithosd_tenant *t, const struct lithos_atom_policy *p,
                         char text[LITHOS_TEXT_MAX])
 {
-    const char *why = p->mode == LITHOS_ATOM_OFF ? NULL : lithosd_atoms_why_not(t);
+    const char *why = why_not(t, p);
     if (!why)
         return 0;
     snprintf(text, LITHOS_TEXT_MAX, "the kernels of %s cannot be cut into atoms: %s", t->name, why);
@@ -41,14 +61,17 @@ json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t coun
 {
     char text[LITHOS_ATOM_POLICY_TEXT_MAX];
     const char *why = lithosd_atoms_why_not(t);
+    if (!why)
+        why = why_not(t, &t->atom);
     json_t *whole = json_object();
 #define W(name, what)                                                  \
     json_object_set_new(whole, lithos_whole_name(LITHOS_WHOLE_##name), \
                         json_integer((json_int_t)(counters[LITHOS_COUNTER_WHOLE_##name] & INT64_MAX)));
 #include "hw/whole.def"
 #undef W
-    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:o}", "policy", lithos_atom_policy_format(&t->atom, text),
+    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:o,s:o}", "policy", lithos_atom_policy_format(&t->atom, text),
                      "available", !why, "why", why ? why : "", "cut",
                      (json_int_t)(counters[LITHOS_COUNTER_CUT] & INT64_MAX), "atoms",
-                     (json_int_t)(counters[LITHOS_COUNTER_ATOMS] & INT64_MAX), "whole", whole);
+                     (json_int_t)(counters[LITHOS_COUNTER_ATOMS] & INT64_MAX), "whole", whole, "operators",
+                     lithosd_plans_status(t));
 }

@@ -71,7 +71,7 @@ static int parse_gpu(const json_t *object, struct lithosd_gpu *ret, char why[256
                             .stamps = json_is_true(json_object_get(object, "stamps")),
                             .atoms = json_is_true(json_object_get(object, "atoms"))};
     struct lithos_topology topology;
-    json_int_t index, sms;
+    json_int_t index, sms, exit_ps;
     if (!integer_of(object, "index", 0, 1023, &index) ||
         !integer_of(object, "sm_count", 0, SM_COUNT_MAX, &sms) ||
         lithos_uuid_parse(string_of(object, "uuid"), g.uuid) < 0) {
@@ -80,6 +80,8 @@ static int parse_gpu(const json_t *object, struct lithosd_gpu *ret, char why[256
     }
     g.index = (unsigned)index;
     g.sm_count = (unsigned)sms;
+    if (integer_of(object, "exit_ps", 0, 1000000, &exit_ps))
+        g.exit_ps = (unsigned)exit_ps;
     parse_cc(json_object_get(object, "cc"), g.cc);
     lithosd_clean_text(g.name, string_of(object, "name"), sizeof g.name);
     lithosd_clean_text(g.qmd, string_of(object, "qmd"), sizeof g.qmd);

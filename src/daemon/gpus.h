@@ -20,6 +20,7 @@ struct lithosd_gpu {
     bool stamps;               /* the probe saw completion stamps work */
     bool atoms;                /* and atoms */
     char atoms_why[256];       /* why not */
+    unsigned exit_ps;          /* what a block that ends in the prelude costs; 0: not measured */
     char error[256];           /* why it cannot be used at all; "" when it can */
     bool drift_known;          /* of its clock against the host's: what the last tenant's clock map found */
     int64_t drift_ppb;

@@ -155,6 +155,8 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
         .registers = r->registers,
         .atom = r->launch.atom,
         .atoms = r->launch.atoms,
+        .operator_key = r->launch.operator_key,
+        .blocks_per_sm = r->launch.blocks_per_sm,
         .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
         .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT
                 : r->flags & LITHOS_RECORD_NO_STAMP_TAKEN ? LITHOS_LOST_TAKEN
@@ -393,11 +395,13 @@ static unsigned drain(struct lithosd_process *p, bool last, bool *ret_waits)
 
 /* ---- stamps in, events out ---- */
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns,
+                      uint64_t *ret_seen_ns)
 {
     const struct lithosd_tenant *t = ctx;
     const struct lithosd_process *p = &t->daemon->processes[process];
-    int r = p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
+    int r =
+        p->used && p->tenant == t && p->arena ? lithos_stamp_read(p->arena->stamps, stamp, ret_gpu_ns) : 0;
     if (r == 1)
         *ret_seen_ns = lithos_now_ns();
     return r;
@@ -421,6 +425,8 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
         reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+    if (l->operator_key)
+        lithosd_plans_observe(t, k);
     if (!t->daemon->observe.recording_count)
         return;
     char unknown[32];
@@ -574,7 +580,7 @@ static void tick(void *ctx)
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     struct sight sight = look(d);
-    if (sight.outstanding || sight.happened)
+    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual) /* whose clock follows from the host's */
         spin(d, &sight);
     o->period_ns = next_period_ns(&sight, o->period_ns);
     if (o->period_ns > ASK_NS) {
@@ -643,6 +649,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
     poll_stamps(p->tenant);
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
     lithosd_handles_finish(&p->reader->functions);
+    lithosd_plans_forget(p);
     free(p->reader->nodes);
     free(p->reader->node_ends);
     free(p->reader);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/ticks.h"
+#include "core/atoms.h"
 #include "core/timeline.h"
 #include "daemon/loop.h"
 #include "daemon/names.h"
@@ -52,6 +53,7 @@ struct lithosd_reader {
     struct lithosd_graph_node *nodes;
     uint64_t *
         node_ends; /* by stamp slot: what the GPU had written there when last a node was seen to end; NULL: no nodes */
+    struct lithos_atom_book *book; /* what its kernels are cut into; NULL: none known yet */
 };
 
 struct lithosd_recording {
@@ -94,6 +96,16 @@ void lithosd_observe_now(struct lithosd *d);
 /* Launches without an event, by reason (enum lithos_trace_drop_reason), and records lost. */
 #define LITHOSD_DROPS 16u
 void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LITHOSD_DROPS]);
+
+/* ---- plans.c: how long kernels take decides what later ones are cut into ---- */
+
+/* A kernel with an operator key has ended. */
+void lithosd_plans_observe(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* The tenant's policy has changed. */
+void lithosd_plans_renew(struct lithosd_tenant *t);
+void lithosd_plans_forget(struct lithosd_process *p);
+/* "operators" of tenants[].atoms in docs/status.md. */
+json_t *lithosd_plans_status(const struct lithosd_tenant *t);
 
 /* ---- observe_status.c ---- */
 

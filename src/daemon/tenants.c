@@ -526,6 +526,8 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
         g.class = m->class;
     g.epoch++;
     t->grant = g;
+    if (m->what & LITHOS_SET_ATOM)
+        lithosd_plans_renew(t);
     lithosd_publish(t);
     lithosd_recordings_granted(t);
     lithosd_state_save(d);

@@ -9,6 +9,9 @@
 /* ret[0] (64 bits) = the GPU's clock. Parameter: ret. One thread. */
 #define LITHOS_ATOM_TIME "lithos_atom_time"
 
+/* Stays for so many nanoseconds. Parameter: them. */
+#define LITHOS_ATOM_WORK "lithos_atom_work"
+
 #define LITHOS_ATOM_TEST_PTX                                     \
     ".version 7.0\n"                                             \
     ".target sm_52\n"                                            \
@@ -92,5 +95,21 @@
     "    cvta.to.global.u64 %rd2, %rd1;\n"                       \
     "    mov.u64 %rd3, %globaltimer;\n"                          \
     "    st.global.u64 [%rd2], %rd3;\n"                          \
+    "    ret;\n"                                                 \
+    "}\n"                                                        \
+    "// lithos-vgpu: timing-only\n"                              \
+    ".visible .entry " LITHOS_ATOM_WORK "(.param .u32 ns)\n"     \
+    "{\n"                                                        \
+    "    .reg .pred %p<2>;\n"                                    \
+    "    .reg .b32 %r<2>;\n"                                     \
+    "    .reg .b64 %rd<5>;\n"                                    \
+    "    mov.u64 %rd1, %globaltimer;\n"                          \
+    "    ld.param.u32 %r1, [ns];\n"                              \
+    "    cvt.u64.u32 %rd2, %r1;\n"                               \
+    "    add.s64 %rd3, %rd1, %rd2;\n"                            \
+    "stay:\n"                                                    \
+    "    mov.u64 %rd4, %globaltimer;\n"                          \
+    "    setp.lt.u64 %p1, %rd4, %rd3;\n"                         \
+    "    @%p1 bra stay;\n"                                       \
     "    ret;\n"                                                 \
     "}\n"

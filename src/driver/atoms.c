@@ -10,20 +10,19 @@
 #include "base/util.h"
 #include "driver/atoms_context.h"
 #include "driver/exports.h"
+#include "driver/names.h"
 #include "driver/qmd_hook.h"
-#include "hw/qmd_atom.h"
-#include "hw/sm.h"
 
 /* Overlapping launches came with Hopper. */
 #define CHAIN_CC_MAJOR 9
-/* Blocks that may end in the prelude, all atoms of a kernel together: 0.1 ns each (docs/hardware.md), so 7 ms. */
-#define EXITS_MAX (1ull << 26)
 #define ATTRIBUTES_MAX 24u
 #define STREAMS 64u /* a power of two */
 /* How long a launch waits while another thread is in the middle of a kernel of the same stream, and one of which it is not known
  * which stream it is for. */
 #define WAIT_NS (100 * LITHOS_NSEC_PER_MSEC)
 #define WAIT_ANY_NS (2 * LITHOS_NSEC_PER_MSEC)
+/* Of an operator that is on trial, one launch in so many is left whole. */
+#define TRIAL_EVERY 8u
 
 _Atomic uint32_t lithos_atoms_state;
 
@@ -31,7 +30,7 @@ _Atomic uint32_t lithos_atoms_state;
 #define STATE_THREAD 2u
 
 static struct {
-    _Atomic uint64_t policy; /* mode below, count above */
+    _Atomic uint64_t policy; /* mode below, count or length above */
     _Atomic uint64_t
         held[STREAMS]; /* by hash: the stream (its key) whose kernel a thread is in the middle of */
     _Atomic uint64_t
@@ -45,23 +44,34 @@ typedef CUresult (*is_capturing_fn)(CUstream, int *);
 
 /* ---- policy ---- */
 
-static bool switched_off(void)
+enum environment {
+    ENVIRONMENT_UNREAD,
+    ENVIRONMENT_ON,
+    ENVIRONMENT_PLAIN, /* atoms are not chained: for measurements */
+    ENVIRONMENT_OFF,
+};
+
+static enum environment environment(void)
 {
-    static _Atomic int off; /* 0 not looked yet */
-    int v = atomic_load_explicit(&off, memory_order_relaxed);
-    if (!v) {
+    static _Atomic int read;
+    int v = atomic_load_explicit(&read, memory_order_relaxed);
+    if (v == ENVIRONMENT_UNREAD) {
         const char *env = getenv("LITHOS_ATOMS");
-        v = env && !strcmp(env, "off") ? 1 : -1;
-        atomic_store_explicit(&off, v, memory_order_relaxed);
+        v = !env                    ? ENVIRONMENT_ON
+            : !strcmp(env, "off")   ? ENVIRONMENT_OFF
+            : !strcmp(env, "plain") ? ENVIRONMENT_PLAIN
+                                    : ENVIRONMENT_ON;
+        atomic_store_explicit(&read, v, memory_order_relaxed);
     }
-    return v > 0;
+    return (enum environment)v;
 }
 
 void lithos_atoms_set_policy(const struct lithos_atom_policy *p)
 {
-    bool on = p->mode != LITHOS_ATOM_OFF && lithos_atom_policy_validate(p) == 0 && !switched_off();
-    atomic_store_explicit(&atoms.policy, on ? p->mode | (uint64_t)p->count << 32 : LITHOS_ATOM_OFF,
-                          memory_order_relaxed);
+    bool on =
+        p->mode != LITHOS_ATOM_OFF && lithos_atom_policy_validate(p) == 0 && environment() != ENVIRONMENT_OFF;
+    uint64_t value = p->mode == LITHOS_ATOM_DURATION ? p->atom_ns : p->count;
+    atomic_store_explicit(&atoms.policy, on ? p->mode | value << 32 : LITHOS_ATOM_OFF, memory_order_relaxed);
     if (on)
         atomic_fetch_or_explicit(&lithos_atoms_state, STATE_ON, memory_order_relaxed);
     else
@@ -71,122 +81,9 @@ void lithos_atoms_set_policy(const struct lithos_atom_policy *p)
 static struct lithos_atom_policy policy_now(void)
 {
     uint64_t v = atomic_load_explicit(&atoms.policy, memory_order_relaxed);
-    return (struct lithos_atom_policy){.mode = (uint32_t)v, .count = (uint32_t)(v >> 32)};
-}
-
-/* ---- the callback ---- */
-
-/* Every entry that the cut will need, so that no later atom can find the room used up. */
-static bool reserve(struct lithos_atom *a)
-{
-    for (uint32_t i = 1; i < a->cut.count; i++) {
-        uint32_t lo, hi;
-        lithos_cut_range(&a->cut, i, &lo, &hi);
-        if (!lithos_atoms_context_entry(a->where, lo * a->unit_blocks, a->target))
-            return false;
-    }
-    return true;
-}
-
-/* Most blocks that may be resident together. The shared memory in a QMD may or may not include what the system takes. */
-static uint64_t wave_blocks(const struct lithos_sm *sm, const struct lithos_hook_device *device,
-                            const struct lithos_qmd_view *v)
-{
-    uint32_t reserved = sm->block_shared_reserved_bytes;
-    uint32_t shared = v->shared_bytes > reserved ? v->shared_bytes - reserved : 0;
-    uint64_t threads = (uint64_t)v->block[0] * v->block[1] * v->block[2];
-    uint32_t blocks =
-        lithos_sm_blocks(sm, (uint32_t)LITHOS_MIN(threads, (uint64_t)UINT32_MAX), v->registers, shared);
-    return (uint64_t)LITHOS_MAX(blocks, 1u) * (uint64_t)device->sm_count;
-}
-
-/* The driver may run kernels of its own within a launch. */
-static bool is_of_launch(const struct lithos_atom *a, const struct lithos_qmd_view *v)
-{
-    for (int i = 0; i < 3; i++)
-        if ((uint64_t)v->grid[i] * v->cluster[i] != a->grid[i] || v->block[i] != a->block[i])
-            return false;
-    return true;
-}
-
-/* What the first atom's QMD says: fills in the cut, or tells why not. */
-static enum lithos_whole decide(struct lithos_atom *a, const struct lithos_hook_device *device,
-                                const struct lithos_qmd_layout *layout, const void *qmd)
-{
-    const struct lithos_sm *sm = device ? lithos_sm(device->cc_major, device->cc_minor) : NULL;
-    struct lithos_qmd_view v;
-    if (!layout || !sm || lithos_qmd_atom_capable(layout, a->chained) < 0)
-        return LITHOS_WHOLE_UNKNOWN;
-    if (lithos_qmd_waits_on_latch(layout, qmd))
-        return LITHOS_WHOLE_PDL;
-    if (lithos_qmd_bank_used(layout, qmd, LITHOS_PRELUDE_BANK))
-        return LITHOS_WHOLE_SLOT;
-    lithos_qmd_decode(layout, qmd, &v);
-    if ((v.type != LITHOS_QMD_TYPE_GRID && v.type != LITHOS_QMD_TYPE_CLUSTERS) || !is_of_launch(a, &v) ||
-        !v.entry || v.registers < lithos_atoms_context_registers(a->where))
-        return LITHOS_WHOLE_UNKNOWN;
-    uint64_t units = (uint64_t)v.grid[0] * v.grid[1] * v.grid[2];
-    uint64_t cluster = (uint64_t)v.cluster[0] * v.cluster[1] * v.cluster[2];
-    if (!cluster || units * cluster <= wave_blocks(sm, device, &v))
-        return LITHOS_WHOLE_ONE_WAVE;
-    struct lithos_cut cut = lithos_cut_make(v.grid, 1, a->policy.count);
-    if (cut.count < 2)
-        return LITHOS_WHOLE_ONE_WAVE;
-    if (lithos_cut_exits(&cut, units / cut.units * cluster) > EXITS_MAX)
-        return LITHOS_WHOLE_EXITS;
-    a->cut = cut;
-    a->unit_blocks = v.cluster[cut.dim];
-    a->target = v.entry;
-    return reserve(a) ? LITHOS_WHOLE_NOT : LITHOS_WHOLE_POOL;
-}
-
-static int make_part(struct lithos_atom *a, const struct lithos_qmd_layout *layout, void *qmd)
-{
-    uint32_t lo, hi;
-    lithos_cut_range(&a->cut, a->index, &lo, &hi);
-    struct lithos_qmd_atom part = {
-        .dim = a->cut.dim, .hi = hi, .pre_exit = a->chained && a->index + 1 < a->cut.count};
-    if (a->index) {
-        if (lithos_qmd_entry(layout, qmd) != a->target)
-            return -ESTALE;
-        part.code = lithos_atoms_context_code(a->where, a->cut.dim);
-        part.entry = lithos_atoms_context_entry(a->where, lo * a->unit_blocks, a->target);
-        if (!part.entry)
-            return -ENOSPC;
-    }
-    return lithos_qmd_set_atom(layout, qmd, &part);
-}
-
-/* The prelude's own launch. */
-static void locate(struct lithos_atom *a, const struct lithos_qmd_layout *layout, void *qmd)
-{
-    if (!layout)
-        return;
-    uint64_t code = lithos_qmd_entry(layout, qmd);
-    const struct lithos_qmd_atom nothing = {
-        .hi = 1, .code = code, .entry = lithos_atoms_context_entry(a->where, LITHOS_PRELUDE_NOTHING, 0)};
-    if (lithos_qmd_set_atom(layout, qmd, &nothing) == 0)
-        lithos_atoms_context_located(a->where, code);
-}
-
-void lithos_atoms_qmd(struct lithos_atom *a, const struct lithos_hook_device *device,
-                      const struct lithos_qmd_layout *layout, void *qmd)
-{
-    if (a->locate) {
-        locate(a, layout, qmd);
-        return;
-    }
-    if (a->index == 0) {
-        a->whole = decide(a, device, layout, qmd);
-        if (a->whole == LITHOS_WHOLE_NOT && make_part(a, layout, qmd) < 0)
-            a->whole = LITHOS_WHOLE_UNKNOWN;
-        if (a->whole != LITHOS_WHOLE_NOT)
-            a->cut.count = 0;
-        return;
-    }
-    a->error = layout ? make_part(a, layout, qmd) : -ENOTSUP;
-    if (a->error < 0 && layout) /* its blocks below lo have run: rather none than some twice */
-        lithos_qmd_set_side(layout, qmd, a->cut.dim, 0);
+    struct lithos_atom_policy p = {.mode = (uint32_t)v};
+    *(p.mode == LITHOS_ATOM_DURATION ? &p.atom_ns : &p.count) = (uint32_t)(v >> 32);
+    return p;
 }
 
 /* ---- streams ---- */
@@ -273,7 +170,8 @@ static bool was_cut(uint64_t key)
 
 /* ---- attributes ---- */
 
-static enum lithos_whole look_at_attributes(const CUlaunchConfig *c)
+/* ret_cluster: the shape asked for, if any. */
+static enum lithos_whole look_at_attributes(const CUlaunchConfig *c, uint64_t *ret_cluster)
 {
     if (c->numAttrs > ATTRIBUTES_MAX)
         return LITHOS_WHOLE_UNKNOWN;
@@ -283,12 +181,15 @@ static enum lithos_whole look_at_attributes(const CUlaunchConfig *c)
         case CU_LAUNCH_ATTRIBUTE_IGNORE:
         case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
         case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
-        case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
         case CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
         case CU_LAUNCH_ATTRIBUTE_PRIORITY:
         case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
         case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
         case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+            break;
+        case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
+            *ret_cluster = a->value.clusterDim.x | (uint64_t)a->value.clusterDim.y << 16 |
+                           (uint64_t)a->value.clusterDim.z << 32;
             break;
         case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
             if (a->value.cooperative)
@@ -346,6 +247,7 @@ static CUresult launch_one(const struct lithos_launch *l, const CUlaunchConfig *
         struct lithos_launch part = *l;
         part.atom = a && a->cut.count ? a->index : 0;
         part.atoms = a ? a->cut.count : 0;
+        part.blocks_per_sm = a ? a->blocks_per_sm : 0;
         lithos_hook_client.observer->launched(&ticket, &part, result == CUDA_SUCCESS);
     }
     return result;
@@ -391,13 +293,13 @@ void lithos_atoms_left_whole(enum lithos_whole why, uint32_t launches)
 
 /* What can be said before the driver is asked for anything. */
 static enum lithos_whole look_at_launch(const struct lithos_launch *l,
-                                        const struct lithos_hook_device *device)
+                                        const struct lithos_hook_device *device, uint64_t *ret_cluster)
 {
     if (l->cooperative)
         return LITHOS_WHOLE_COOPERATIVE;
     if (!l->cuttable || !device)
         return LITHOS_WHOLE_UNKNOWN;
-    enum lithos_whole why = l->config ? look_at_attributes(l->config) : LITHOS_WHOLE_NOT;
+    enum lithos_whole why = l->config ? look_at_attributes(l->config, ret_cluster) : LITHOS_WHOLE_NOT;
     if (why != LITHOS_WHOLE_NOT)
         return why;
     uint64_t blocks = (uint64_t)l->grid[0] * l->grid[1];
@@ -425,6 +327,14 @@ static CUresult launch_apart(const struct lithos_launch *l)
     return launch_one(l, &apart, NULL, &qmds);
 }
 
+/* It was launched, whole: counts it. */
+static void launched_whole(uint64_t stream_key, enum lithos_whole why)
+{
+    lithos_count(LITHOS_COUNT_LAUNCHES, 1);
+    lithos_atoms_left_whole(why, 1);
+    note_whole(stream_key);
+}
+
 static CUresult launch_cut(const struct lithos_launch *l, struct lithos_atom *a)
 {
     uint64_t key = key_of(l->stream);
@@ -437,17 +347,29 @@ static CUresult launch_cut(const struct lithos_launch *l, struct lithos_atom *a)
         result = launch_rest(l, &config, a);
     if (result != CUDA_SUCCESS)
         return result;
-    lithos_count(LITHOS_COUNT_LAUNCHES, 1);
     if (!a->cut.count) {
-        lithos_atoms_left_whole(a->whole, 1);
-        note_whole(key);
+        launched_whole(key, a->whole);
         return result;
     }
+    lithos_count(LITHOS_COUNT_LAUNCHES, 1);
     lithos_count(LITHOS_COUNT_CUT, 1);
     lithos_count(LITHOS_COUNT_ATOMS, a->cut.count);
     if (a->chained)
         note_cut(key);
     lithos_atoms_context_promote(a->where);
+    return result;
+}
+
+/* Known to be better left whole; the record names the operator, so that it is noticed when that changes. */
+static CUresult launch_whole(const struct lithos_launch *l, enum lithos_whole why)
+{
+    CUlaunchConfig config = config_of(l);
+    uint32_t qmds;
+    if (lithos_atoms_busy())
+        lithos_atoms_wait(l->stream);
+    CUresult result = launch_one(l, &config, NULL, &qmds);
+    if (result == CUDA_SUCCESS)
+        launched_whole(key_of(l->stream), why);
     return result;
 }
 
@@ -471,38 +393,88 @@ static bool leave_whole(const struct lithos_launch *l, uint64_t key, enum lithos
     return false;
 }
 
-bool lithos_atoms_launch(const struct lithos_launch *l, CUresult *ret_result)
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+/* What decides how many blocks of which code run at once. Never 0. */
+static uint64_t operator_key(const struct lithos_launch *l, uint64_t cluster)
+{
+    uint64_t h = mix((uintptr_t)l->function, (uint64_t)l->grid[0] << 32 | l->grid[1]);
+    h = mix(h, (uint64_t)l->grid[2] << 32 | l->block[0]);
+    h = mix(h, (uint64_t)l->block[1] << 32 | l->block[2]);
+    h = mix(h, (uint64_t)l->shared_bytes ^ cluster << 20);
+    return h ? h : 1;
+}
+
+/* What its operator is known to be best served with. */
+static enum lithos_whole choose(const struct lithos_launch *l, struct lithos_atom *a)
+{
+    static __thread unsigned trials __attribute__((tls_model("initial-exec")));
+    a->known = lithos_hook_client.atom_choice(l->operator_key, &a->choice);
+    if (!a->known)
+        return LITHOS_WHOLE_NOT; /* the callback knows more */
+    if (a->choice.trial && ++trials % TRIAL_EVERY == 0)
+        return LITHOS_WHOLE_TRIAL;
+    return a->choice.waves ? LITHOS_WHOLE_NOT : a->choice.whole;
+}
+
+/* One that may overlap with the kernel before it, which was cut: launched here so that it does not. */
+static bool launched_apart(const struct lithos_launch *l, enum lithos_whole why, CUresult *ret_result)
+{
+    uint64_t key = key_of(l->stream);
+    if (why != LITHOS_WHOLE_PDL || l->config->numAttrs > ATTRIBUTES_MAX || !was_cut(key))
+        return false;
+    lithos_atoms_wait(l->stream);
+    *ret_result = launch_apart(l);
+    if (*ret_result == CUDA_SUCCESS)
+        launched_whole(key, why);
+    return true;
+}
+
+static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy *policy,
+                        CUresult *ret_result)
 {
     const struct lithos_hook_device *device = device_here();
-    uint64_t key = key_of(l->stream);
-    struct lithos_atom a = {.policy = policy_now()};
-    if (a.policy.mode == LITHOS_ATOM_OFF) { /* but a thread is still in the middle of a kernel */
-        lithos_atoms_wait(l->stream);
-        return false;
-    }
-    enum lithos_whole why = look_at_launch(l, device);
-    if (why == LITHOS_WHOLE_PDL && l->config->numAttrs <= ATTRIBUTES_MAX && was_cut(key)) {
-        lithos_atoms_wait(l->stream);
-        *ret_result = launch_apart(l);
-        if (*ret_result == CUDA_SUCCESS) {
-            lithos_count(LITHOS_COUNT_LAUNCHES, 1);
-            lithos_atoms_left_whole(why, 1);
-            note_whole(key);
-        }
+    uint64_t key = key_of(l->stream), cluster = 0;
+    struct lithos_atom a = {.policy = *policy};
+    enum lithos_whole why = look_at_launch(l, device, &cluster);
+    if (launched_apart(l, why, ret_result))
         return true;
+    if (why == LITHOS_WHOLE_NOT && lithos_names_told_whole(l->function))
+        why = LITHOS_WHOLE_TOLD;
+    if (why == LITHOS_WHOLE_NOT && policy->mode == LITHOS_ATOM_DURATION) {
+        l->operator_key = operator_key(l, cluster);
+        why = choose(l, &a);
+        if (why != LITHOS_WHOLE_NOT) {
+            *ret_result = launch_whole(l, why);
+            return true;
+        }
     }
-    if (why == LITHOS_WHOLE_NOT && is_capturing(l->stream))
+    if (why == LITHOS_WHOLE_NOT && is_capturing(l->stream)) /* asked last: it is a call of the driver */
         why = LITHOS_WHOLE_CAPTURE;
     if (why == LITHOS_WHOLE_NOT && (!(a.where = lithos_atoms_context_here()) || !hold(key)))
         why = LITHOS_WHOLE_NOT_READY;
     if (why != LITHOS_WHOLE_NOT)
         return leave_whole(l, key, why);
-    a.chained = device->cc_major >= CHAIN_CC_MAJOR;
+    a.chained = device->cc_major >= CHAIN_CC_MAJOR && environment() != ENVIRONMENT_PLAIN;
     memcpy(a.grid, l->grid, sizeof a.grid);
     memcpy(a.block, l->block, sizeof a.block);
     *ret_result = launch_cut(l, &a);
     let_go(key);
     return true;
+}
+
+bool lithos_atoms_launch(const struct lithos_launch *l, CUresult *ret_result)
+{
+    struct lithos_atom_policy policy = policy_now();
+    struct lithos_launch launch = *l;
+    if (policy.mode != LITHOS_ATOM_OFF)
+        return launch_some(&launch, &policy, ret_result);
+    lithos_atoms_wait(l->stream); /* a thread is still in the middle of a kernel */
+    return false;
 }
 
 /* ---- the process ---- */

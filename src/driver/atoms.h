@@ -15,6 +15,7 @@
 #include "hw/qmd.h"
 
 struct lithos_hook_device;
+struct lithos_qmd_seen;
 struct lithos_atoms_context; /* atoms_context.h */
 
 /* 0: atoms are off. Else bit 0 is set, and the rest counts threads that are in the middle of a kernel. */
@@ -24,23 +25,27 @@ extern _Atomic uint32_t lithos_atoms_state __attribute__((visibility("hidden")))
 struct lithos_atom {
     struct lithos_atoms_context *where; /* the prelude and the entries of the current context */
     struct lithos_atom_policy policy;
-    bool locate;                /* the prelude's own launch: where does its code lie? */
-    uint32_t grid[3], block[3]; /* of the launch: the QMD must be that of this kernel */
-    bool chained;               /* atoms overlap where they meet */
-    uint32_t index;             /* of the atom that is being launched */
-    struct lithos_cut cut;      /* count 0: not decided yet, or left whole */
-    enum lithos_whole whole;    /* why, once the first QMD was seen */
-    uint32_t unit_blocks;       /* of a unit, along the dimension of the cut */
-    uint64_t target;            /* the kernel's code */
-    int error;                  /* negative errno: an atom could not be made one, and nothing of it runs */
-    uint64_t sequence;          /* of the first atom's record: the client's */
+    bool locate;                      /* the prelude's own launch: where does its code lie? */
+    bool chained;                     /* atoms overlap where they meet */
+    bool known;                       /* choice is that of its operator; else it is seen for the first time */
+    struct lithos_atom_choice choice; /* DURATION */
+    uint32_t grid[3], block[3];       /* of the launch: the QMD must be that of this kernel */
+    uint32_t index;                   /* of the atom that is being launched */
+    struct lithos_cut cut;            /* count 0: not decided yet, or left whole */
+    enum lithos_whole whole;          /* why, once the first QMD was seen */
+    uint32_t unit_blocks;             /* of a unit of the cut, along its dimension */
+    uint32_t blocks_per_sm;           /* that an SM may hold at once; 0: not found out */
+    uint64_t target;                  /* the kernel's code */
+    int error;         /* negative errno: an atom could not be made one, and nothing of it runs */
+    uint64_t sequence; /* of the first atom's record: the client's */
 };
 
 /* What kernels are cut into from now on. off: as when the environment says so, whatever comes. Any thread. */
 void lithos_atoms_set_policy(const struct lithos_atom_policy *policy);
-/* The callback's part: make the QMD one of the atom's. layout NULL: not known. No driver call, wait or allocation. */
+/* The callback's part: make the QMD, which has its mask, one of the atom's. device NULL: not known. No driver call, wait or
+ * allocation. */
 void lithos_atoms_qmd(struct lithos_atom *atom, const struct lithos_hook_device *device,
-                      const struct lithos_qmd_layout *layout, void *qmd);
+                      const struct lithos_qmd_seen *seen);
 /* A launch while atoms are on. True: it was made, with *ret_result, in one part or several. False: it is left to the caller, as one
  * that stays whole (and counted as such); launches of other threads into that stream are out of the way. */
 bool lithos_atoms_launch(const struct lithos_launch *launch, CUresult *ret_result);

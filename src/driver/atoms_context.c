@@ -70,21 +70,28 @@ typedef CUresult (*launch_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned
 
 /* ---- entries ---- */
 
-static uint32_t place_of(uint32_t lo, uint64_t target)
+static uint32_t place_of(const struct lithos_prelude_entry *e)
 {
-    uint64_t h = (target ^ (uint64_t)lo << 20) * 0x9e3779b97f4a7c15ull;
+    uint64_t h = (e->target ^ (uint64_t)e->lo << 20) * 0x9e3779b97f4a7c15ull;
+    uint64_t line = ((uint64_t)e->span << 32) ^ e->width ^ ((uint64_t)e->height << 16);
+    h = (h ^ (h >> 32) ^ line) * 0x9e3779b97f4a7c15ull;
     return (uint32_t)(h >> 40) & (TABLE - 1);
 }
 
-static uint32_t entry_new(struct lithos_atoms_context *c, uint32_t lo, uint64_t target)
+static bool same(const struct lithos_prelude_entry *a, const struct lithos_prelude_entry *b)
+{
+    return a->lo == b->lo && a->span == b->span && a->target == b->target && a->width == b->width &&
+           a->height == b->height;
+}
+
+static uint32_t entry_new(struct lithos_atoms_context *c, const struct lithos_prelude_entry *entry)
 {
     if (atomic_load_explicit(&c->next, memory_order_relaxed) >= LITHOS_ATOMS_ENTRIES)
         return 0;
     uint32_t n = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed);
     if (n >= LITHOS_ATOMS_ENTRIES)
         return 0;
-    c->entries[n].lo = lo;
-    c->entries[n].target = target;
+    c->entries[n] = *entry;
     atomic_store_explicit(&c->written[n], true, memory_order_release);
     return n;
 }
@@ -95,21 +102,24 @@ static uint64_t address_of(const struct lithos_atoms_context *c, uint32_t n)
     return base + (uint64_t)n * sizeof(struct lithos_prelude_entry);
 }
 
-uint64_t lithos_atoms_context_entry(struct lithos_atoms_context *c, uint32_t lo, uint64_t target)
+uint64_t lithos_atoms_context_nothing(const struct lithos_atoms_context *c)
+{
+    return address_of(c, 0);
+}
+
+uint64_t lithos_atoms_context_entry(struct lithos_atoms_context *c, const struct lithos_prelude_entry *entry)
 {
     uint32_t mine = 0;
-    if (lo == LITHOS_PRELUDE_NOTHING)
-        return address_of(c, 0);
-    for (uint32_t i = 0, at = place_of(lo, target); i < TRIES; i++, at = (at + 1) & (TABLE - 1)) {
+    for (uint32_t i = 0, at = place_of(entry); i < TRIES; i++, at = (at + 1) & (TABLE - 1)) {
         uint32_t there = atomic_load_explicit(&c->places[at], memory_order_acquire);
         if (!there) {
-            if (!mine && !(mine = entry_new(c, lo, target)))
+            if (!mine && !(mine = entry_new(c, entry)))
                 return 0;
             if (atomic_compare_exchange_strong_explicit(&c->places[at], &there, mine, memory_order_acq_rel,
                                                         memory_order_acquire))
                 return address_of(c, mine);
         }
-        if (c->entries[there].lo == lo && c->entries[there].target == target)
+        if (same(&c->entries[there], entry))
             return address_of(c, there);
     }
     return 0;
@@ -174,9 +184,9 @@ void lithos_atoms_context_promote(struct lithos_atoms_context *c)
 
 /* ---- the prelude ---- */
 
-uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned dim)
+uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned kind)
 {
-    return c->code + (uint64_t)dim * LITHOS_PRELUDE_STRIDE;
+    return c->code + (uint64_t)kind * LITHOS_PRELUDE_STRIDE;
 }
 
 void lithos_atoms_context_located(struct lithos_atoms_context *c, uint64_t code)

@@ -9,21 +9,23 @@
 #include "hw/prelude.h"
 
 /* Entries of a context: kernels times cuts that it has ever seen. */
-#define LITHOS_ATOMS_ENTRIES 4096u
+#define LITHOS_ATOMS_ENTRIES 16384u
 
 struct lithos_atoms_context;
 
 /* That of the current context, made at the first call in it; NULL: there is none and may never be, or not yet. Calls the driver. */
 struct lithos_atoms_context *lithos_atoms_context_here(void);
-/* Address of the code for a dimension. */
-uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned dim);
+/* Address of the code of a kind (hw/prelude.h). */
+uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned kind);
 /* Where the code lies has been found out. */
 void lithos_atoms_context_located(struct lithos_atoms_context *c, uint64_t code);
 /* Registers that a kernel must have. */
 uint32_t lithos_atoms_context_registers(const struct lithos_atoms_context *c);
-/* The entry {lo, target}, written if it is new: its address for the GPU, 0 when there is no room. Entries never change, so an
+/* An entry with that content, written if it is new: its address for the GPU, 0 when there is no room. Entries never change, so an
  * address stays good as long as the context. For the callback. */
-uint64_t lithos_atoms_context_entry(struct lithos_atoms_context *c, uint32_t lo, uint64_t target);
+uint64_t lithos_atoms_context_entry(struct lithos_atoms_context *c, const struct lithos_prelude_entry *entry);
+/* The one that nothing survives. */
+uint64_t lithos_atoms_context_nothing(const struct lithos_atoms_context *c);
 /* Have new entries copied to the GPU's own memory, where reading them takes a tenth of the time; they are used from there once
  * the copy is over. Calls the driver, does not wait. */
 void lithos_atoms_context_promote(struct lithos_atoms_context *c);

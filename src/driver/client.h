@@ -8,6 +8,7 @@
 
 #include "cuda/cuda_abi.h"
 #include "driver/ticket.h"
+#include "hw/atom.h"
 #include "hw/qmd.h"
 
 /* What the hooks count: the first of proto/counters.def, in its order. */
@@ -61,6 +62,9 @@ struct lithos_launch {
     void **params, **extra;
     bool cuttable;        /* params and extra are those of cuLaunchKernelEx */
     uint32_t atom, atoms; /* this part of it, of so many; 0 atoms: the whole */
+    uint64_t
+        operator_key; /* names function, grid and the like, where kernels are cut by their length; else 0 */
+    uint32_t blocks_per_sm; /* that an SM may hold at once; 0: not found out */
 };
 
 /* What the client notes of launches. Called only while *observe is not 0, but for the two *_ends. None may wait, allocate
@@ -117,6 +121,9 @@ struct lithos_hook_client {
     /* Called by InitializeInjection when the process reached the real driver past us, inside the real cuInit,
      * where the driver may not be called. */
     void (*injected)(void);
+    /* What is to be done with launches of an operator. False: nothing is known of it. Called on the way of a launch: it may not
+     * wait. */
+    bool (*atom_choice)(uint64_t operator_key, struct lithos_atom_choice *ret_choice);
     /* Is this process to be counted and masked at all? Asked once, at the first cuInit. */
     bool (*wanted)(void);
     const struct lithos_hook_observer *observer;

@@ -14,6 +14,7 @@
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
 #include "driver/qmd_table.h"
+#include "driver/tools.h"
 
 /* Called from exports.S alone, under the names that hooks.def gives. */
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
@@ -78,7 +79,13 @@ static void subscribe(void)
 {
     if (hook_switched_off())
         return;
-    if (lithos_hook_subscribe() < 0)
+    if (lithos_tools_were_first())
+        lithos_hook_step_aside(
+            "a profiler or debugger in this program has subscribed to the driver first, which calls one "
+            "subscriber alone; LithOS leaves it to the tool");
+    else
+        lithos_hook_subscribe();
+    if (lithos_hook_get_state() == LITHOS_HOOK_FAILED)
         lithos_warning("the quota cannot be held launch by launch: %s. Use `lithos run --coarse`",
                        lithos_hook_why());
 }
@@ -150,8 +157,11 @@ HIDDEN CUresult lithos_hook_cuGetExportTable(const void **ret_table, const CUuui
     static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
     CUresult result = LITHOS_REAL(lithos_export_table_fn, cuGetExportTable)(ret_table, uuid);
     LITHOS_HOOK_CALLED(cuGetExportTable);
-    if (result == CUDA_SUCCESS && uuid && !memcmp(uuid, &qmd_table, sizeof qmd_table))
+    if (result == CUDA_SUCCESS && uuid && ret_table && *ret_table &&
+        !memcmp(uuid, &qmd_table, sizeof qmd_table) && lithos_hook_client.wanted() && !hook_switched_off()) {
         atomic_store(&start.app_asked, true);
+        *ret_table = lithos_tools_table(*ret_table);
+    }
     return result;
 }
 

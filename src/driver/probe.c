@@ -72,11 +72,10 @@ static void on_qmd(void *user, int domain, int id, const void *params)
         return;
     snprintf(lithos_probe_seen.layout, sizeof lithos_probe_seen.layout, "%s", lithos_qmd_layout_name(layout));
     if (lithos_probe_seen.stamp_address)
-        lithos_probe_seen.stamp_result =
-            lithos_qmd_set_release(layout, qmd,
-                                   &(struct lithos_qmd_release){lithos_probe_seen.stamp_address,
-                                                                lithos_probe_seen.stamp_payload},
-                                   NULL);
+        lithos_probe_seen.stamp_result = lithos_qmd_set_release(
+            layout, qmd,
+            &(struct lithos_qmd_release){lithos_probe_seen.stamp_address, lithos_probe_seen.stamp_payload},
+            NULL);
     if (lithos_probe_seen.edit)
         lithos_probe_seen.edit(layout, qmd);
     if (!lithos_probe_seen.masked)

@@ -29,9 +29,10 @@ struct lithos_probe_gpu {
     bool have_atoms;                    /* whether the next three were found out */
     bool atoms;                         /* kernels run in parts, each block once */
     char atoms_why[LITHOS_PROBE_TEXT];  /* when not: why */
-    uint32_t exit_ps;                   /* what a block that ends in the prelude costs, in the whole GPU */
-    bool cached;                        /* the topology comes from the cache */
-    char error[LITHOS_PROBE_TEXT];      /* "" or what went wrong with this GPU */
+    uint32_t exit_ps;     /* what a block that ends in the prelude costs, in the whole GPU; 0: not measured */
+    uint32_t atoms_tries; /* tests that were begun and never ended */
+    bool cached;          /* the topology comes from the cache */
+    char error[LITHOS_PROBE_TEXT]; /* "" or what went wrong with this GPU */
 };
 
 struct lithos_probe {

@@ -17,9 +17,16 @@
 #define EVERY UINT32_MAX
 #define CHAIN_CC_MAJOR 9
 #define STRAGGLER_NS 2000000u
-#define EXIT_BLOCKS (1u << 20)
-/* Of an exit; 100 were measured (docs/hardware.md, "Atoms"). More makes no sense. */
-#define EXIT_PS_MAX 100000u
+/* A kernel that fills the card: waves of blocks that stay for so long, and the atoms it is cut into. Launching them must take less
+ * than running them. */
+#define WORK_NS 50000u
+#define WORK_SM_BLOCKS 16u
+#define WORK_WAVES 16u
+#define WORK_ATOMS 32u
+#define WORK_REPEATS 2
+/* Of an exit: some 60 were measured (docs/hardware.md, "Atoms"). Outside of this the card was not ours alone. */
+#define EXIT_PS_MIN 10u
+#define EXIT_PS_MAX 2000u
 
 #define MORE_CUDA(X)                                                                       \
     X(launch_ex, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **)) \
@@ -51,13 +58,13 @@ struct test {
     struct lithos_probe_gpu *gpu;
     const struct lithos_prelude_row *row;
     CUmodule module, prelude;
-    CUfunction mark, sum, time;
+    CUfunction mark, sum, time, work;
     CUdeviceptr out, ret, pinned, pool;
     struct lithos_prelude_entry *entries; /* pinned */
     CUstream other;
     CUevent event;
     uint64_t code;
-    uint64_t mark_entry;
+    uint64_t mark_entry, work_entry;
 };
 
 /* A kernel in parts. */
@@ -131,6 +138,8 @@ static int load_kernels(struct test *t)
         r = lithos_probe_cu.module_function(&t->sum, t->module, LITHOS_ATOM_SUM);
     if (r == CUDA_SUCCESS)
         r = lithos_probe_cu.module_function(&t->time, t->module, LITHOS_ATOM_TIME);
+    if (r == CUDA_SUCCESS)
+        r = lithos_probe_cu.module_function(&t->work, t->module, LITHOS_ATOM_WORK);
     return r == CUDA_SUCCESS ? 0 : failed(t, "the module of the test", r);
 }
 
@@ -201,8 +210,8 @@ static CUresult launch_plain(const struct test *t, CUfunction f, uint32_t thread
 static int launch_part(struct test *t, CUfunction f, const struct way *w, bool overlap, void **params)
 {
     lithos_probe_seen.edit = on_atom_qmd;
-    CUresult r =
-        launch(t, f, w->grid, w->cluster, 32, overlap, w->default_stream ? NULL : t->b.stream, params);
+    CUresult r = launch(t, f, w->grid, w->cluster, f == t->work ? 128 : 32, overlap,
+                        w->default_stream ? NULL : t->b.stream, params);
     lithos_probe_seen.edit = NULL;
     if (edit.result < 0)
         return lithos_probe_fail(t->gpu->atoms_why, -EIO,
@@ -222,7 +231,17 @@ static int sync(struct test *t, const char *what)
     return r == CUDA_SUCCESS ? 0 : failed(t, what, r);
 }
 
-/* Where the prelude's code lies: launched once, with an entry that nothing survives. Also where the test's kernel does. */
+/* Where a kernel's code lies: one block of it is launched. */
+static int locate_kernel(struct test *t, CUfunction f, void **params, uint64_t *ret_entry)
+{
+    static const struct way one = {.grid = {1, 1, 1}, .cluster = {1, 1, 1}};
+    edit.part = (struct lithos_qmd_atom){.hi = 1};
+    int r = launch_part(t, f, &one, false, params);
+    *ret_entry = edit.entry;
+    return r;
+}
+
+/* Where the prelude's code lies: launched once, with an entry that nothing survives. Also where the test's kernels do. */
 static int locate(struct test *t)
 {
     static const struct way one = {.grid = {1, 1, 1}, .cluster = {1, 1, 1}};
@@ -241,12 +260,12 @@ static int locate(struct test *t)
     if (r == 0)
         r = sync(t, "the prelude by itself");
     uint32_t nobody = UINT32_MAX, no_ns = 0;
-    void *mark[] = {&t->out, &nobody, &no_ns};
-    edit.part = (struct lithos_qmd_atom){.hi = 1};
+    void *mark[] = {&t->out, &nobody, &no_ns}, *work[] = {&no_ns};
     if (r == 0)
-        r = launch_part(t, t->mark, &one, false, mark);
-    t->mark_entry = edit.entry;
-    return r == 0 ? sync(t, "the kernel of the test") : r;
+        r = locate_kernel(t, t->mark, mark, &t->mark_entry);
+    if (r == 0)
+        r = locate_kernel(t, t->work, work, &t->work_entry);
+    return r == 0 ? sync(t, "the kernels of the test") : r;
 }
 
 /* ---- exactly once ---- */
@@ -264,17 +283,29 @@ static struct lithos_cut cut_of(const struct way *w)
     uint32_t units[3];
     for (int i = 0; i < 3; i++)
         units[i] = w->grid[i] / w->cluster[i];
-    return lithos_cut_make(units, 1, w->atoms);
+    return lithos_cut_make(units, w->cluster[1] * w->cluster[2] == 1, w->atoms);
+}
+
+/* As the launches' entries are (atoms_qmd.c). */
+static struct lithos_prelude_entry entry_of(const struct test *t, const struct way *w,
+                                            const struct lithos_cut *cut, const struct lithos_part *p)
+{
+    uint32_t blocks = cut->line ? w->cluster[0] : w->cluster[cut->dim];
+    struct lithos_prelude_entry e = {.lo = p->lo * blocks, .target = t->mark_entry};
+    if (cut->line) {
+        e.span = (p->hi - p->lo) * blocks;
+        e.width = w->grid[0];
+        e.height = w->grid[1];
+    }
+    return e;
 }
 
 /* Entries for all parts, as the launches find them. */
 static int put_entries(struct test *t, const struct way *w, const struct lithos_cut *cut)
 {
     for (uint32_t i = 0; i < cut->count; i++) {
-        uint32_t lo, hi;
-        lithos_cut_range(cut, i, &lo, &hi);
-        t->entries[1 + i] =
-            (struct lithos_prelude_entry){.lo = lo * w->cluster[cut->dim], .target = t->mark_entry};
+        struct lithos_part p = lithos_cut_part(cut, i);
+        t->entries[1 + i] = entry_of(t, w, cut, &p);
     }
     CUresult r =
         w->pool ? more.mem_write(t->pool, t->entries, (1 + cut->count) * sizeof *t->entries) : CUDA_SUCCESS;
@@ -292,21 +323,36 @@ static int describe(struct test *t, const struct way *w, uint32_t block, uint32_
         w->default_stream ? ", default stream" : "", w->stepwise ? ", part by part" : "");
 }
 
-/* Blocks of the first `units` have run once, the others not at all. */
+/* Blocks of the first `units` have run once, the others not at all. Units follow one another in the line: slices of the slowest
+ * dimension, or blocks (of a cluster along x). */
 static int compare(struct test *t, const struct way *w, const struct lithos_cut *cut, uint32_t units)
 {
     static uint32_t out[BLOCKS_MAX];
     uint32_t blocks = w->grid[0] * w->grid[1] * w->grid[2];
-    uint32_t slice = blocks / w->grid[cut->dim];
+    uint32_t slice = cut->line ? w->cluster[0] : blocks / w->grid[cut->dim] * w->cluster[cut->dim];
     CUresult r = lithos_probe_cu.mem_read(out, t->out, blocks * sizeof *out);
     if (r != CUDA_SUCCESS)
         return failed(t, "reading what the blocks did", r);
-    for (uint32_t b = 0; b < blocks; b++) { /* the slowest dimension: slices follow one another */
-        uint32_t unit = b / slice / w->cluster[cut->dim], due = unit < units;
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint32_t due = b / slice < units;
         if (out[b] != due)
             return describe(t, w, b, out[b], due);
     }
     return 0;
+}
+
+/* Into `edit`: what the callback is to make of the next launch. */
+static void prepare_part(const struct test *t, const struct way *w, const struct lithos_cut *cut, uint32_t i)
+{
+    struct lithos_part p = lithos_cut_part(cut, i);
+    unsigned kind = cut->line ? LITHOS_PRELUDE_LINE : cut->dim;
+    edit.part = (struct lithos_qmd_atom){
+        .dim = cut->dim,
+        .hi = p.side,
+        .code = p.has_exits ? t->code + (uint64_t)kind * LITHOS_PRELUDE_STRIDE : 0,
+        .entry = (w->pool ? t->pool : t->pinned) + (1ull + i) * sizeof *t->entries,
+        .pre_exit = w->chained && i + 1 < cut->count,
+    };
 }
 
 static int launch_parts(struct test *t, const struct way *w, const struct lithos_cut *cut)
@@ -315,20 +361,12 @@ static int launch_parts(struct test *t, const struct way *w, const struct lithos
     void *params[] = {&t->out, &straggler, &spin_ns};
     int r = 0;
     for (uint32_t i = 0; r == 0 && i < cut->count; i++) {
-        uint32_t lo, hi;
-        lithos_cut_range(cut, i, &lo, &hi);
-        edit.part = (struct lithos_qmd_atom){
-            .dim = cut->dim,
-            .hi = hi,
-            .code = i ? t->code + (uint64_t)cut->dim * LITHOS_PRELUDE_STRIDE : 0,
-            .entry = (w->pool ? t->pool : t->pinned) + (1ull + i) * sizeof *t->entries,
-            .pre_exit = w->chained && i + 1 < cut->count,
-        };
+        prepare_part(t, w, cut, i);
         r = launch_part(t, t->mark, w, w->chained && i, params);
         if (r == 0 && w->stepwise)
             r = sync(t, "a part of a kernel");
         if (r == 0 && w->stepwise)
-            r = compare(t, w, cut, hi);
+            r = compare(t, w, cut, lithos_cut_part(cut, i).hi);
     }
     return r;
 }
@@ -349,31 +387,34 @@ static int run(struct test *t, const struct way *w)
     return r == 0 ? compare(t, w, &cut, cut.units) : r;
 }
 
+/* Every kind of prelude, entries in either memory, chained and not, clusters along each dimension; each a few times at most, since
+ * beside a program outside of MPS each wait takes a turn. */
 static int run_grids(struct test *t)
 {
-    static const struct {
-        uint32_t grid[3], cluster[3];
-    } grids[] = {
-        {{1000, 1, 1}, {1, 1, 1}}, {{7, 130, 1}, {1, 1, 1}}, {{5, 3, 70}, {1, 1, 1}}, {{1, 33, 1}, {1, 1, 1}},
-        {{2000, 1, 1}, {2, 1, 1}}, {{8, 60, 1}, {4, 2, 1}},  {{3, 4, 40}, {1, 1, 2}},
+    static const struct way ways[] = {
+        {{1000, 1, 1}, {1, 1, 1}, .atoms = 3, .stepwise = true},
+        {{1000, 1, 1}, {1, 1, 1}, .atoms = 7, .chained = true, .pool = true},
+        {{7, 130, 1}, {1, 1, 1}, .atoms = 16, .chained = true, .default_stream = true},
+        {{5, 3, 70}, {1, 1, 1}, .atoms = 2, .pool = true, .stepwise = true},
+        {{1, 33, 1}, {1, 1, 1}, .atoms = 33, .chained = true, .pool = true, .default_stream = true},
+        {{700, 3, 1}, {1, 1, 1}, .atoms = 5, .stepwise = true}, /* in the line from here */
+        {{1900, 2, 1}, {1, 1, 1}, .atoms = 7, .chained = true, .pool = true},
+        {{40, 25, 4}, {1, 1, 1}, .atoms = 16, .chained = true, .default_stream = true},
+        {{2000, 1, 1}, {2, 1, 1}, .atoms = 7, .chained = true, .pool = true}, /* clusters from here */
+        {{8, 60, 1}, {4, 2, 1}, .atoms = 3, .chained = true, .stepwise = true},
+        {{3, 4, 40}, {1, 1, 2}, .atoms = 16, .chained = true, .pool = true, .default_stream = true},
+        {{1000, 3, 1}, {4, 1, 1}, .atoms = 7, .chained = true, .pool = true},
     };
-    static const uint32_t counts[] = {2, 3, 7, 16};
-    bool hopper = t->gpu->cc_major >= CHAIN_CC_MAJOR;
     int r = 0;
-    for (size_t g = 0; g < LITHOS_ARRAY_SIZE(grids); g++) {
-        const uint32_t *c = grids[g].cluster;
-        if (c[0] * c[1] * c[2] > 1 && !hopper)
-            continue;
-        for (size_t i = 0; r == 0 && i < LITHOS_ARRAY_SIZE(counts) * 2 * (hopper ? 2 : 1); i++) {
-            struct way w = {.atoms = counts[i % 4], .pool = i / 4 % 2, .chained = i / 8, .straggler = EVERY};
-            memcpy(w.grid, grids[g].grid, sizeof w.grid);
-            memcpy(w.cluster, c, sizeof w.cluster);
-            w.default_stream = (g + i) % 3 == 0;
-            r = run(t, &w);
-            w.stepwise = true;
-            if (r == 0 && i < 4)
-                r = run(t, &w);
+    for (size_t i = 0; r == 0 && i < LITHOS_ARRAY_SIZE(ways); i++) {
+        struct way w = ways[i];
+        w.straggler = EVERY;
+        if (t->gpu->cc_major < CHAIN_CC_MAJOR) {
+            if (w.cluster[0] * w.cluster[1] * w.cluster[2] > 1)
+                continue;
+            w.chained = false;
         }
+        r = run(t, &w);
     }
     return r;
 }
@@ -426,59 +467,70 @@ static int run_behind(struct test *t, bool default_stream, bool by_event, uint32
 
 static int run_all_behind(struct test *t)
 {
-    static const uint32_t stragglers[] = {3, 120, 349};
+    static const uint32_t stragglers[] = {3, 120, 349, 3};
     int r = 0;
-    for (size_t i = 0; r == 0 && i < LITHOS_ARRAY_SIZE(stragglers) * 4; i++)
-        r = run_behind(t, i & 1, i & 2, stragglers[i / 4]);
+    for (size_t i = 0; r == 0 && i < LITHOS_ARRAY_SIZE(stragglers); i++)
+        r = run_behind(t, i & 1, i & 2, stragglers[i]);
     return r;
 }
 
 /* ---- what an exit costs ---- */
 
-/* GPU time from one kernel to another with a launch between them whose blocks all end in the prelude. */
-static int time_exits(struct test *t, uint32_t blocks, uint64_t *ret_ns)
+/* GPU time of a kernel that fills the card for WORK_WAVES waves, in so many atoms. */
+static int time_work(struct test *t, uint32_t blocks, uint32_t atoms, uint64_t *ret_ns, uint64_t *ret_exits)
 {
-    const struct way w = {.grid = {blocks, 1, 1}, .cluster = {1, 1, 1}};
-    uint32_t nobody = EVERY, no_ns = 0;
+    const struct way w = {.grid = {blocks, 1, 1},
+                          .cluster = {1, 1, 1},
+                          .atoms = atoms,
+                          .pool = true,
+                          .chained = t->gpu->cc_major >= CHAIN_CC_MAJOR};
+    struct lithos_cut cut = cut_of(&w);
+    uint32_t work_ns = WORK_NS;
     uint64_t times[2] = {0, 0};
     CUdeviceptr second = t->ret + sizeof times[0];
-    void *mark[] = {&t->out, &nobody, &no_ns}, *first_param[] = {&t->ret}, *second_param[] = {&second};
-    CUresult result = launch_plain(t, t->time, 1, t->b.stream, first_param);
-    if (result != CUDA_SUCCESS)
-        return failed(t, "reading the GPU's clock", result);
-    edit.part = (struct lithos_qmd_atom){.hi = blocks, .code = t->code, .entry = t->pool};
-    int r = launch_part(t, t->mark, &w, false, mark);
+    void *first_param[] = {&t->ret}, *second_param[] = {&second}, *work[] = {&work_ns};
+    int r = put_entries(t, &w, &cut);
+    CUresult result = r < 0 ? CUDA_SUCCESS : launch_plain(t, t->time, 1, t->b.stream, first_param);
+    *ret_exits = 0;
+    for (uint32_t i = 0; r == 0 && result == CUDA_SUCCESS && i < cut.count; i++) {
+        *ret_exits += lithos_cut_part(&cut, i).lo;
+        prepare_part(t, &w, &cut, i);
+        r = launch_part(t, t->work, &w, w.chained && i, work);
+    }
     if (r < 0)
         return r;
-    result = launch_plain(t, t->time, 1, t->b.stream, second_param);
+    if (result == CUDA_SUCCESS)
+        result = launch_plain(t, t->time, 1, t->b.stream, second_param);
     if (result == CUDA_SUCCESS)
         result = lithos_probe_cu.ctx_sync();
     if (result == CUDA_SUCCESS)
         result = lithos_probe_cu.mem_read(times, t->ret, sizeof times);
     if (result != CUDA_SUCCESS)
-        return failed(t, "blocks that end in the prelude", result);
+        return failed(t, "a kernel that fills the GPU", result);
     *ret_ns = times[1] > times[0] ? times[1] - times[0] : 0;
     return 0;
 }
 
+/* The same kernel whole and in atoms, as they are used: behind one another, the card full. The shortest of a few, since others may be
+ * on the card; what makes no sense is not told, and then something usual is assumed. */
 static int measure_exits(struct test *t)
 {
-    uint64_t many_ns = UINT64_MAX, few_ns = UINT64_MAX, ns = 0;
-    CUresult result = more.mem_write(t->pool, t->entries, sizeof *t->entries);
-    int r = result == CUDA_SUCCESS ? 0 : failed(t, "a copy of the entries", result);
-    for (int i = 0; r == 0 && i < 6; i++) {
-        r = time_exits(t, i % 2 ? EXIT_BLOCKS : 1, &ns);
-        uint64_t *best = i % 2 ? &many_ns : &few_ns;
+    uint32_t blocks = (uint32_t)t->gpu->sm_count * WORK_SM_BLOCKS * WORK_WAVES;
+    uint64_t whole_ns = UINT64_MAX, cut_ns = UINT64_MAX, exits = 0, ns = UINT64_MAX;
+    int r = 0;
+    t->mark_entry = t->work_entry;
+    for (int i = 0; r == 0 && i < 2 * WORK_REPEATS; i++) {
+        r = time_work(t, blocks, i % 2 ? WORK_ATOMS : 1, &ns, &exits);
+        uint64_t *best = i % 2 ? &cut_ns : &whole_ns;
         *best = LITHOS_MIN(*best, ns);
     }
     if (r < 0)
         return r;
-    uint64_t ps = many_ns > few_ns ? (many_ns - few_ns) * 1000 / EXIT_BLOCKS : 0;
-    if (ps > EXIT_PS_MAX)
-        return lithos_probe_fail(t->gpu->atoms_why, -EIO,
-                                 "a block that ends in the prelude costs %llu ps, which makes no sense",
-                                 (unsigned long long)ps);
-    t->gpu->exit_ps = (uint32_t)ps;
+    lithos_info("a kernel of %u blocks took %llu ns whole and %llu ns in %u atoms, with %llu exits", blocks,
+                (unsigned long long)whole_ns, (unsigned long long)cut_ns, WORK_ATOMS,
+                (unsigned long long)exits);
+    uint64_t ps = cut_ns > whole_ns && exits ? (cut_ns - whole_ns) * 1000 / exits : 0;
+    t->gpu->exit_ps = ps >= EXIT_PS_MIN && ps <= EXIT_PS_MAX ? (uint32_t)ps : 0;
     return 0;
 }
 

@@ -14,7 +14,7 @@
 
 #define CACHE_FORMAT 1
 /* Counts up when the test asks for more, or the prelude changes: what was found out before is asked again. */
-#define ATOMS_TEST 1
+#define ATOMS_TEST 2
 #define CACHE_BYTES_MAX (64u * 1024)
 
 int lithos_probe_cache_dir(char *buf, size_t size)
@@ -109,6 +109,9 @@ static int read_entry(const json_t *json, const struct lithos_probe *p, struct l
         gpu->atoms = json_is_true(atoms);
         gpu->exit_ps = exit_ps;
         strcpy(gpu->atoms_why, why); /* length checked above */
+    } else if (number_is(json, "atoms_test", ATOMS_TEST) &&
+               read_number(json, "atoms_tries", &gpu->atoms_tries) < 0) {
+        gpu->atoms_tries = 0;
     }
     return 0;
 }
@@ -152,6 +155,10 @@ int lithos_probe_cache_store(const char *dir, const struct lithos_probe *p,
     if (json && gpu->have_stamps) {
         json_object_set_new(json, "stamps", json_boolean(gpu->stamps));
         json_object_set_new(json, "stamps_why", json_string(gpu->stamps_why));
+    }
+    if (json && !gpu->have_atoms && gpu->atoms_tries) {
+        json_object_set_new(json, "atoms_test", json_integer(ATOMS_TEST));
+        json_object_set_new(json, "atoms_tries", json_integer(gpu->atoms_tries));
     }
     if (json && gpu->have_atoms) {
         json_object_set_new(json, "atoms_test", json_integer(ATOMS_TEST));

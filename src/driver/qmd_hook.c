@@ -1,6 +1,7 @@
 #include "driver/qmd_hook.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,8 @@ _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
 
 #define DRIVER_FUNCTIONS 32u
+/* Of each card known; a quota says it for certain. */
+#define TPC_SMS 2u
 
 /* One row of a gate as the callback reads it. */
 struct mask {
@@ -216,7 +219,7 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
     if (r < 0)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))
-        lithos_atoms_qmd(ticket->atom, device < 0 ? NULL : &hook.devices[device], seen.layout, qmd);
+        lithos_atoms_qmd(ticket->atom, device < 0 ? NULL : &hook.devices[device], &seen);
     if (ticket && __builtin_expect(ticket->observe, 0))
         lithos_hook_client.observer->qmd(ticket, &seen);
     return masked;
@@ -266,6 +269,12 @@ int lithos_hook_subscribe(void)
     return r;
 }
 
+void lithos_hook_step_aside(const char *why)
+{
+    snprintf(hook.why, sizeof hook.why, "%s", why);
+    atomic_store(&hook.state, LITHOS_HOOK_FAILED);
+}
+
 enum lithos_hook_state lithos_hook_get_state(void)
 {
     return (enum lithos_hook_state)atomic_load(&hook.state);
@@ -299,6 +308,7 @@ static int scan_device(int ordinal, struct lithos_hook_device *d)
         attribute_of(&d->cc_minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->handle) != CUDA_SUCCESS ||
         attribute_of(&d->sm_count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d->handle) != CUDA_SUCCESS)
         return -EIO;
+    atomic_store_explicit(&d->tpc_sms, TPC_SMS, memory_order_relaxed);
     return 0;
 }
 
@@ -380,6 +390,9 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         present[i] = lithos_gate_build(&quotas[i].topology, quotas[i].own, &gates[i]) == 0;
         if (!present[i])
             r = -EINVAL;
+        else
+            atomic_store_explicit(&hook.devices[i].tpc_sms, quotas[i].topology.sms_per_tpc,
+                                  memory_order_relaxed);
     }
     for (int i = 0; i < count; i++) {
         bool anywhere[LITHOS_CLUSTER_MAX] = {false};

@@ -21,6 +21,7 @@ struct lithos_hook_device {
     uint8_t uuid[16];
     int cc_major, cc_minor;
     int sm_count;
+    _Atomic unsigned tpc_sms; /* SMs of a TPC, as the quota says */
 };
 
 /* How far the hook got in this process. */
@@ -45,6 +46,8 @@ extern _Atomic int32_t lithos_hook_only_device __attribute__((visibility("hidden
  * it does not look as it should; -EBUSY when the driver refuses (another tool has subscribed). At most once a
  * process. */
 int lithos_hook_subscribe(void);
+/* Instead: leave it to somebody else. */
+void lithos_hook_step_aside(const char *why);
 enum lithos_hook_state lithos_hook_get_state(void);
 /* Why it failed, for people. */
 const char *lithos_hook_why(void);

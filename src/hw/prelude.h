@@ -1,10 +1,11 @@
 /* The prelude: the few instructions that the blocks of an atom run before their kernel's own, as data, with a decoder that
  * checks them (docs/hardware.md, "Atoms").
  *
- * A kernel's grid is cut along one dimension. The upper end of a part is the hardware's: its queue descriptor names fewer
- * blocks. The lower end is the prelude's: a block whose index along that dimension is below `lo` ends at once, any other jumps
- * to the kernel. Both numbers it has from constant bank 6, which no kernel seen uses: struct lithos_prelude_entry. It needs two
- * registers, no stack, no barrier, and leaves nothing behind that the kernel could notice.
+ * The upper end of an atom is the hardware's, as far as it goes in whole slices of the grid: its queue descriptor names fewer blocks.
+ * The rest is the prelude's: a block that is not the atom's ends at once, any other jumps to the kernel. There are four of it. Three
+ * compare the block's index along one dimension with `lo`; the fourth, for atoms that begin or end within a slice, its linear index
+ * with `lo` and `lo + span`. What they need they have from constant bank 6, which no kernel seen uses: struct lithos_prelude_entry.
+ * No stack, no barrier, and nothing is left behind that the kernel could notice.
  *
  * The code lives in a module of its own, made at run time: the driver compiles some PTX for its card, which gives an image
  * of the form that this driver takes, and the instructions in it are replaced by ours (driver/prelude.h). */
@@ -15,17 +16,21 @@
 #include <stdint.h>
 
 #define LITHOS_PRELUDE_BANK 6u
-/* Bytes from the code for one dimension (x, y, z) to that for the next. */
-#define LITHOS_PRELUDE_STRIDE 128u
-#define LITHOS_PRELUDE_BYTES (3u * LITHOS_PRELUDE_STRIDE)
+/* Which of them: that of dimension 0 x, 1 y, 2 z, or the linear one. */
+#define LITHOS_PRELUDE_LINE 3u
+#define LITHOS_PRELUDE_KINDS 4u
+/* Bytes from the code of one to that of the next. */
+#define LITHOS_PRELUDE_STRIDE 256u
+#define LITHOS_PRELUDE_BYTES (LITHOS_PRELUDE_KINDS * LITHOS_PRELUDE_STRIDE)
 #define LITHOS_PRELUDE_INSTRUCTION_BYTES 16u
 
 /* What constant bank 6 holds while an atom runs. */
 struct lithos_prelude_entry {
-    uint32_t lo; /* blocks below it along the cut dimension end at once */
-    uint32_t reserved;
-    uint64_t target; /* address of the kernel's code */
-    uint8_t padding[48];
+    uint32_t lo;            /* blocks below it along the cut dimension, or in the line, end at once */
+    uint32_t span;          /* LINE: and those from lo + span on */
+    uint64_t target;        /* address of the kernel's code */
+    uint32_t width, height; /* LINE: of the kernel's grid, in blocks */
+    uint8_t padding[40];
 } __attribute__((aligned(64)));
 /* One that nothing survives. */
 #define LITHOS_PRELUDE_NOTHING UINT32_MAX
@@ -41,21 +46,23 @@ int lithos_prelude_find(int cc_major, int cc_minor, bool allow_unproved,
                         const struct lithos_prelude_row **ret_row);
 /* Registers that a kernel must have at least. */
 uint32_t lithos_prelude_registers(const struct lithos_prelude_row *row);
-/* The code for all three dimensions: LITHOS_PRELUDE_BYTES at text. */
+/* The code of all: LITHOS_PRELUDE_BYTES at text. */
 void lithos_prelude_write(const struct lithos_prelude_row *row, void *text);
 
 /* What some code does, found out by following it. */
 struct lithos_prelude_meaning {
-    unsigned dim;                      /* whose index is compared: 0 x, 1 y, 2 z */
-    unsigned lo_bank, target_bank;     /* constant banks */
-    uint32_t lo_offset, target_offset; /* bytes in them */
-    unsigned instructions;             /* of a block that goes on to the kernel */
-    unsigned registers;                /* one more than the highest that is written */
+    unsigned kind; /* whose index is compared: 0 x, 1 y, 2 z, LITHOS_PRELUDE_LINE the linear one */
+    unsigned bank; /* of all constants */
+    uint32_t lo_offset, target_offset;                 /* bytes in it */
+    uint32_t span_offset, width_offset, height_offset; /* LINE; else 0 */
+    unsigned instructions;                             /* of a block that goes on to the kernel */
+    unsigned registers;                                /* one more than the highest that is written */
 };
 
-/* Follow the code at text, at most `bytes` of it. 0 when it does exactly this: read one index of the block, end if that is below
- * a 32-bit word in a constant bank, else jump to the address in a 64-bit one, with every result waited for before it is used and
- * before the jump. -EINVAL for anything else, also for what may be harmless but is not known. Reads nothing beyond. */
+/* Follow the code at text, at most `bytes` of it. 0 when it does exactly this: compute one index of the block (x, y, z, or
+ * (z * height + y) * width + x), end if that is below lo (or, of the linear one, not below lo + span), else jump to the address in a
+ * 64-bit constant; the others are 32-bit constants of the same bank; with every result waited for before it is used and before the
+ * jump. -EINVAL for anything else, also for what may be harmless but is not known. Reads nothing beyond. */
 int lithos_prelude_decode(const void *text, size_t bytes, struct lithos_prelude_meaning *ret_meaning);
 
 /* The code of the image's kernel, within it. 0; -EBADMSG when the image is no 64-bit little-endian ELF file, has no section of

@@ -14,10 +14,12 @@ struct lithos_instruction {
 #define LITHOS_SASS_DST_LOW 16
 #define LITHOS_SASS_SRC_A_LOW 24
 #define LITHOS_SASS_SRC_B_LOW 32
-#define LITHOS_SASS_OFFSET_LOW 38 /* of a constant, bytes, 16 bits */
-#define LITHOS_SASS_BANK_LOW 54   /* 5 bits */
+#define LITHOS_SASS_OFFSET_LOW 38      /* of a constant, bytes, 16 bits */
+#define LITHOS_SASS_LDCU_OFFSET_LOW 37 /* the same of LDCU, 17 bits */
+#define LITHOS_SASS_BANK_LOW 54        /* 5 bits */
 
 /* Bits of `high`. */
+#define LITHOS_SASS_SRC_C_LOW 0
 #define LITHOS_SASS_SPECIAL_LOW 8   /* S2R, S2UR: which register, 8 bits */
 #define LITHOS_SASS_COMPARE_LOW 12  /* ISETP, 3 bits */
 #define LITHOS_SASS_DST_PRED_LOW 17 /* ISETP, 3 bits */

@@ -145,10 +145,9 @@ int lithos_qmd_set(const struct lithos_qmd_layout *layout, void *qmd, enum litho
 /* The launch path. Each function is written once for any layout, and compiled a second time for the one proved on a card, where
  * the tables' rows become constants: table look-ups are what costs here (110 ns of 140 for a stamp, on an H100's host). */
 #define SPECIALIZED static inline __attribute__((always_inline))
-#define BY_LAYOUT(function, ...)                                        \
-    (layout == &layouts[LITHOS_QMD_V04_00]                              \
-         ? function(&layouts[LITHOS_QMD_V04_00], __VA_ARGS__)           \
-         : function(layout, __VA_ARGS__))
+#define BY_LAYOUT(function, ...)                                                                \
+    (layout == &layouts[LITHOS_QMD_V04_00] ? function(&layouts[LITHOS_QMD_V04_00], __VA_ARGS__) \
+                                           : function(layout, __VA_ARGS__))
 
 SPECIALIZED uint32_t cluster_blocks(const struct lithos_qmd_layout *layout, const void *qmd)
 {
@@ -212,19 +211,19 @@ int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const
 SPECIALIZED struct lithos_qmd_release release_of(const struct lithos_qmd_layout *layout, const void *qmd)
 {
     return (struct lithos_qmd_release){
-        .address =
-            (uint64_t)lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_UPPER) << 32 |
-            lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_LOWER),
-        .payload =
-            (uint64_t)lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_UPPER) << 32 |
-            lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_LOWER),
+        .address = (uint64_t)lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_UPPER) << 32 |
+                   lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_ADDR_LOWER),
+        .payload = (uint64_t)lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_UPPER)
+                       << 32 |
+                   lithos_qmd_first(layout, qmd, LITHOS_QMD_RELEASE_SEMAPHORE1_PAYLOAD_LOWER),
     };
 }
 
 SPECIALIZED void put_release(const struct lithos_qmd_layout *layout, void *qmd, uint64_t address,
                              uint64_t payload)
 {
-#define PUT(field, index, value) lithos_qmd_row_set(&layout->rows[LITHOS_QMD_RELEASE_##field], qmd, index, value)
+#define PUT(field, index, value) \
+    lithos_qmd_row_set(&layout->rows[LITHOS_QMD_RELEASE_##field], qmd, index, value)
     PUT(SEMAPHORE1_ADDR_LOWER, 0, (uint32_t)address);
     PUT(SEMAPHORE1_ADDR_UPPER, 0, (uint32_t)(address >> 32));
     PUT(SEMAPHORE1_PAYLOAD_LOWER, 0, (uint32_t)payload);
@@ -253,7 +252,8 @@ SPECIALIZED int set_release(const struct lithos_qmd_layout *layout, void *qmd,
             *ret_in_use = release_of(layout, qmd);
         return -EBUSY;
     }
-    if (release->address % LITHOS_QMD_RELEASE_BYTES || release->address >> 32 > UINT32_MAX >> (32 - upper->bits))
+    if (release->address % LITHOS_QMD_RELEASE_BYTES ||
+        release->address >> 32 > UINT32_MAX >> (32 - upper->bits))
         return -ERANGE;
     put_release(layout, qmd, release->address, release->payload);
     return 0;

@@ -74,6 +74,10 @@ bool lithos_topology_has_room(const struct lithos_topology *t, struct lithos_tpc
 {
     if (cluster_blocks > LITHOS_CLUSTER_MAX)
         return false;
+    if (lithos_cluster_tpcs(t, cluster_blocks) == 1) {
+        const struct lithos_tpcset there = lithos_tpcset_and(set, t->valid);
+        return !lithos_tpcset_empty(&there);
+    }
     return largest_part(t, set) >= lithos_cluster_tpcs(t, cluster_blocks);
 }
 

@@ -78,10 +78,14 @@ struct lithos_record {
             struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
-            uint32_t call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
+            uint32_t
+                call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
             uint16_t atom,
                 atoms; /* LAUNCH: this part of the launch, of so many; atoms 0: not cut. grid is the whole one's */
-            uint32_t padding[5];
+            uint16_t blocks_per_sm; /* LAUNCH: most that an SM may hold at once; 0: not found out */
+            uint16_t reserved;
+            uint64_t operator_key; /* LAUNCH: where kernels are cut by their length, the operator's; else 0 */
+            uint64_t padding;
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {
             uint16_t offset, total; /* bytes: this piece within the name */

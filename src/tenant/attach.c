@@ -37,6 +37,7 @@ static struct {
     uint8_t token[LITHOS_TOKEN_BYTES];
     _Atomic int sock;
     _Atomic uint64_t sock_inode; /* tells whether that descriptor is still the one we opened */
+    _Atomic uint32_t sock_users; /* launching threads that are about to write to it */
     pthread_mutex_t apply_lock;  /* grant and the quotas in force */
     bool have_grant;
     struct lithos_grant grant; /* the last that was sane: stays in force when the daemon goes */
@@ -290,7 +291,10 @@ static bool still_ours(int sock)
 void lithos_tenant_detach(void)
 {
     int sock = atomic_exchange(&tenant.sock, -1);
-    if (sock >= 0 && still_ours(sock))
+    uint64_t deadline_ns = lithos_now_ns() + ATTACH_BUDGET_NS;
+    while (atomic_load(&tenant.sock_users) && lithos_now_ns() < deadline_ns)
+        usleep(100); /* a system call or two; who comes now finds no connection */
+    if (sock >= 0 && !atomic_load(&tenant.sock_users) && still_ours(sock))
         close(sock);
 }
 
@@ -300,17 +304,21 @@ void lithos_tenant_wake_daemon(void)
                                                   .version = LITHOS_MSG_VERSION,
                                                   .type = LITHOS_MSG_WAKE,
                                                   .size = sizeof wake};
-    int sock = atomic_load(&tenant.sock), saved = errno;
+    int saved = errno;
+    atomic_fetch_add(&tenant.sock_users, 1); /* before the look: then it is not closed under our hands */
+    int sock = atomic_load(&tenant.sock);
     /* The system call itself: the function is a place where a thread may be cancelled, and a launch is none. */
     if (sock >= 0 && still_ours(sock))
         syscall(SYS_sendto, sock, &wake, sizeof wake, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    atomic_fetch_sub(&tenant.sock_users, 1);
     errno = saved;
 }
 
 void lithos_tenant_forget(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    lithos_tenant_detach(); /* closes the child's copy: the parent's stays */
+    atomic_store(&tenant.sock_users, 0); /* the parent's threads */
+    lithos_tenant_detach();              /* closes the child's copy: the parent's stays */
     memcpy(&tenant.apply_lock, &fresh, sizeof fresh);
     tenant.have_grant = false;
     lithos_queue_forget();

@@ -49,6 +49,15 @@ static void injected(void)
     start(true);
 }
 
+static bool atom_choice(uint64_t operator_key, struct lithos_atom_choice *ret_choice)
+{
+    struct lithos_plan plan;
+    if (!lithos_plan_get(lithos_tenant_home.plans, operator_key, &plan))
+        return false;
+    *ret_choice = plan.choice;
+    return true;
+}
+
 #define SAME(name) \
     _Static_assert((int)LITHOS_COUNT_##name == (int)LITHOS_COUNTER_##name, "the hooks count into the arena")
 SAME(LAUNCHES);
@@ -73,6 +82,7 @@ const struct lithos_hook_client lithos_hook_client = {
     .refresh = lithos_tenant_refresh,
     .started = started,
     .injected = injected,
+    .atom_choice = atom_choice,
     .wanted = lithos_tenant_wanted,
     .observer = &lithos_tenant_observer,
     .order = &lithos_queue_order,

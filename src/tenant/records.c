@@ -8,7 +8,7 @@
 #include "base/ticks.h"
 #include "base/util.h"
 #include "driver/atoms.h"
-#include "driver/exports.h"
+#include "driver/names.h"
 #include "driver/qmd_hook.h"
 #include "tenant/attach.h"
 #include "tenant/observe.h"
@@ -160,23 +160,10 @@ static void forget_name(uint64_t function)
     }
 }
 
-typedef CUresult (*name_fn)(const char **, const void *);
-
-/* cuFuncGetName came with 12.3; what was launched may be a CUkernel under a CUfunction's type. */
-static const char *name_of(CUfunction function)
-{
-    const char *name = NULL;
-    if (LITHOS_REAL(name_fn, cuFuncGetName)(&name, function) == CUDA_SUCCESS && name)
-        return name;
-    if (LITHOS_REAL(name_fn, cuKernelGetName)(&name, function) == CUDA_SUCCESS && name)
-        return name;
-    return NULL;
-}
-
 static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name =
-        name_of((CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name = lithos_names_of(
+        (CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {
@@ -426,7 +413,9 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
                    .tpcs = n->tpcs,
                    .call_ns = took_ns,
                    .atom = (uint16_t)launch->atom,
-                   .atoms = (uint16_t)launch->atoms},
+                   .atoms = (uint16_t)launch->atoms,
+                   .blocks_per_sm = (uint16_t)launch->blocks_per_sm,
+                   .operator_key = launch->operator_key},
     };
     if (!alone) { /* one QMD a device, and nothing says which is whose */
         r.launch.stamp = 0;

@@ -76,7 +76,7 @@ def told(stack):
     check(stack.lithos("set", "told", "20%", "--atom", "x3").returncode == 0, "set x3")
     t = tenant(lambda t: t and t["atoms"]["cut"] > later["atoms"]["cut"] + 20)
     check(t["quota"] == "20%" and t["atoms"]["policy"] == "x3", t["atoms"])
-    for wrong in ("x1", "x9999", "7", "250us", ""):
+    for wrong in ("x1", "x9999", "7", "250", "10us", "250us,floor=1ms", ""):
         done = stack.lithos("set", "told", "--atom", wrong)
         check(done.returncode == 2 and "--atom" in done.stderr, f"set --atom {wrong!r}: {done}")
     check(stack.lithos("set", "told").returncode == 2, "set with nothing to set")

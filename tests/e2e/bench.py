@@ -34,6 +34,17 @@ RUNS = {
                       "--stall-every", "0.3", "--repetitions", "1"],
                      {"t1": "stamped", "t8": "begun", "lithosd": "halted"},
                      ["launches not accounted for", "launches accounted for that were not made", "processes killed, all repetitions"]),
+    "atoms": (["--repetitions", "1", "--scale", "10", "--learn-us", "1e9", "--only", "short"],
+              {"fma, short blocks, whole": "us", "fma, short blocks, 250us chained": "slower_percent",
+               "fma, short blocks, 60us plain": "slower_percent"},
+              ["chained 250 us, % slower", "chained 60 us, % slower"]),
+    "exact": (["--parts", "7", "--rounds", "1", "--scale", "2"], {"lithos-exact, x7": "same"},
+              ["identical to uncut %", "launches classified %"]),
+    "hol": (["--repetitions", "1", "--seconds", "0.2", "--warmup", "0.3", "--scale", "4", "--only", "atoms of 250us, client"],
+            {"hp alone": "p99_us", "be alone": "be_kernels_per_s", "mps": "p99_us", "mps, every 25 ms": "p99_us",
+             "tenant, atoms of 250us, client priority": "be_kernels_per_s",
+             "tenant, atoms of 250us, client priority, every 25 ms": "p99_us"},
+            ["p99 reduction against MPS uncut", "p99 reduction against MPS uncut, every 25 ms", "BE kept %"]),
 }
 
 
@@ -63,7 +74,29 @@ def exact_accounts(doc):
             yield f"{b['what']}: {b['value']}, not {b['op']} {b['limit']}: {[c for c in doc['cases'] if 'begun' in c]}"
 
 
-CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts}
+def all_cut(doc):
+    """Kernels of five waves came in five atoms, in each way but one."""
+    for case in doc["cases"]:
+        whole = case["case"].endswith("whole")
+        if case["cut"] != (0 if whole else case["launches"]) or case["atoms_each"] != (0 if whole else 5):
+            yield f"not what was to be cut: {case}"
+
+
+def exact_atoms(doc):
+    """The bars are met on the virtual GPU too, and not for want of anything cut."""
+    case = doc["cases"][0]
+    if case["same"] != case["compared"] or case["compared"] < 34 or case["cut"] < 50 or case["unclassified"]:
+        yield f"kernels in atoms are not what they are whole: {case}"
+
+
+def cut_beside(doc):
+    case = next(c for c in doc["cases"] if c["case"] == "tenant, atoms of 250us, client priority")
+    if case["cut"] < 10 or case["atoms"] < 20 * case["cut"]:
+        yield f"the job was not cut: {case}"
+
+
+CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms,
+          "hol": cut_beside}
 
 
 def main(name):

@@ -15,13 +15,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t offset, room;
     lithos_assert(lithos_prelude_find(9, 0, false, &row) == 0);
     if (lithos_prelude_decode(data, size, &m) == 0)
-        lithos_assert(m.dim < 3 && m.instructions * LITHOS_PRELUDE_INSTRUCTION_BYTES <= size);
+        lithos_assert(m.kind < LITHOS_PRELUDE_KINDS &&
+                      m.instructions * LITHOS_PRELUDE_INSTRUCTION_BYTES <= size);
     uint8_t *image = malloc(size ? size : 1);
     lithos_assert(image);
     memcpy(image, data, size);
     if (lithos_prelude_patch(row, image, size) == 0) {
         lithos_assert(lithos_prelude_text(image, size, &offset, &room) == 0);
-        lithos_assert(lithos_prelude_decode(image + offset, room, &m) == 0 && m.dim == 0);
+        lithos_assert(lithos_prelude_decode(image + offset, room, &m) == 0 && m.kind == 0);
     }
     free(image);
     return 0;

@@ -1,5 +1,8 @@
 lithos_unit_test(test_topology LINK lithos_hw)
+lithos_unit_test(test_tpcgrant LINK lithos_hw)
 lithos_unit_test(test_qmd LINK lithos_hw)
 lithos_unit_test(test_alloc LINK lithos_core)
 lithos_unit_test(test_atom LINK lithos_hw)
 lithos_unit_test(test_prelude LINK lithos_hw)
+lithos_unit_test(test_atom_plan LINK lithos_core lithos_proto)
+set_property(TEST unit/test_atom_plan APPEND PROPERTY LABELS notsan)

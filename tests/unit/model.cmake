@@ -1,6 +1,8 @@
 lithos_unit_test(test_model LINK lithos_model_data)
 lithos_unit_test(test_model_data LINK lithos_model_data)
 lithos_unit_test(test_model_calibration LINK lithos_model_data m)
+lithos_unit_test(test_wave LINK lithos_model_data)
+lithos_unit_test(test_wave_calibration LINK lithos_model_data m)
 if(TARGET lithos-vgpud)
   lithos_unit_test(test_vgpu_server LINK lithos_hw lithos_model_data)
   add_dependencies(test_vgpu_server lithos-vgpud)

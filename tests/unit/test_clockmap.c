@@ -87,11 +87,34 @@ static void drift_known(void **state)
     assert_true(m.slope_known && llabs(lithos_clockmap_drift_ppb(&m) - 24000) < 10);
 }
 
+/* Seven kernels of a virtual card ten times slower, launched at once, as they were seen once (submit, GPU and seen times in us). A
+ * line half as steep has them submitted before they ended as well; it must not be taken for that. */
+static void launched_at_once(void **state)
+{
+    (void)state;
+    static const uint32_t us[][3] = {{0, 0, 1250},         {70, 1976, 20430},   {98, 3928, 39879},
+                                     {127, 5898, 63143},   {134, 7869, 82353},  {140, 9821, 101556},
+                                     {147, 11786, 118284}, {180, 13750, 137900}};
+    struct lithos_clockmap m;
+    lithos_clockmap_init(&m, 0);
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(us); i++) {
+        uint64_t from, to;
+        lithos_clockmap_observe(&m, HOST0 + us[i][0] * 1000ull, GPU0 + us[i][1] * 1000ull,
+                                HOST0 + us[i][2] * 1000ull);
+        if (!lithos_clockmap_host(&m, GPU0, &from))
+            continue;
+        assert_true(i >= 3 && lithos_clockmap_host(&m, GPU0 + 1000000, &to));
+        assert_in_range(to - from, 9000000, 11000000);
+    }
+    assert_true(lithos_clockmap_bound_ns(&m) < 2000000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_known),
         cmocka_unit_test(drift_known),
+        cmocka_unit_test(launched_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 static uint64_t read_after_ns(struct lithos_arena *arena, int sock, bool wake)
 {
     static uint64_t sequence;
+    sequence++;
     union lithos_message m;
     uint32_t tail = atomic_load(&arena->record_tails[0]);
     for (int i = 0; i < 5000 && !atomic_load(&arena->records.ring[0].wake); i++)
@@ -24,7 +25,7 @@ static uint64_t read_after_ns(struct lithos_arena *arena, int sock, bool wake)
     usleep(50000 + (useconds_t)(sequence * 7919 %
                                 20000)); /* until it sleeps its longest, and into any part of that */
     struct lithos_record r = {
-        .sequence = ++sequence, .submit_ns = lithos_now_ns(), .kind = LITHOS_RECORD_SYNC, .cluster = 1};
+        .sequence = sequence, .submit_ns = lithos_now_ns(), .kind = LITHOS_RECORD_SYNC, .cluster = 1};
     assert_true(lithos_record_put(&arena->records, 0, &arena->record_tails[0], &r));
     assert_true(lithos_record_wake(&arena->records.ring[0])); /* it sleeps, and has asked */
     lithos_message_init(&m, LITHOS_MSG_WAKE);

@@ -140,7 +140,11 @@ static void no_atoms(void)
     p.gpus[0].have_atoms = false;
     CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
     CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
-    CHECK(!cached.have_atoms);
+    CHECK(!cached.have_atoms && cached.atoms_tries == 0);
+    p.gpus[0].atoms_tries = 2; /* begun, and not ended so far */
+    CHECK_EQ(lithos_probe_cache_store(dir, &p, &p.gpus[0]), 0);
+    CHECK_EQ(lithos_probe_cache_load(dir, &p, &cached), 0);
+    CHECK(!cached.have_atoms && cached.atoms_tries == 2);
     char path[256];
     snprintf(path, sizeof path, "%s/topology-%s-580.0.1.json", dir, cached.uuid_text);
     CHECK(unlink(path) == 0 && rmdir(dir) == 0);

@@ -17,9 +17,9 @@
 
 static const int cards[][2] = {{8, 0}, {8, 6}, {8, 9}, {9, 0}, {10, 0}, {12, 0}};
 #define CARDS LITHOS_ARRAY_SIZE(cards)
-#define PER_DIM (LITHOS_PRELUDE_STRIDE / sizeof(struct lithos_instruction))
+#define PER_KIND (LITHOS_PRELUDE_STRIDE / sizeof(struct lithos_instruction))
 #define WAIT_FIELDS (0x1ffffull << LITHOS_SASS_STALL_LOW)
-#define CONSTANT_FIELDS (0xffffull << LITHOS_SASS_OFFSET_LOW | 0x1full << LITHOS_SASS_BANK_LOW)
+#define CONSTANT_FIELDS (0x1ffffull << LITHOS_SASS_LDCU_OFFSET_LOW | 0x1full << LITHOS_SASS_BANK_LOW)
 
 static const struct lithos_prelude_row *row_of(const int cc[2])
 {
@@ -51,51 +51,106 @@ static void test_rows(void **state)
         assert_in_range(lithos_prelude_registers(row_of(cards[i])), 1, 16);
 }
 
-/* Decoded, each row does what it is for, in each dimension. */
+/* Instructions of a kind, on one of the cards. */
+static unsigned length_of(const int cc[2], unsigned kind)
+{
+    bool ampere = cc[0] == 8;
+    return kind == LITHOS_PRELUDE_LINE ? (ampere ? 9 : 11) : (ampere ? 4 : 5);
+}
+
+/* Decoded, each row does what it is for, of each kind. */
 static void test_meaning(void **state)
 {
     (void)state;
     for (size_t i = 0; i < CARDS; i++) {
         uint8_t text[LITHOS_PRELUDE_BYTES];
+        unsigned registers = 0;
         lithos_prelude_write(row_of(cards[i]), text);
-        for (unsigned dim = 0; dim < 3; dim++) {
+        for (unsigned kind = 0; kind < LITHOS_PRELUDE_KINDS; kind++) {
             struct lithos_prelude_meaning m;
+            bool line = kind == LITHOS_PRELUDE_LINE;
             assert_int_equal(
-                lithos_prelude_decode(text + dim * LITHOS_PRELUDE_STRIDE, LITHOS_PRELUDE_STRIDE, &m), 0);
-            assert_int_equal(m.dim, dim);
-            assert_int_equal(m.lo_bank, LITHOS_PRELUDE_BANK);
-            assert_int_equal(m.target_bank, LITHOS_PRELUDE_BANK);
+                lithos_prelude_decode(text + kind * LITHOS_PRELUDE_STRIDE, LITHOS_PRELUDE_STRIDE, &m), 0);
+            assert_int_equal(m.kind, kind);
+            assert_int_equal(m.bank, LITHOS_PRELUDE_BANK);
             assert_int_equal(m.lo_offset, offsetof(struct lithos_prelude_entry, lo));
             assert_int_equal(m.target_offset, offsetof(struct lithos_prelude_entry, target));
-            assert_int_equal(m.instructions, cards[i][0] == 8 ? 4 : 5);
-            assert_int_equal(m.registers, 1);
+            assert_int_equal(m.span_offset, line ? offsetof(struct lithos_prelude_entry, span) : 0);
+            assert_int_equal(m.width_offset, line ? offsetof(struct lithos_prelude_entry, width) : 0);
+            assert_int_equal(m.height_offset, line ? offsetof(struct lithos_prelude_entry, height) : 0);
+            assert_int_equal(m.instructions, length_of(cards[i], kind));
+            registers = LITHOS_MAX(registers, m.registers);
         }
+        assert_int_equal(registers, lithos_prelude_registers(row_of(cards[i])));
     }
 }
 
-/* Each instruction but the jump stands in what the compiler made of the same thing, but for where its constant lies and what it
- * waits for. */
+static uint64_t field(uint64_t word, unsigned low, unsigned bits)
+{
+    return word >> low & ((1ull << bits) - 1);
+}
+
+/* The same instruction but for where its constant lies, and ours waits no less. */
+static bool same(const struct lithos_instruction *ours, const struct lithos_instruction *theirs)
+{
+    uint64_t but = field(ours->low, LITHOS_SASS_BANK_LOW, 5) ? CONSTANT_FIELDS : 0;
+    uint64_t wait = field(theirs->high, LITHOS_SASS_WAIT_LOW, 6),
+             write = field(theirs->high, LITHOS_SASS_WRITE_LOW, 3);
+    return (theirs->low & ~but) == (ours->low & ~but) &&
+           (theirs->high & ~WAIT_FIELDS) == (ours->high & ~WAIT_FIELDS) &&
+           field(ours->high, LITHOS_SASS_STALL_LOW, 4) >= field(theirs->high, LITHOS_SASS_STALL_LOW, 4) &&
+           (field(ours->high, LITHOS_SASS_WAIT_LOW, 6) & wait) == wait &&
+           (write == 7 || field(ours->high, LITHOS_SASS_WRITE_LOW, 3) == write) &&
+           field(ours->high, LITHOS_SASS_READ_LOW, 3) == field(theirs->high, LITHOS_SASS_READ_LOW, 3);
+}
+
+/* Each instruction but the jump stands in what the compiler made of the same thing, in the same order. */
 static void test_compiler_agrees(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < CARDS; i++) {
-        struct lithos_instruction ours[PER_DIM * 3], theirs;
-        size_t bytes;
-        char *image = read_cubin("reference", cards[i], &bytes);
-        lithos_prelude_write(row_of(cards[i]), ours);
-        unsigned count = cards[i][0] == 8 ? 3 : 4; /* the jump is ours alone */
+    for (size_t i = 0; i < 2 * CARDS; i++) {
+        const int *cc = cards[i / 2];
+        struct lithos_instruction all[PER_KIND * LITHOS_PRELUDE_KINDS], theirs;
+        size_t bytes, at = 0;
+        unsigned kind = i % 2 ? LITHOS_PRELUDE_LINE : 0;
+        char *image = read_cubin(i % 2 ? "line" : "reference", cc, &bytes);
+        lithos_prelude_write(row_of(cc), all);
+        const struct lithos_instruction *ours = &all[kind * PER_KIND];
+        unsigned count = length_of(cc, kind) - 1; /* the jump is ours alone */
         for (unsigned k = 0; k < count; k++) {
             bool found = false;
-            uint64_t but = ours[k].low >> 54 ? CONSTANT_FIELDS : 0;
-            for (size_t at = 0; at + sizeof theirs <= bytes && !found; at += 16) {
+            for (; at + sizeof theirs <= bytes && !found; at += 16) {
                 memcpy(&theirs, image + at, sizeof theirs);
-                found = (theirs.low & ~but) == (ours[k].low & ~but) && theirs.high == ours[k].high;
+                found = same(&ours[k], &theirs);
             }
             if (!found)
-                fail_msg("sm_%d%d: instruction %u is not one of the compiler's", cards[i][0], cards[i][1], k);
+                fail_msg("sm_%d%d: instruction %u of kind %u is not one of the compiler's", cc[0], cc[1], k,
+                         kind);
         }
         free(image);
     }
+}
+
+static void flip_bits(const int cc[2], struct lithos_instruction *text, unsigned kind)
+{
+    struct lithos_prelude_meaning right, m;
+    unsigned harmless = 0;
+    assert_int_equal(lithos_prelude_decode(text, LITHOS_PRELUDE_STRIDE, &right), 0);
+    for (unsigned bit = 0; bit < right.instructions * 128; bit++) {
+        uint64_t *word = bit / 64 % 2 ? &text[bit / 128].high : &text[bit / 128].low,
+                 mask = 1ull << (bit % 64);
+        *word ^= mask;
+        memset(&m, 0, sizeof m);
+        if (lithos_prelude_decode(text, LITHOS_PRELUDE_STRIDE, &m) == 0 && !memcmp(&m, &right, sizeof m)) {
+            /* nothing but when it issues */
+            if (!(bit / 64 % 2 && mask & WAIT_FIELDS))
+                fail_msg("sm_%d%d: bit %u of instruction %u of kind %u can be anything", cc[0], cc[1],
+                         bit % 128, bit / 128, kind);
+            harmless++;
+        }
+        *word ^= mask;
+    }
+    assert_in_range(harmless, 1, right.instructions * 17);
 }
 
 /* A bit flipped is found, unless it lies in what the decoder reads and the meaning changes with it, or in how long to wait. */
@@ -103,27 +158,10 @@ static void test_flipped_bits(void **state)
 {
     (void)state;
     for (size_t i = 0; i < CARDS; i++) {
-        struct lithos_instruction text[PER_DIM * 3];
-        struct lithos_prelude_meaning right, m;
-        unsigned harmless = 0;
+        struct lithos_instruction text[PER_KIND * LITHOS_PRELUDE_KINDS];
         lithos_prelude_write(row_of(cards[i]), text);
-        assert_int_equal(lithos_prelude_decode(text, LITHOS_PRELUDE_STRIDE, &right), 0);
-        for (unsigned bit = 0; bit < right.instructions * 128; bit++) {
-            uint64_t *word = bit / 64 % 2 ? &text[bit / 128].high : &text[bit / 128].low,
-                     mask = 1ull << (bit % 64);
-            *word ^= mask;
-            memset(&m, 0, sizeof m);
-            if (lithos_prelude_decode(text, LITHOS_PRELUDE_STRIDE, &m) == 0 &&
-                !memcmp(&m, &right, sizeof m)) {
-                /* nothing but when it issues */
-                if (!(bit / 64 % 2 && mask & WAIT_FIELDS))
-                    fail_msg("sm_%d%d: bit %u of instruction %u can be anything", cards[i][0], cards[i][1],
-                             bit % 128, bit / 128);
-                harmless++;
-            }
-            *word ^= mask;
-        }
-        assert_in_range(harmless, 1, right.instructions * 17);
+        flip_bits(cards[i], text, 0);
+        flip_bits(cards[i], text + LITHOS_PRELUDE_LINE * PER_KIND, LITHOS_PRELUDE_LINE);
     }
 }
 
@@ -143,7 +181,7 @@ static bool refused(const struct lithos_instruction *text, size_t bytes)
 static void test_hazards(void **state)
 {
     (void)state;
-    struct lithos_instruction good[PER_DIM * 3], text[PER_DIM * 3];
+    struct lithos_instruction good[PER_KIND * LITHOS_PRELUDE_KINDS], text[PER_KIND * LITHOS_PRELUDE_KINDS];
     lithos_prelude_write(row_of((int[]){9, 0}), good);
 #define FRESH memcpy(text, good, sizeof text)
     FRESH;
@@ -178,6 +216,50 @@ static void test_hazards(void **state)
     assert_true(refused(text, 4 * sizeof text[0])); /* or out of what may be read */
     assert_true(refused(text, 0));
     assert_false(refused(text, 5 * sizeof text[0]));
+#undef FRESH
+}
+
+/* The same of the linear one, where values pass through three kinds of pipes. */
+static void test_line_hazards(void **state)
+{
+    (void)state;
+    struct lithos_instruction good[PER_KIND * LITHOS_PRELUDE_KINDS], text[PER_KIND];
+    lithos_prelude_write(row_of((int[]){9, 0}), good);
+    const struct lithos_instruction *line = good + LITHOS_PRELUDE_LINE * PER_KIND;
+#define FRESH memcpy(text, line, sizeof text)
+    FRESH;
+    assert_false(refused(text, LITHOS_PRELUDE_STRIDE));
+    set(&text[5], LITHOS_SASS_WAIT_LOW, 6, 0); /* y and z may not be there */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[6], LITHOS_SASS_WAIT_LOW, 6, 0); /* x */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[7], LITHOS_SASS_WAIT_LOW, 6, 0); /* lo */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[5], LITHOS_SASS_STALL_LOW, 4, 3); /* the row is used a cycle early */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[6], LITHOS_SASS_STALL_LOW, 4, 5); /* the linear index */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[7], LITHOS_SASS_STALL_LOW, 4, 3); /* the difference */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[8], LITHOS_SASS_STALL_LOW, 4, 12); /* the predicate */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    set(&text[8], LITHOS_SASS_COMPARE_LOW, 3, 4); /* more than span: the block at its end is run twice */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
+    FRESH;
+    text[5].low ^= 1ull << LITHOS_SASS_SRC_B_LOW; /* z times width instead of height */
+    struct lithos_prelude_meaning m;
+    assert_int_equal(lithos_prelude_decode(text, sizeof text, &m), 0); /* is what it says */
+    assert_int_equal(m.height_offset, offsetof(struct lithos_prelude_entry, width));
+    FRESH;
+    text[4].low ^= 1ull << LITHOS_SASS_BANK_LOW; /* lo out of another bank */
+    assert_true(refused(text, LITHOS_PRELUDE_STRIDE));
 #undef FRESH
 }
 
@@ -246,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_compiler_agrees),
         cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_hazards),
+        cmocka_unit_test(test_line_hazards),
         cmocka_unit_test(test_patch),
         cmocka_unit_test(test_damaged_images),
     };

@@ -159,7 +159,7 @@ static void forks(void)
     if (pid == 0) {
         alarm(10);
         CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 0); /* memory of its own */
-        CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);            /* attaches by itself */
+        CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);                        /* attaches by itself */
         launch();
         CHECK(masked_with("9-16"));
         CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
@@ -240,25 +240,83 @@ static void test_races(void **state)
     assert_int_equal(in_child(races, NULL, 0), 0);
 }
 
+static unsigned other_calls;
+
 static void other_callback(void *user, int domain, int id, const void *params)
 {
     (void)user, (void)domain, (void)id, (void)params;
+    other_calls++;
 }
 
-/* A profiler that holds the one QMD subscription: launches go on, the user is told that the quota is not held. */
-static void deaf(void)
+/* As a profiler in the program does, which finds cuGetExportTable so. */
+static void other_subscribes(CUresult (*get_table)(const void **, const CUuuid *))
 {
     static const CUuuid uuid = LITHOS_QMD_TABLE_UUID;
     const void *table = NULL;
     uint32_t handle;
-    daemon_starts(GOOD, "9-16");
-    load_stub();
-    CUresult (*get_table)(const void **, const CUuuid *) =
-        (CUresult(*)(const void **, const CUuuid *))OURS("cuGetExportTable");
     CHECK_EQ(get_table(&table, &uuid), 0);
     void *const *entries = table;
     CHECK_EQ(((lithos_qmd_subscribe_fn)entries[LITHOS_QMD_TABLE_SUBSCRIBE])(&handle, other_callback, NULL),
              0);
+    CHECK_EQ(((lithos_qmd_enable_fn)entries[LITHOS_QMD_TABLE_ENABLE])(1, handle, LITHOS_QMD_DOMAIN,
+                                                                      LITHOS_QMD_CALLBACK_ID),
+             0);
+}
+
+/* First: LithOS leaves the driver's callback to it, and says so at once. */
+static void steps_aside(void)
+{
+    daemon_starts(GOOD, "9-16");
+    setenv("LITHOS_TENANT", "42:07070707070707070707070707070707", 1);
+    load_stub();
+    other_subscribes((CUresult(*)(const void **, const CUuuid *))OURS("cuGetExportTable"));
+    tenant_starts();
+    CHECK_EQ(stub->subscriptions, 1);
+    launch();
+    CHECK_EQ(other_calls, 1);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_LAUNCHES), 1);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_QMDS), 0);
+    daemon_dies();
+}
+
+static void test_steps_aside(void **state)
+{
+    (void)state;
+    char said[4096];
+    assert_int_equal(in_child(steps_aside, said, sizeof said), 0);
+    assert_non_null(strstr(said, "has subscribed to the driver first"));
+    assert_non_null(strstr(said, "lithos run --coarse"));
+}
+
+/* Second: it is told that it will see nothing; the quota is held. */
+static void comes_second(void)
+{
+    daemon_starts(GOOD, "9-16");
+    load_stub();
+    tenant_starts();
+    other_subscribes((CUresult(*)(const void **, const CUuuid *))OURS("cuGetExportTable"));
+    launch();
+    CHECK_EQ(other_calls, 0);
+    CHECK_EQ(lithos_arena_counter(home, LITHOS_COUNTER_MASKED), 1);
+    daemon_dies();
+}
+
+static void test_comes_second(void **state)
+{
+    (void)state;
+    char said[4096];
+    assert_int_equal(in_child(comes_second, said, sizeof said), 0);
+    assert_non_null(strstr(said, "the tool will see no kernels"));
+}
+
+/* One that holds the one QMD subscription and went past us to get it: launches go on, the user is told that the quota is not held. */
+static void deaf(void)
+{
+    daemon_starts(GOOD, "9-16");
+    load_stub();
+    void *driver = dlopen(STUB_PATH, RTLD_NOW | RTLD_NOLOAD);
+    CHECK(driver);
+    other_subscribes((CUresult(*)(const void **, const CUuuid *))dlsym(driver, "cuGetExportTable"));
     tenant_starts();
     for (int i = 0; i < 1500; i++)
         launch();
@@ -274,7 +332,6 @@ static void test_deaf(void **state)
     char said[4096];
     assert_int_equal(in_child(deaf, said, sizeof said), 0);
     assert_non_null(strstr(said, "does not call the QMD hook"));
-    assert_non_null(strstr(said, "as profilers do"));
 }
 
 /* A program that never calls CUDA gets neither thread nor connection. */
@@ -339,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_bad_daemons), cmocka_unit_test(test_bad_environment),
         cmocka_unit_test(test_forks),       cmocka_unit_test(test_races),
         cmocka_unit_test(test_idle),        cmocka_unit_test(test_deaf),
+        cmocka_unit_test(test_steps_aside), cmocka_unit_test(test_comes_second),
         cmocka_unit_test(test_grant_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,7 +107,8 @@ static uint64_t launch(struct world *w, uint32_t stream, uint64_t submit_ns, uin
     return t->end_ns;
 }
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns,
+                      uint64_t *ret_seen_ns)
 {
     struct world *w = ctx;
     assert_int_equal(process, 1);

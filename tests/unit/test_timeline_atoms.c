@@ -67,7 +67,8 @@ static bool give(struct world *w, uint64_t sequence, uint32_t atom, uint32_t ato
     return lithos_timeline_submit(w->tl, &l);
 }
 
-static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
+static int read_stamp(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns,
+                      uint64_t *ret_seen_ns)
 {
     struct world *w = ctx;
     (void)process, (void)ret_seen_ns;

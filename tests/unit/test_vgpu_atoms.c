@@ -126,7 +126,7 @@ static CUmodule load_prelude(void)
                                   "%s.visible .entry " LITHOS_PRELUDE_KERNEL
                                   "(.param .u64 p)\n{\n.reg .b32 %%r<2>;\n",
                                   ".version 7.0\n.target sm_52\n.address_size 64\n");
-    for (int i = 0; i < 40; i++)
+    for (int i = 0; i < 80; i++)
         at += sprintf(at, "mov.u32 %%r1, %d;\n", i);
     sprintf(at, "ret;\n}\n");
     CHECK(lithos_prelude_find(9, 0, false, &row) == 0);
@@ -201,6 +201,21 @@ static int part(unsigned n, unsigned dim, uint32_t lo, uint32_t hi, unsigned gx,
     return r;
 }
 
+/* Blocks [lo, hi) of the line of a grid, as entry n. */
+static int line_part(unsigned n, uint32_t lo, uint32_t hi, unsigned gx, unsigned gy)
+{
+    entries[n] = (struct lithos_prelude_entry){
+        .lo = lo, .span = hi - lo, .target = mark_entry, .width = gx, .height = gy};
+    ask.on = true;
+    ask.atom = (struct lithos_qmd_atom){.dim = 1,
+                                        .hi = (hi + gx - 1) / gx,
+                                        .code = code + LITHOS_PRELUDE_LINE * LITHOS_PRELUDE_STRIDE,
+                                        .entry = (uintptr_t)&entries[n]};
+    int r = run(mark, gx, gy);
+    ask.on = false;
+    return r;
+}
+
 static void expect(uint32_t from, uint32_t to, uint32_t times)
 {
     uint32_t got[BLOCKS];
@@ -241,6 +256,44 @@ static void once_body(void)
     OK(cuCtxSynchronize());
     CHECK(!(server.last.flags & VGPU_LAUNCH_ATOM));
     expect(0, BLOCKS, 1);
+}
+
+/* Atoms that begin and end within a row. */
+static void line_body(void)
+{
+    start();
+    OK(line_part(1, 0, 7, 5, 8)); /* two rows are launched, of which three blocks end */
+    OK(cuCtxSynchronize());
+    CHECK(server.last.exits == 3 && server.last.flags & VGPU_LAUNCH_ATOM);
+    expect(0, 7, 1);
+    OK(line_part(2, 7, 8, 5, 8));
+    OK(cuCtxSynchronize());
+    CHECK(server.last.exits == 9);
+    expect(7, 8, 1);
+    OK(line_part(3, 8, 20, 5, 8));
+    OK(line_part(4, 20, 40, 5, 8));
+    OK(cuCtxSynchronize());
+    CHECK(server.last.exits == 20 && server.last.cut_missed == 0 && server.last.cut_twice == 0);
+    expect(8, BLOCKS, 1);
+    /* with one in slices between them, which ends where a row does */
+    OK(part(1, 1, 0, 3, 5, 8));
+    OK(line_part(2, 15, 33, 5, 8));
+    OK(line_part(3, 34, 40, 5, 8)); /* 33 is not there */
+    OK(cuCtxSynchronize());
+    CHECK(server.last.cut_missed == 1 && server.last.cut_twice == 0);
+}
+
+static void other_grid_body(void)
+{
+    start();
+    entries[1] =
+        (struct lithos_prelude_entry){.lo = 7, .span = 9, .target = mark_entry, .width = 8, .height = 5};
+    ask.on = true;
+    ask.atom = (struct lithos_qmd_atom){.dim = 1,
+                                        .hi = 4,
+                                        .code = code + LITHOS_PRELUDE_LINE * LITHOS_PRELUDE_STRIDE,
+                                        .entry = (uintptr_t)&entries[1]};
+    IS(run(mark, 5, 8), CUDA_ERROR_LAUNCH_FAILED);
 }
 
 /* Blocks left out, or run twice, are told of. */
@@ -339,6 +392,8 @@ static void run_child(void (*body)(void))
         run_child(name##_body);    \
     }
 TEST(once)
+TEST(line)
+TEST(other_grid)
 TEST(account)
 TEST(no_code)
 TEST(middle_of_code)
@@ -351,9 +406,10 @@ TEST(changed_entry)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(once),           cmocka_unit_test(account),      cmocka_unit_test(no_code),
-        cmocka_unit_test(middle_of_code), cmocka_unit_test(wrong_target), cmocka_unit_test(no_bank),
-        cmocka_unit_test(unmapped_entry), cmocka_unit_test(too_many),     cmocka_unit_test(changed_entry),
+        cmocka_unit_test(once),         cmocka_unit_test(line),          cmocka_unit_test(other_grid),
+        cmocka_unit_test(account),      cmocka_unit_test(no_code),       cmocka_unit_test(middle_of_code),
+        cmocka_unit_test(wrong_target), cmocka_unit_test(no_bank),       cmocka_unit_test(unmapped_entry),
+        cmocka_unit_test(too_many),     cmocka_unit_test(changed_entry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,6 +272,8 @@ static void devices_body(void)
 
 static void kernels_body(void)
 {
+    static const char torn[64] = "\x7f"
+                                 "ELF"; /* the header is read whole: no size is given with it */
     start();
     struct loaded m = load_module();
     CUdeviceptr d, shift;
@@ -307,8 +309,7 @@ static void kernels_body(void)
     OK(cuLibraryUnload(lib));
     OK(cuModuleUnload(m.module));
     CHECK(launch(m.smids, 1, 1, NULL, d, 1) == CUDA_ERROR_INVALID_HANDLE);
-    CHECK(cuModuleLoadData(&m.module, "\x7f"
-                                      "ELF") == CUDA_ERROR_INVALID_IMAGE);
+    CHECK(cuModuleLoadData(&m.module, torn) == CUDA_ERROR_INVALID_IMAGE);
     CHECK(cuModuleLoadData(&m.module, ".version 7.0\n.target sm_52\nnonsense;") == CUDA_ERROR_NOT_SUPPORTED);
     CHECK(cuModuleLoadData(&m.module, ".version 7.0\n.target sm_52\n;") == CUDA_ERROR_INVALID_PTX);
     CHECK(cuModuleLoadData(&m.module, ".version 8.6\n.target sm_100\n") == CUDA_ERROR_NO_BINARY_FOR_GPU);

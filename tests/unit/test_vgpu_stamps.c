@@ -271,7 +271,7 @@ static void *watch(void *out)
             continue;
         /* One stamp may follow another meanwhile: later is fine, earlier is not. */
         uint64_t ns = page[0].time_ns, value = *effect;
-        CHECK(ns >= FIRST_END_NS + (payload - 1) * 1000 && ns > last_ns);
+        CHECK(ns >= FIRST_END_NS + (payload - 1) * 1000 && ns >= last_ns);
         CHECK(value >= payload && payload > last);
         last = payload;
         last_ns = ns;

@@ -2,6 +2,7 @@
  * (docs/hardware.md, "Atoms"). The prelude's machine code is followed as a card would run it. */
 #include <string.h>
 
+#include "hw/atom.h"
 #include "hw/prelude.h"
 #include "hw/qmd_atom.h"
 #include "vgpu/client/client.h"
@@ -16,10 +17,18 @@ static uint64_t all_blocks(const struct vgpu_op *op)
     return blocks_along(op, 0) * blocks_along(op, 1) * blocks_along(op, 2);
 }
 
+static bool is_line(const struct vgpu_atom *a)
+{
+    return a->prelude && a->kind == LITHOS_PRELUDE_LINE;
+}
+
+/* As the prelude computes, in 32 bits. */
 bool vgpu_atom_exits(const struct vgpu_op *op, const uint32_t ctaid[3])
 {
     const struct vgpu_atom *a = &op->launch.atom;
-    return a->prelude && ctaid[a->dim] < a->lo;
+    if (is_line(a))
+        return (ctaid[2] * a->height + ctaid[1]) * a->width + ctaid[0] - a->lo >= a->span;
+    return a->prelude && ctaid[a->kind] < a->lo;
 }
 
 /* ---- the prelude */
@@ -44,6 +53,34 @@ static CUresult read_word(const struct vgpu_op *op, uint64_t bank, uint32_t bank
     return CUDA_SUCCESS;
 }
 
+/* What the prelude reads of its entry. */
+static CUresult read_entry(const struct vgpu_op *op, const struct lithos_prelude_meaning *m, uint64_t bank,
+                           uint32_t bytes, struct vgpu_atom *a, uint64_t *ret_target)
+{
+    const struct {
+        uint32_t offset;
+        uint32_t *ret;
+    } words[] = {{m->lo_offset, &a->lo},
+                 {m->span_offset, &a->span},
+                 {m->width_offset, &a->width},
+                 {m->height_offset, &a->height}};
+    unsigned count = m->kind == LITHOS_PRELUDE_LINE ? 4 : 1;
+    for (unsigned i = 0; i < count; i++)
+        VGPU_TRY(read_word(op, bank, bytes, words[i].offset, sizeof *words[i].ret, words[i].ret));
+    return read_word(op, bank, bytes, m->target_offset, sizeof *ret_target, ret_target);
+}
+
+/* Of the blocks launched, those that end in the prelude. */
+static uint64_t exits(const struct vgpu_op *op)
+{
+    const struct vgpu_atom *a = &op->launch.atom;
+    uint64_t all = all_blocks(op), side = is_line(a) ? all : blocks_along(op, a->kind);
+    uint64_t lo = LITHOS_MIN((uint64_t)a->lo, side);
+    if (is_line(a)) /* slices of the slowest dimension: what is launched is the beginning of the line */
+        return all - (LITHOS_MIN((uint64_t)a->lo + a->span, all) - lo);
+    return side ? all / side * lo : 0;
+}
+
 static CUresult follow(struct vgpu_op *op, uint64_t entry)
 {
     const struct lithos_qmd_layout *layout = vgpu_qmd_layout(&vgpu.devices[op->stream->ctx->device].card);
@@ -57,19 +94,20 @@ static CUresult follow(struct vgpu_op *op, uint64_t entry)
     if (!code || entry % LITHOS_PRELUDE_INSTRUCTION_BYTES || lithos_prelude_decode(code, code_bytes, &m) < 0)
         return lost(op, VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION,
                     "was made to start where the virtual GPU has no code that it understands", entry);
-    if (m.lo_bank != m.target_bank || !lithos_qmd_get_bank(layout, qmd, m.lo_bank, &bank, &bytes))
+    if (!lithos_qmd_get_bank(layout, qmd, m.bank, &bank, &bytes))
         return lost(op, CUDA_ERROR_ILLEGAL_ADDRESS,
                     "has a prelude that reads a constant bank which is not valid", entry);
     if (m.registers > op->launch.entry->registers)
         return lost(op, VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION,
                     "has a prelude that uses more registers than its kernel", entry);
     a->prelude = true;
-    a->dim = m.dim;
+    a->kind = m.kind;
     a->entry = bank;
-    VGPU_TRY(read_word(op, bank, bytes, m.lo_offset, sizeof a->lo, &a->lo));
-    VGPU_TRY(read_word(op, bank, bytes, m.target_offset, sizeof target, &target));
-    uint64_t side = blocks_along(op, a->dim), below = LITHOS_MIN((uint64_t)a->lo, side);
-    op->msg.launch.exits = side ? all_blocks(op) / side * below : 0;
+    VGPU_TRY(read_entry(op, &m, bank, bytes, a, &target));
+    if (is_line(a) && (a->width != op->launch.grid[0] || a->height != op->launch.grid[1]))
+        return lost(op, CUDA_ERROR_LAUNCH_FAILED,
+                    "has a prelude that was told of another grid than its kernel's", bank);
+    op->msg.launch.exits = exits(op);
     if (op->msg.launch.exits < all_blocks(op) && target != op->launch.address)
         return lost(op, VGPU_CUDA_ERROR_ILLEGAL_INSTRUCTION,
                     "has a prelude that jumps to what is not its kernel", target);
@@ -79,15 +117,16 @@ static CUresult follow(struct vgpu_op *op, uint64_t entry)
 CUresult vgpu_atom_check(const struct vgpu_op *op)
 {
     const struct vgpu_atom *a = &op->launch.atom;
-    uint32_t lo;
+    struct lithos_prelude_entry now;
     if (!a->prelude)
         return CUDA_SUCCESS;
-    const uint8_t *host = vgpu_translate(a->entry, sizeof lo, NULL);
+    const uint8_t *host = vgpu_translate(a->entry, sizeof now, NULL);
     if (!host)
         return lost(op, CUDA_ERROR_ILLEGAL_ADDRESS,
                     "named a constant bank that is no longer mapped when it runs", a->entry);
-    memcpy(&lo, host + offsetof(struct lithos_prelude_entry, lo), sizeof lo);
-    if (lo == a->lo)
+    memcpy(&now, host, sizeof now);
+    if (now.lo == a->lo &&
+        (!is_line(a) || (now.span == a->span && now.width == a->width && now.height == a->height)))
         return CUDA_SUCCESS;
     return lost(op, CUDA_ERROR_LAUNCH_FAILED, "named a constant bank that has changed since it was launched",
                 a->entry);
@@ -100,12 +139,18 @@ static uint64_t product(const uint32_t d[3])
     return (uint64_t)d[0] * d[1] * d[2];
 }
 
+/* Along the slowest dimension ranges are counted in blocks of the line, where the next atom may begin within a slice. */
+static uint64_t side_of(const uint32_t grid[3], unsigned dim)
+{
+    return dim == LITHOS_PRELUDE_LINE ? product(grid) : grid[dim];
+}
+
 static void close_cut(struct vgpu_op *op)
 {
     struct CUstream_st *s = op->stream;
     if (!s->cut.address)
         return;
-    uint32_t side = s->cut.grid[s->cut.dim];
+    uint64_t side = side_of(s->cut.grid, s->cut.dim);
     uint64_t missed = product(s->cut.grid) / side * (side - s->cut.next);
     op->msg.launch.cut_missed += missed;
     if (missed)
@@ -114,31 +159,42 @@ static void close_cut(struct vgpu_op *op)
     s->cut.address = 0;
 }
 
-/* A range of blocks along one dimension. Under lock. */
-static void account(struct vgpu_op *op, unsigned dim, uint32_t lo, uint32_t hi)
+static void begin_cut(struct vgpu_op *op, unsigned dim)
 {
     struct CUstream_st *s = op->stream;
-    uint64_t slice = product(op->launch.grid) / op->launch.grid[dim];
+    s->cut.address = op->launch.address;
+    s->cut.dim = dim;
+    memcpy(s->cut.grid, op->launch.grid, sizeof s->cut.grid);
+}
+
+/* A range of blocks along one dimension, or of the line. Under lock. */
+static void account(struct vgpu_op *op, unsigned dim, uint64_t lo, uint64_t hi)
+{
+    struct CUstream_st *s = op->stream;
+    if (dim == lithos_cut_dim(op->launch.grid)) {
+        uint64_t slice = product(op->launch.grid) / op->launch.grid[dim];
+        dim = LITHOS_PRELUDE_LINE;
+        lo *= slice;
+        hi *= slice;
+    }
+    uint64_t slice = product(op->launch.grid) / side_of(op->launch.grid, dim);
+    bool same = s->cut.address == op->launch.address;
     if (lo == 0) {
         close_cut(op);
-        s->cut.address = op->launch.address;
-        s->cut.dim = dim;
-        memcpy(s->cut.grid, op->launch.grid, sizeof s->cut.grid);
-    } else if (s->cut.address != op->launch.address || s->cut.dim != dim || s->cut.next != lo ||
+        begin_cut(op, dim);
+    } else if (!same || s->cut.dim != dim || s->cut.next != lo ||
                memcmp(s->cut.grid, op->launch.grid, sizeof s->cut.grid) != 0) {
-        bool twice = s->cut.address == op->launch.address && lo < s->cut.next;
-        lithos_warning(
-            "virtual GPU: kernel %s: an atom begins with block %u along dimension %u, where %u was due",
-            op->msg.launch.kernel, lo, dim, s->cut.address ? s->cut.next : 0);
+        bool twice = same && lo < s->cut.next;
+        lithos_warning("virtual GPU: kernel %s: an atom begins with block %llu along dimension %u, where "
+                       "%llu was due",
+                       op->msg.launch.kernel, (unsigned long long)lo, dim,
+                       (unsigned long long)(s->cut.address ? s->cut.next : 0));
         *(twice ? &op->msg.launch.cut_twice : &op->msg.launch.cut_missed) +=
-            slice *
-            (twice ? s->cut.next - lo : lo - (s->cut.address == op->launch.address ? s->cut.next : 0));
-        s->cut.address = op->launch.address;
-        s->cut.dim = dim;
-        memcpy(s->cut.grid, op->launch.grid, sizeof s->cut.grid);
+            slice * (twice ? s->cut.next - lo : lo - (same ? s->cut.next : 0));
+        begin_cut(op, dim);
     }
     s->cut.next = hi;
-    if (hi == op->launch.grid[dim])
+    if (hi == side_of(op->launch.grid, dim))
         s->cut.address = 0;
 }
 
@@ -151,23 +207,30 @@ CUresult vgpu_atom_read(struct vgpu_op *op)
     struct vgpu_atom *a = &op->launch.atom;
     if (view.entry != op->launch.address || vgpu_code_at(op->stream->ctx, view.entry, &bytes))
         VGPU_TRY(follow(op, view.entry));
-    unsigned lowered = 0, dim = a->prelude ? a->dim : 0;
+    if (op->msg.launch.exits == all_blocks(op) && a->prelude)
+        return CUDA_SUCCESS; /* nothing of it runs: not a part of anything */
+    unsigned lowered = 0, slowest = lithos_cut_dim(op->launch.grid);
+    unsigned dim = is_line(a) ? slowest : a->prelude ? a->kind : 0;
+    bool other = false;
     for (unsigned i = 0; i < 3; i++)
         if (blocks_along(op, i) != op->launch.grid[i]) {
             lowered++;
+            other = other || (a->prelude && i != dim);
             dim = i;
         }
-    if (op->msg.launch.exits == all_blocks(op) && a->prelude)
-        return CUDA_SUCCESS; /* nothing of it runs: not a part of anything */
-    if (lowered > 1 || (lowered && a->prelude && dim != a->dim) ||
-        blocks_along(op, dim) > op->launch.grid[dim])
+    if (lowered > 1 || other || blocks_along(op, dim) > op->launch.grid[dim])
         return lost(op, CUDA_ERROR_LAUNCH_FAILED, "was made that of blocks that are no part of its grid",
                     view.entry);
-    uint32_t lo = a->prelude ? a->lo : 0, hi = (uint32_t)blocks_along(op, dim);
-    if (lo || lowered)
+    uint64_t lo = a->prelude ? a->lo : 0, hi = blocks_along(op, dim);
+    if (is_line(a)) {
+        dim = LITHOS_PRELUDE_LINE;
+        hi = LITHOS_MIN(lo + a->span, all_blocks(op));
+    }
+    bool part = lo || lowered || op->msg.launch.exits;
+    if (part)
         op->msg.launch.flags |= VGPU_LAUNCH_ATOM;
     pthread_mutex_lock(&vgpu.lock);
-    if (lo || lowered)
+    if (part)
         account(op, dim, lo, hi);
     else
         close_cut(op);

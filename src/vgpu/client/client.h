@@ -92,8 +92,9 @@ struct CUstream_st {
     struct vgpu_nodes captured; /* the last of it in this stream: what comes next waits for them */
     int capture_mode;
     struct { /* the kernel whose atoms are being launched; address 0: none */
-        uint64_t address;
-        uint32_t grid[3], dim, next;
+        uint64_t address, next;
+        uint32_t grid[3];
+        unsigned dim; /* or LITHOS_PRELUDE_LINE */
     } cut;
     uint64_t thread; /* of a per-thread stream */
 };
@@ -167,8 +168,10 @@ enum vgpu_op_kind { VGPU_OP_LAUNCH, VGPU_OP_MEMSET, VGPU_OP_COPY, VGPU_OP_MARK, 
 /* A launch whose blocks begin in a prelude. */
 struct vgpu_atom {
     bool prelude;
-    uint32_t dim, lo; /* blocks below lo along that dimension end at once */
-    uint64_t entry;   /* where it says so */
+    unsigned kind;          /* of it: what is compared (hw/prelude.h) */
+    uint32_t lo, span;      /* blocks below lo end at once; of the linear kind also those from lo + span on */
+    uint32_t width, height; /* linear kind: of the grid, as the prelude has them */
+    uint64_t entry;         /* where all that stands */
 };
 
 struct vgpu_op {

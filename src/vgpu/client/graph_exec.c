@@ -332,7 +332,7 @@ CU_API(cuGraphExecUpdate_v2, CUgraphExec exec, CUgraph graph, CUgraphExecUpdateR
 
 CU_API(cuGraphExecUpdate, CUgraphExec exec, CUgraph graph, CUgraphNode *error_node, int *result)
 {
-    CUgraphExecUpdateResultInfo_v1 info;
+    CUgraphExecUpdateResultInfo_v1 info = {.result = CU_GRAPH_EXEC_UPDATE_ERROR};
     if (!result)
         return CUDA_ERROR_INVALID_VALUE;
     CUresult r = cuGraphExecUpdate_v2(exec, graph, &info);

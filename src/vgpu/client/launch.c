@@ -288,8 +288,7 @@ static CUresult read_back(struct vgpu_op *op)
 
 CUresult vgpu_launch_hook(struct vgpu_op *op)
 {
-    vgpu_qmd_fire(op->msg.launch.qmd, op->stream->ctx,
-                  op->kind == VGPU_OP_LAUNCH ? op->launch.func : NULL);
+    vgpu_qmd_fire(op->msg.launch.qmd, op->stream->ctx, op->kind == VGPU_OP_LAUNCH ? op->launch.func : NULL);
     return read_back(op);
 }
 

@@ -168,7 +168,7 @@ static void upload(CUfunction function, uint32_t gx, uint32_t gy, uint32_t gz, u
         qmd[72] = 0x77;
     if (subscriber && enabled) {
         uint64_t params[11] = {S.params_bytes};
-        params[LITHOS_QMD_PARAMS_CONTEXT] = (uintptr_t)(current + 1);
+        params[LITHOS_QMD_PARAMS_CONTEXT] = (uintptr_t)current + 1;
         params[LITHOS_QMD_PARAMS_FUNCTION] = (uintptr_t)function;
         params[LITHOS_QMD_PARAMS_QMD] = (uintptr_t)qmd;
         __atomic_fetch_add(&S.callbacks, 1, __ATOMIC_RELAXED);
@@ -363,9 +363,10 @@ API CUresult cuCtxGetStreamPriorityRange(int *ret_least, int *ret_greatest)
 
 API CUresult cuStreamCreateWithPriority(CUstream *ret_stream, unsigned flags, int priority)
 {
-    static _Atomic uintptr_t last = 0x8000;
+    static uintptr_t last = 0x8000;
     (void)flags, (void)priority;
-    *ret_stream = (CUstream)(last += 0x10); /* NOLINT(performance-no-int-to-ptr): a handle */
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): a handle */
+    *ret_stream = (CUstream)__atomic_add_fetch(&last, 0x10, __ATOMIC_RELAXED);
     return CUDA_SUCCESS;
 }
 

@@ -1,0 +1,165 @@
+#include "core/demand.h"
+
+#include <string.h>
+
+#include "base/util.h"
+
+#define PPM 1000000u
+#define FORGET_AT 512u
+#define KNOWN_FROM 16u /* with fewer gaps nothing is foreseen */
+#define LINGERS 8u
+#define LINGER_NS 16000u /* the shortest that is tried, then doubled */
+
+static unsigned slot_of(uint64_t ns)
+{
+    if (ns < 1024)
+        return 0;
+    const unsigned octave = 63 - (unsigned)__builtin_clzll(ns); /* 10 and up */
+    const unsigned slot = (octave - 10) * 8 + (unsigned)((ns >> (octave - 3)) & 7);
+    return LITHOS_MIN(slot, LITHOS_DEMAND_SLOTS - 1);
+}
+
+/* Lowest value of a slot. */
+static uint64_t slot_ns(unsigned slot)
+{
+    return slot ? (uint64_t)(8 + slot % 8) << (slot / 8 + 7) : 0;
+}
+
+static void add(struct lithos_demand_histogram *h, uint64_t ns)
+{
+    const unsigned s = slot_of(ns);
+
+    if (h->total >= FORGET_AT) {
+        h->total = 0;
+        for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++) {
+            h->count[i] /= 2;
+            h->total += h->count[i];
+        }
+    }
+    h->least_ns[s] = h->count[s] ? LITHOS_MIN(h->least_ns[s], ns) : ns;
+    h->count[s]++;
+    h->total++;
+}
+
+/* Of those longer than ns; the slot of ns counts where its shortest is longer. */
+static uint32_t above(const struct lithos_demand_histogram *h, uint64_t ns)
+{
+    const unsigned s = slot_of(ns);
+    uint32_t n = h->least_ns[s] > ns ? h->count[s] : 0;
+    for (unsigned i = s + 1; i < LITHOS_DEMAND_SLOTS; i++)
+        n += h->count[i];
+    return n;
+}
+
+void lithos_demand_init(struct lithos_demand *d)
+{
+    memset(d, 0, sizeof(*d));
+}
+
+/* Gaps that are shorter are too often followed by a return at once. Waiting costs the borrower its part of the idle
+ * time, not waiting costs the owner hits: the least of the sum of both, as shares. */
+static void find_linger(struct lithos_demand *d, uint64_t stay_ns)
+{
+    const struct lithos_demand_histogram *h = &d->gaps;
+    uint64_t idle_ns = 0, best = 0;
+    double best_cost;
+
+    for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++)
+        idle_ns += h->count[i] * (uint64_t)h->least_ns[i];
+    const double mean_ns = (double)idle_ns / h->total + 1;
+    best_cost = (double)lithos_demand_return_ppm(d, 0, stay_ns) / PPM;
+    for (unsigned i = 0; i < LINGERS; i++) {
+        const uint64_t wait_ns = (uint64_t)LINGER_NS << i;
+        const double kept = (double)above(h, wait_ns) / h->total;
+        const double cost = (double)lithos_demand_return_ppm(d, wait_ns, stay_ns) / PPM +
+                            ((double)wait_ns * kept + (double)wait_ns * (1 - kept) / 2) / mean_ns;
+        if (cost < best_cost) {
+            best_cost = cost;
+            best = wait_ns;
+        }
+    }
+    d->linger_ns = best;
+}
+
+void lithos_demand_gap(struct lithos_demand *d, uint64_t gap_ns, uint64_t stay_ns)
+{
+    add(&d->gaps, gap_ns);
+    d->gap_ns = d->gap_ns ? d->gap_ns - d->gap_ns / 16 + gap_ns / 16 : gap_ns;
+    if (d->gaps.total < KNOWN_FROM || ++d->stale < KNOWN_FROM)
+        return;
+    d->stale = 0;
+    find_linger(d, stay_ns);
+}
+
+void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns)
+{
+    add(&d->periods, period_ns);
+    d->period_ns = d->period_ns ? d->period_ns - d->period_ns / 16 + period_ns / 16 : period_ns;
+}
+
+uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, uint32_t risk_ppm)
+{
+    const struct lithos_demand_histogram *h = &d->gaps;
+    const uint64_t longer = above(h, idle_ns);
+    uint64_t seen = 0, next_ns = 2 * idle_ns;
+
+    if (h->total < KNOWN_FROM)
+        return idle_ns + idle_ns / 8;
+    if (!longer)
+        return next_ns;
+    for (unsigned i = slot_of(idle_ns); i < LITHOS_DEMAND_SLOTS; i++) {
+        if (!h->count[i] || h->least_ns[i] <= idle_ns)
+            continue;
+        next_ns = h->least_ns[i];
+        seen += h->count[i];
+        if (seen * PPM > longer * risk_ppm)
+            break;
+    }
+    /* Nothing was seen before that, but by few: of n that were longer the next is as likely to be the first. */
+    const uint64_t sure_ppm = LITHOS_MIN((longer + 1) * risk_ppm, PPM);
+    return idle_ns + (uint64_t)((unsigned __int128)(next_ns - idle_ns) * sure_ppm / PPM);
+}
+
+uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_ns, uint64_t stay_ns)
+{
+    const uint32_t longer = above(&d->gaps, idle_ns);
+    if (!longer)
+        return 0;
+    return PPM - (uint32_t)((uint64_t)above(&d->gaps, idle_ns + stay_ns) * PPM / longer);
+}
+
+uint64_t lithos_demand_next_look_ns(const struct lithos_demand *d, uint64_t idle_ns)
+{
+    if (idle_ns < d->linger_ns)
+        return d->linger_ns;
+    return LITHOS_MAX(slot_ns(LITHOS_MIN(slot_of(idle_ns) + 1, LITHOS_DEMAND_SLOTS - 1)),
+                      idle_ns + idle_ns / 8 + 1000);
+}
+
+uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
+{
+    const struct lithos_demand_histogram *h = &d->periods;
+    uint64_t seen = 0;
+
+    for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++) {
+        seen += h->count[i];
+        if (h->count[i] && seen * PPM >= (uint64_t)h->total * q_ppm)
+            return LITHOS_MAX(h->least_ns[i], slot_ns(i));
+    }
+    return 0;
+}
+
+uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns)
+{
+    const struct lithos_demand_histogram *h = &d->periods;
+    const uint32_t longer = above(h, busy_ns);
+    uint64_t sum_ns = 0;
+
+    if (!longer) /* longer than ever: as long again */
+        return h->total ? busy_ns : 0;
+    for (unsigned i = slot_of(busy_ns); i < LITHOS_DEMAND_SLOTS; i++) {
+        if (h->count[i] && h->least_ns[i] > busy_ns)
+            sum_ns += h->count[i] * (h->least_ns[i] - busy_ns);
+    }
+    return sum_ns / longer;
+}

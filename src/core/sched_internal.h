@@ -1,0 +1,148 @@
+/* The parts of the scheduler: tenants and events (sched.c), what owners can bear (sched_owner.c), who gets what is idle
+ * (sched_lend.c), why (sched_explain.c). Policies see all of it. */
+#pragma once
+
+#include "base/assert.h"
+#include "base/util.h"
+#include "core/demand.h"
+#include "core/policy.h"
+#include "core/sched.h"
+
+#define SCHED_BUCKETS 8u
+#define SCHED_BUCKET_NS (LITHOS_NSEC_PER_SEC / SCHED_BUCKETS)
+#define SCHED_NOBODY 0xffu
+#define SCHED_OCTAVES 24u
+
+struct sched_bucket {
+    uint64_t number; /* time divided by SCHED_BUCKET_NS */
+    uint32_t why_ns[LITHOS_WHY_MAX], pick_ns[LITHOS_PICK_MAX];
+    uint32_t returns, hits;
+    uint64_t wait_ns, lent_tpc_ns, lent_away_tpc_ns;
+};
+
+/* What its completions say of a tenant's neighbours: running means of measured over predicted, with nobody on lent TPCs
+ * and with somebody there. */
+struct sched_beside {
+    uint32_t alone_ppm, beside_ppm; /* 0: not known */
+    bool probes;                    /* nothing is lent while it is busy, to see how it fares then */
+    uint32_t probe_samples;         /* in this probe, or since the last one */
+    uint64_t probe_ns;              /* begun; else not before */
+    uint32_t squeeze_ppm;           /* part of what could be lent that is, while it is busy */
+    uint32_t samples;               /* since the last step */
+    uint64_t step_ns;
+};
+
+struct sched_tenant {
+    bool used;
+    bool stale; /* it has changed itself: its grant is to be made anew whatever it borrows */
+    bool lease_lost;
+    struct lithos_sched_tenant desc;
+    struct lithos_tpcgrant grant;
+
+    uint32_t outstanding, queued;
+    uint64_t head_ns;
+    enum lithos_tpcpick head_why;
+    uint64_t state_ns;       /* busy or idle since */
+    uint64_t outstanding_ns; /* predicted, of all of them */
+    uint64_t end_ns;         /* when they are predicted to be over */
+    uint64_t progress_ns;    /* last launch, or when it came to have something to launch */
+    uint32_t cluster_blocks; /* of the launch at the head of its queue, or of its last one */
+
+    /* as an owner */
+    struct lithos_demand demand;
+    bool came;               /* it has launched before */
+    bool period_open;        /* not yet accounted for: it may have only paused */
+    uint64_t period_ns;      /* when the busy period began */
+    uint64_t period_wait_ns; /* lost in it to lent work */
+    uint64_t need_ns;        /* 99 of 100 busy periods take no longer, */
+    uint64_t usual_ns;       /* and half of them */
+
+    uint32_t trust_ppm;  /* in predictions of what stays on its TPCs */
+    bool returning;      /* no completion since it came back */
+    uint64_t foreign_ns; /* predicted end of others' work on its TPCs when it came back */
+    struct sched_beside beside;
+    struct lithos_tpcset lent_away;
+
+    /* predicted time of its launches that could not be cut, by octaves of their length from 1 us, and of all */
+    uint64_t uncut_ns[SCHED_OCTAVES], launched_ns;
+
+    /* as a borrower */
+    struct lithos_tpcset lent;
+    uint64_t account_tpc_ns; /* TPC time lent to it, by weight */
+    uint64_t settled_ns;
+    enum lithos_sched_why why;
+    struct sched_bucket buckets[SCHED_BUCKETS];
+
+    uint64_t scratch[3]; /* the policy's */
+};
+
+struct lithos_sched {
+    struct lithos_sched_config config;
+    uint64_t now_ns, timer_ns;
+    uint64_t planned_ns;
+    uint64_t policy_ns; /* the policy's */
+    bool dirty;
+    bool withheld; /* TPCs are kept from borrowers while another's work is on them */
+    /* A bit a slot. Busy: something outstanding or queued; fresh: the grant is not what was handed out last. */
+    uint64_t used, busy, fresh;
+    uint64_t borrowers; /* who has TPCs lent, other than its own */
+    uint64_t strange;
+    struct lithos_tpcset unowned, gpc[LITHOS_GPC_MAX];
+    /* A TPC's last borrower and when its work there is predicted to be over (paper 5.3, per-TPC timers). */
+    uint8_t tpc_user[LITHOS_TPC_BITS];
+    uint64_t tpc_end_ns[LITHOS_TPC_BITS];
+    struct sched_tenant tenants[];
+};
+
+#define sched_each(s, t)                                                                           \
+    for (uint64_t rest_ = (s)->used; rest_ && ((t) = &(s)->tenants[__builtin_ctzll(rest_)], true); \
+         rest_ &= rest_ - 1)
+
+static inline bool sched_is_busy(const struct sched_tenant *t)
+{
+    return t->outstanding || t->queued;
+}
+
+static inline uint32_t sched_slot(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    return (uint32_t)(t - s->tenants);
+}
+
+static inline bool sched_is_best_effort(const struct sched_tenant *t)
+{
+    return t->desc.class == LITHOS_SCHED_BEST_EFFORT;
+}
+
+static inline void sched_wake_at(struct lithos_sched *s, uint64_t at_ns)
+{
+    s->timer_ns = LITHOS_MIN(s->timer_ns, at_ns);
+}
+
+/* sched.c, for policies. A grant of the own TPCs and the configured windows to begin with; make it the tenant's. */
+struct lithos_tpcgrant sched_grant_own(const struct lithos_sched *s, const struct sched_tenant *t);
+void sched_publish(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_tpcgrant *g);
+
+/* sched_owner.c */
+void sched_owner_init(struct sched_tenant *t);
+/* It launches after having been idle. */
+void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns);
+void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns, uint64_t start_ns,
+                      uint64_t end_ns, uint64_t predicted_ns);
+/* What a return may lose at most, whatever it has saved up. */
+uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_tenant *t);
+/* How its TPCs may be lent now: limits, or why not. Sets a timer for when that changes by itself. */
+enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_tenant *t,
+                                        uint64_t *ret_longest_ns, uint64_t *ret_until_ns);
+/* Busy owners: the least part of what could be lent that any of them stands beside it. */
+uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s);
+
+/* sched_lend.c: lend what is idle to who can use it. */
+void sched_lend(struct lithos_sched *s);
+
+/* sched_advise.c: remember a launch. */
+void sched_note_launch(struct sched_tenant *t, uint64_t predicted_ns, uint32_t flags);
+
+/* sched_explain.c */
+struct sched_bucket *sched_bucket(struct sched_tenant *t, uint64_t now_ns);
+/* Account for the time since it was last settled: before anything changes that accounts depend on. */
+void sched_settle(struct sched_tenant *t, uint64_t now_ns);

@@ -1,0 +1,254 @@
+/* What an owner can bear. Whoever comes back to TPCs that were lent waits for what still runs there; how much of that
+ * is all right follows from what was promised to it and from how it comes and goes. */
+#include "core/sched_internal.h"
+
+/* Measured over predicted is taken for noise below this difference, and answered in steps no shorter than that. */
+#define SQUEEZE_FROM_PPM 50000u
+#define SQUEEZE_STEP_NS (20 * LITHOS_NSEC_PER_MSEC)
+#define SQUEEZE_SAMPLES 16u
+#define SQUEEZE_LEAST_PPM 100000u
+#define SQUEEZE_BACK_PPM 20000u
+#define TELLING_NS (5 * LITHOS_NSEC_PER_USEC) /* shorter kernels say nothing about their neighbours */
+#define PROBE_AFTER 64u
+#define PROBE_SAMPLES 32u
+#define PROBE_MOST_NS (200 * LITHOS_NSEC_PER_MSEC)
+#define PROBE_PAUSE 50u
+#define NEED_PPM 990000u
+#define USUAL_PPM 500000u
+
+#define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
+#define TRUST_STEP_PPM 10000u
+#define TRUST_LEAST_PPM 50000u
+
+void sched_owner_init(struct sched_tenant *t)
+{
+    lithos_demand_init(&t->demand);
+    t->trust_ppm = t->beside.squeeze_ppm = LITHOS_SCHED_PPM;
+}
+
+static uint64_t part(uint64_t ns, uint64_t ppm)
+{
+    return (uint64_t)((unsigned __int128)ns * ppm / LITHOS_SCHED_PPM);
+}
+
+/* What its long requests may take longer, beyond 1; UINT32_MAX: not said, an SLO is. */
+static uint32_t slip_ppm(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    if (t->desc.slip_ppm)
+        return t->desc.slip_ppm - LITHOS_SCHED_PPM;
+    return t->desc.slo_ns ? UINT32_MAX : s->config.slip_ppm - LITHOS_SCHED_PPM;
+}
+
+uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const uint64_t need_ns = t->need_ns;
+    uint64_t slack_ns = UINT64_MAX;
+
+    /* A slip is a promise about the tail. Whoever comes at any time waits for half of what stays, in the mean, and it
+     * is the mean that moves the tail: short waits make up for the long ones (docs/scheduler.md). */
+    if (slip_ppm(s, t) != UINT32_MAX)
+        slack_ns = 2 * part(need_ns, slip_ppm(s, t));
+    /* An SLO is one about each request. A long busy period is many requests that waited for each other, and none of them
+     * took all of it: about as much as half-way between a usual one and it. Half of what that leaves: the other half is
+     * for what the tenant itself and its neighbours do otherwise than before. */
+    const uint64_t request_ns = t->usual_ns + (need_ns - t->usual_ns) / 2;
+    if (t->desc.slo_ns)
+        slack_ns = LITHOS_MIN(slack_ns, t->desc.slo_ns > request_ns ? (t->desc.slo_ns - request_ns) / 2 : 0);
+
+    return need_ns ? part(LITHOS_MIN(slack_ns, SLACK_MAX_NS), t->trust_ppm) : 0;
+}
+
+/* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
+static void close_period(struct sched_tenant *t)
+{
+    const uint64_t lasted_ns = t->state_ns - LITHOS_MIN(t->period_ns, t->state_ns);
+
+    t->period_open = false;
+    lithos_demand_period(&t->demand, lasted_ns - LITHOS_MIN(lasted_ns, t->period_wait_ns));
+    t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
+    t->usual_ns = LITHOS_MIN(lithos_demand_need_ns(&t->demand, USUAL_PPM), t->need_ns);
+
+    t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
+}
+
+/* How long work of others is predicted to stay on its TPCs. */
+static uint64_t foreign_end_ns(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const struct lithos_tpcset *own = &t->desc.own;
+    uint64_t end_ns = 0;
+
+    for (unsigned b = lithos_tpcset_next(own, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(own, b + 1)) {
+        const uint32_t user = s->tpc_user[b];
+        if (user < s->config.tenants && s->tenants[user].used && s->tenants[user].outstanding)
+            end_ns = LITHOS_MAX(end_ns, LITHOS_MIN(s->tpc_end_ns[b], s->tenants[user].end_ns));
+    }
+    return end_ns;
+}
+
+void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns)
+{
+    const uint64_t gap_ns = submit_ns - LITHOS_MIN(t->state_ns, submit_ns);
+    struct sched_bucket *bucket = sched_bucket(t, s->now_ns);
+
+    if (t->period_open && gap_ns > t->demand.linger_ns)
+        close_period(t);
+    if (!t->period_open) {
+        t->period_ns = submit_ns;
+        t->period_wait_ns = 0;
+        t->period_open = true;
+    }
+    if (t->came)
+        lithos_demand_gap(&t->demand, gap_ns, s->config.atom_ns);
+    t->came = true;
+    t->returning = true;
+    t->foreign_ns = foreign_end_ns(s, t);
+    if (!lithos_tpcset_empty(&t->lent_away))
+        bucket->returns++;
+    if (t->foreign_ns > submit_ns + s->config.useful_ns)
+        bucket->hits++;
+}
+
+/* The first completion since it came back says what it waited for: no more than what was in its way. */
+static void measure_wait(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns, uint64_t end_ns,
+                         uint64_t predicted_ns)
+{
+    t->returning = false;
+    if (t->foreign_ns <= submit_ns)
+        return;
+    const uint64_t took_ns = end_ns - LITHOS_MIN(submit_ns, end_ns),
+                   usual_ns = predicted_ns + s->config.reach_ns;
+    uint64_t wait_ns = t->foreign_ns - submit_ns;
+    if (predicted_ns)
+        wait_ns = LITHOS_MIN(wait_ns, took_ns - LITHOS_MIN(took_ns, usual_ns));
+    /* Predictions that are far off, or work that was kept from ending: lend for less, until that is long ago. */
+    if (wait_ns > 2 * (sched_owner_slack_ns(s, t) + s->config.useful_ns))
+        t->trust_ppm = LITHOS_MAX(t->trust_ppm / 2, TRUST_LEAST_PPM);
+    t->period_wait_ns += wait_ns;
+    sched_bucket(t, s->now_ns)->wait_ns += wait_ns;
+}
+
+static void mean_add(uint32_t *mean_ppm, uint64_t ppm)
+{
+    *mean_ppm = *mean_ppm ? (uint32_t)(*mean_ppm - *mean_ppm / 32 + ppm / 32) : (uint32_t)ppm;
+}
+
+/* Lend less when it runs slower beside others, more again when it does not: down by a quarter, up by a fiftieth, and
+ * in between nothing changes. */
+static void squeeze(struct lithos_sched *s, struct sched_tenant *t)
+{
+    struct sched_beside *b = &t->beside;
+    const uint64_t bears_ppm = LITHOS_MIN(slip_ppm(s, t), LITHOS_SCHED_PPM) / 2;
+    const uint64_t high_ppm = LITHOS_SCHED_PPM + LITHOS_MAX(bears_ppm, SQUEEZE_FROM_PPM);
+
+    if (!b->alone_ppm || !b->beside_ppm || b->samples < SQUEEZE_SAMPLES ||
+        s->now_ns < b->step_ns + SQUEEZE_STEP_NS)
+        return;
+    const uint64_t slower_ppm = (uint64_t)b->beside_ppm * LITHOS_SCHED_PPM / b->alone_ppm;
+    const uint32_t before = b->squeeze_ppm;
+    if (slower_ppm > high_ppm)
+        b->squeeze_ppm = LITHOS_MAX(before / 4 * 3, SQUEEZE_LEAST_PPM);
+    else if (slower_ppm < LITHOS_SCHED_PPM + (high_ppm - LITHOS_SCHED_PPM) / 2)
+        b->squeeze_ppm = LITHOS_MIN(before + SQUEEZE_BACK_PPM, LITHOS_SCHED_PPM);
+    b->step_ns = s->now_ns;
+    b->samples = 0;
+    if (b->squeeze_ppm != before)
+        s->dirty = true;
+}
+
+/* Is work of others under way on TPCs that are lent? What they have of their own cannot be taken from them. */
+static bool somebody_beside(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    for (uint64_t others = s->borrowers & s->busy & ~(1ull << sched_slot(s, t)); others; others &= others - 1)
+        if (s->tenants[__builtin_ctzll(others)].outstanding)
+            return true;
+    return false;
+}
+
+/* Now and then nothing is lent while it is busy, to see how fast it is then: where somebody always borrows there is no
+ * other way to know. At most a fiftieth of the time. */
+static void probe(struct lithos_sched *s, struct sched_tenant *t, bool beside)
+{
+    struct sched_beside *b = &t->beside;
+
+    if (!b->probes) {
+        b->probe_samples += beside;
+        if (!beside || b->probe_samples < PROBE_AFTER || s->now_ns < b->probe_ns)
+            return;
+        b->probe_ns = s->now_ns;
+    } else {
+        b->probe_samples += !beside;
+        const uint64_t took_ns = s->now_ns - b->probe_ns;
+        if (b->probe_samples < PROBE_SAMPLES && took_ns < PROBE_MOST_NS)
+            return;
+        b->probe_ns = s->now_ns + PROBE_PAUSE * took_ns;
+    }
+    b->probes = !b->probes;
+    b->probe_samples = 0;
+    s->dirty = true;
+}
+
+void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns, uint64_t start_ns,
+                      uint64_t end_ns, uint64_t predicted_ns)
+{
+    const uint64_t ran_ns = end_ns - LITHOS_MIN(start_ns, end_ns);
+
+    if (t->returning)
+        measure_wait(s, t, submit_ns, end_ns, predicted_ns);
+    else if (predicted_ns >= TELLING_NS && ran_ns && t->desc.class == LITHOS_SCHED_HIGH) {
+        const uint64_t ppm =
+            LITHOS_MIN((unsigned __int128)ran_ns * LITHOS_SCHED_PPM / predicted_ns, 8 * LITHOS_SCHED_PPM);
+        const bool beside = somebody_beside(s, t);
+        mean_add(beside ? &t->beside.beside_ppm : &t->beside.alone_ppm, ppm);
+        t->beside.samples += beside;
+        probe(s, t, beside);
+        squeeze(s, t);
+    }
+}
+
+/* Limits for a high-priority owner that has been idle for idle_ns. */
+static enum lithos_sched_why high_bears(struct lithos_sched *s, struct sched_tenant *t, uint64_t idle_ns,
+                                        uint64_t *ret_longest_ns, uint64_t *ret_until_ns)
+{
+    const struct lithos_sched_config *c = &s->config;
+    const uint64_t lost_ns = c->react_ns + c->lent_window_ns, least_ns = lost_ns + c->useful_ns;
+
+    sched_wake_at(s, t->state_ns + lithos_demand_next_look_ns(&t->demand, idle_ns));
+    if (idle_ns < t->demand.linger_ns)
+        return LITHOS_WHY_OWNER_SOON;
+    if (t->period_open)
+        close_period(t);
+    const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, idle_ns, c->hit_ppm);
+    const uint64_t slack_ns = sched_owner_slack_ns(s, t);
+    const bool soon = safe_ns < idle_ns + least_ns;
+
+    *ret_longest_ns = slack_ns >= least_ns ? slack_ns - lost_ns : 0;
+    *ret_until_ns = soon ? 0 : t->state_ns + safe_ns - c->react_ns;
+    if (!soon || *ret_longest_ns)
+        return LITHOS_WHY_ALL;
+    return slack_ns < least_ns ? LITHOS_WHY_OWNER_SLACK : LITHOS_WHY_OWNER_SOON;
+}
+
+enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_tenant *t,
+                                        uint64_t *ret_longest_ns, uint64_t *ret_until_ns)
+{
+    *ret_longest_ns = *ret_until_ns = 0;
+    if (sched_is_busy(t))
+        return LITHOS_WHY_OWNER_BUSY;
+    if (sched_is_best_effort(t)) {
+        *ret_longest_ns = s->config.idle_longest_ns;
+        return LITHOS_WHY_ALL;
+    }
+    return high_bears(s, t, s->now_ns - t->state_ns, ret_longest_ns, ret_until_ns);
+}
+
+uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s)
+{
+    uint32_t least_ppm = LITHOS_SCHED_PPM;
+
+    for (uint64_t busy = s->busy; busy; busy &= busy - 1) {
+        const struct sched_tenant *t = &s->tenants[__builtin_ctzll(busy)];
+        if (!sched_is_best_effort(t))
+            least_ppm = LITHOS_MIN(least_ppm, t->beside.probes ? 0 : t->beside.squeeze_ppm);
+    }
+    return least_ppm;
+}

@@ -1,0 +1,92 @@
+#include "driver/names.h"
+
+#include <fnmatch.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "driver/exports.h"
+
+#define PATTERNS_BYTES 4096u
+#define FUNCTIONS 4096u /* a power of two */
+#define TRIES 8u
+
+static struct {
+    pthread_once_t once;
+    _Atomic int state;                /* 0 not looked yet, 1 there are patterns, -1 there are none */
+    char text[PATTERNS_BYTES];        /* each ended by NUL, the last by two */
+    _Atomic uint64_t seen[FUNCTIONS]; /* a function's handle, with TOLD; 0: free */
+} names = {.once = PTHREAD_ONCE_INIT};
+
+/* In a bit that no handle has. */
+#define TOLD 1ull
+
+typedef CUresult (*name_fn)(const char **, const void *);
+
+/* cuFuncGetName came with 12.3. */
+const char *lithos_names_of(CUfunction function)
+{
+    const char *name = NULL;
+    if (LITHOS_REAL(name_fn, cuFuncGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    if (LITHOS_REAL(name_fn, cuKernelGetName)(&name, function) == CUDA_SUCCESS && name)
+        return name;
+    return NULL;
+}
+
+static void read_patterns(void)
+{
+    const char *text = getenv("LITHOS_WHOLE");
+    size_t bytes = text ? strlen(text) : 0;
+    if (bytes > sizeof names.text - 2) {
+        lithos_log_once(LITHOS_LOG_WARNING, "LITHOS_WHOLE is longer than %u bytes: it is ignored",
+                        PATTERNS_BYTES - 2);
+        bytes = 0;
+    }
+    for (size_t i = 0; i < bytes; i++)
+        names.text[i] = (char)(text[i] == ',' ? 0 : text[i]);
+    atomic_store_explicit(&names.state, bytes ? 1 : -1, memory_order_release);
+}
+
+static bool have_patterns(void)
+{
+    if (__builtin_expect(!atomic_load_explicit(&names.state, memory_order_acquire), 0))
+        pthread_once(&names.once, read_patterns);
+    return atomic_load_explicit(&names.state, memory_order_acquire) > 0;
+}
+
+static bool matches(const char *name)
+{
+    const char *end = names.text + sizeof names.text - 1;
+    for (const char *p = names.text; p < end && (*p || p[1]); p += strlen(p) + 1)
+        if (*p && fnmatch(p, name, 0) == 0)
+            return true;
+    return false;
+}
+
+bool lithos_names_told_whole(CUfunction function)
+{
+    if (__builtin_expect(!have_patterns(), 1))
+        return false;
+    uint64_t handle = (uintptr_t)function;
+    unsigned at = (unsigned)((handle * 0x9e3779b97f4a7c15ull) >> 32);
+    for (unsigned i = 0; i < TRIES; i++) {
+        _Atomic uint64_t *place = &names.seen[(at + i) & (FUNCTIONS - 1)];
+        uint64_t there = atomic_load_explicit(place, memory_order_relaxed);
+        if ((there & ~TOLD) == handle)
+            return there & TOLD;
+        if (there)
+            continue;
+        const char *name = lithos_names_of(function);
+        uint64_t verdict = name && matches(name) ? TOLD : 0;
+        atomic_compare_exchange_strong_explicit(place, &there, handle | verdict, memory_order_relaxed,
+                                                memory_order_relaxed);
+        return verdict != 0;
+    }
+    const char *name = lithos_names_of(function);
+    return name && matches(name);
+}

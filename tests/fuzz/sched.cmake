@@ -1,0 +1,1 @@
+lithos_fuzz_test(fuzz_sched LINK lithos_core)

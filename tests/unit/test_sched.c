@@ -1,0 +1,376 @@
+/* The scheduler: who gets which TPCs, told by events alone. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "base/util.h"
+#include "core/policy.h"
+#include "unit/sched_stand.h"
+
+/* --- admission --- */
+
+static void test_tenants_are_checked(void **state)
+{
+    struct stand *st = *state;
+    struct lithos_sched_tenant t = {.id = 1, .own = set("9-16"), .class = LITHOS_SCHED_HIGH};
+    uint32_t slot = 99;
+
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), 0);
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EEXIST);
+    t.id = 2;
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EBUSY);
+    t.own = set("4");
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EINVAL);
+    t.own = set("18");
+    t.slip_ppm = 999999;
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EINVAL);
+    t.slip_ppm = 0;
+    t.class = LITHOS_SCHED_CLASS_MAX;
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EINVAL);
+    t.class = LITHOS_SCHED_BEST_EFFORT;
+    t.id = 0;
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -EINVAL);
+    t.own = set("-");
+    for (t.id = 2; t.id <= LITHOS_SCHED_TENANTS_MAX; t.id++)
+        assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), 0);
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), -ENFILE);
+    assert_int_equal(lithos_sched_remove(st->s, st->now, 5), 0);
+    assert_int_equal(lithos_sched_remove(st->s, st->now, 5), -ENOENT);
+    assert_int_equal(lithos_sched_add(st->s, st->now, &t, &slot), 0);
+    assert_int_equal(slot, 5);
+    t.own = set("9");
+    assert_int_equal(lithos_sched_change(st->s, st->now, slot, &t), -EBUSY);
+    t.own = set("18");
+    assert_int_equal(lithos_sched_change(st->s, st->now, slot, &t), 0);
+    t.id = 1;
+    assert_int_equal(lithos_sched_change(st->s, st->now, slot, &t), -EINVAL);
+    assert_int_equal(lithos_sched_change(st->s, st->now, 1000, &t), -ENOENT);
+}
+
+static void test_configuration_is_checked(void **state)
+{
+    (void)state;
+    struct lithos_sched_config good = {.topology = card_h200(), .policy = lithos_policy_find("lithos")}, c;
+    size_t bytes;
+    lithos_sched_config_defaults(&good);
+#define BAD(change)                                               \
+    do {                                                          \
+        c = good;                                                 \
+        change;                                                   \
+        assert_int_equal(lithos_sched_size(&c, &bytes), -EINVAL); \
+    } while (0)
+    assert_int_equal(lithos_sched_size(&good, &bytes), 0);
+    BAD(c.policy = NULL);
+    BAD(c.tenants = 0);
+    BAD(c.tenants = LITHOS_SCHED_TENANTS_MAX + 1);
+    BAD(c.topology.sms_per_tpc = 0);
+    BAD(c.slip_ppm = 999999);
+    BAD(c.hit_ppm = 1000001);
+    BAD(c.turn_ns = 0);
+#undef BAD
+}
+
+static void test_strange_events_change_nothing(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t slot = add_owner(st, 1, "9-16", 0, 0);
+    const unsigned handed = st->handed;
+
+    launch_on(st, 40, 100 * US, set("9"), 1);
+    launch_on(st, 4000, 100 * US, set("9"), 1);
+    done(st, slot, 100 * US, 100 * US);
+    tell(st, (struct lithos_sched_event){.kind = LITHOS_SCHED_EVENT_MAX, .slot = slot});
+    assert_int_equal(lithos_sched_strange(st->s), 4);
+    assert_int_equal(st->handed, handed);
+    assert_int_equal(explain(st, slot).outstanding, 0);
+}
+
+/* --- lending --- */
+
+static void test_idle_tpcs_are_lent_and_taken_back(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,36-43", 50 * MS, 0);
+    const uint32_t be = add_best_effort(st, 2, "45-52", 1);
+
+    for (unsigned i = 0; i < 30; i++)
+        request(st, owner, 1 * MS, 5 * MS);
+    assert_true(nothing(lent(st, be))); /* it asks for nothing */
+    queue(st, be, 3, 300 * US, LITHOS_PICK_RUN);
+    assert_set(lent(st, be), "0-3,9-16,18-25,27-34,36-43,54-71,75,78,81,83");
+    assert_set(st->grant[be].own, "45-52");
+    assert_set(explain(st, owner).lent_away, "9-16,18-25,27-34,36-43");
+    const uint64_t epoch = st->grant[be].epoch;
+
+    launch(st, owner, 1 * MS);
+    assert_set(lent(st, be), "0-3,54-71,75,78,81,83");
+    assert_int_equal(st->grant[be].epoch, epoch + 1);
+    assert_true(st->grant[be].flags & LITHOS_TPCGRANT_RECALL);
+    assert_int_equal(explain(st, be).why, LITHOS_WHY_OWNER_BUSY);
+    /* what may come back, and about when */
+    assert_set(st->grant[be].wider, "9-16,18-25,27-34,36-43");
+    assert_in_range(st->grant[be].wider_ns, st->now + 900 * US, st->now + 1300 * US);
+
+    wait_until(st, st->now + 1 * MS);
+    done(st, owner, 1 * MS, 1 * MS);
+    wait_until(st, st->now + 300 * US);
+    assert_set(lent(st, be), "0-3,9-16,18-25,27-34,36-43,54-71,75,78,81,83");
+    queue(st, be, 0, 0, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, be)));
+}
+
+/* What nobody owns has no limit; an owner's has one that follows from its SLO and what it needs. */
+static void test_limits_follow_from_the_slo(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 21 * MS, 0);
+    const uint32_t be = add_best_effort(st, 2, "-", 1);
+
+    for (unsigned i = 0; i < 97; i++)
+        request(st, owner, 1 * MS, 100 * US + i * 37 % 97 * 25 * US);
+    request(st, owner, 1 * MS, 100 * US);
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    const struct lithos_tpcgrant *g = &st->grant[be];
+    assert_int_equal(g->part_count, 2);
+    assert_int_equal(g->parts[0].longest_ns, LITHOS_TPCGRANT_FOREVER);
+    assert_set(g->parts[1].tpcs, "9-16");
+    /* half of (21 - 1) ms, less what it takes to react */
+    assert_in_range(g->parts[1].longest_ns, 9700 * US, 10000 * US);
+    assert_int_equal(explain(st, owner).need_ns / US, 1000);
+
+    /* the same with a slip of 1.1: twice a tenth of what it needs */
+    struct lithos_sched_tenant t = {
+        .id = 1, .own = set("9-16"), .class = LITHOS_SCHED_HIGH, .slip_ppm = 1100000};
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &t), 0);
+    run(st);
+    assert_in_range(g->parts[1].longest_ns, 155 * US, 170 * US);
+    /* and with one that bears nothing: not lent, as nobody knows when it comes */
+    t.slip_ppm = 1001000;
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &t), 0);
+    run(st);
+    assert_int_equal(g->part_count, 1);
+    assert_int_equal(explain(st, be).why, LITHOS_WHY_OWNER_SLACK);
+}
+
+/* Requests that waited for each other make long busy periods, and none of them took all of it. */
+static void test_an_slo_is_about_requests(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 21 * MS, 0);
+
+    for (unsigned i = 0; i < 100; i++)
+        request(st, owner, i % 20 == 19 ? 9 * MS : 1 * MS, 100 * US + i * 37 % 97 * 25 * US);
+    assert_int_equal(explain(st, owner).need_ns / MS, 9);
+    assert_in_range(explain(st, owner).slack_ns, 7900 * US, 8000 * US); /* half of 21 - (1 + 9) / 2 */
+    /* a promise that is broken as it is leaves nothing */
+    const struct lithos_sched_tenant t = {
+        .id = 1, .own = set("9-16"), .class = LITHOS_SCHED_HIGH, .slo_ns = 4 * MS};
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &t), 0);
+    assert_int_equal(explain(st, owner).slack_ns, 0);
+}
+
+/* An owner with no slack at all that comes every 2 ms: lent until shortly before. */
+
+static void test_even_intervals_are_foreseen(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 0, 1001000);
+    const uint32_t be = add_best_effort(st, 2, "18-25,27-34,36-43,45-52,54-71,75,78,81,83,0-3", 1);
+    uint64_t came = 0;
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    for (unsigned i = 0; i < 230; i++) {
+        came = st->now;
+        request(st, owner, 100 * US, 1900 * US);
+    }
+    queue(st, be, 0, 0, LITHOS_PICK_RUN); /* it has not launched for long: not so long that it starves */
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    st->now = came + 2 * MS;
+    launch(st, owner, 100 * US);
+    assert_true(nothing(lent(st, be)));
+    wait_until(st, st->now + 100 * US);
+    done(st, owner, 100 * US, 100 * US);
+    const struct lithos_tpcgrant_part *p = &st->grant[be].parts[0];
+    assert_set(lent(st, be), "9-16");
+    assert_int_equal(p->longest_ns, 0);
+    assert_in_range(p->until_ns, st->now + 1850 * US, st->now + 1900 * US);
+    wait_until(st, st->now + 1870 * US);
+    assert_true(st->grant[be].part_count == 0 || st->grant[be].parts[0].until_ns < st->now + 30 * US);
+}
+
+/* Requests that come one after the other with short pauses are one busy period: nothing is lent in the pauses. */
+static void test_pauses_are_not_idleness(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 100 * MS, 0);
+    const uint32_t be = add_best_effort(st, 2, "18-25", 1);
+
+    for (unsigned i = 0; i < 60; i++) {
+        request(st, owner, 1 * MS, 25 * US);
+        request(st, owner, 1 * MS, 3 * MS + i * 31 % 17 * 300 * US);
+    }
+    queue(st, be, 1, 300 * US, LITHOS_PICK_RUN);
+    launch(st, owner, 1 * MS);
+    wait_until(st, st->now + 1 * MS);
+    done(st, owner, 1 * MS, 1 * MS);
+    assert_true(nothing(lithos_tpcset_and(lent(st, be), set("9-16"))));
+    assert_int_equal(explain(st, be).why, LITHOS_WHY_OWNER_SOON);
+    wait_until(st, st->now + 200 * US);
+    assert_set(lithos_tpcset_and(lent(st, be), set("9-16")), "9-16");
+    assert_int_equal(explain(st, owner).need_ns / US, 2025);
+}
+
+static void test_an_owner_who_never_came_lends_after_a_while(void **state)
+{
+    struct stand *st = *state;
+    (void)add_owner(st, 1, "9-16", 0, 0);
+    const uint32_t be = add_best_effort(st, 2, "18-25", 1);
+    queue(st, be, 1, 300 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lithos_tpcset_and(lent(st, be), set("9-16"))));
+    wait_until(st, st->now + 20 * MS);
+    assert_set(lithos_tpcset_and(lent(st, be), set("9-16")), "9-16");
+}
+
+static void test_best_effort_owners_lend_too(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t a = add_best_effort(st, 1, "9-16,18-25,27-34,36-43", 1);
+    const uint32_t b = add_best_effort(st, 2, "45-52,54-71,0-3,75,78,81,83", 1);
+    queue(st, b, 1, 300 * US, LITHOS_PICK_RUN);
+    assert_set(lent(st, b), "9-16,18-25,27-34,36-43");
+    assert_int_equal(st->grant[b].parts[0].longest_ns, 2 * MS);
+    queue(st, a, 1, 300 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, b)));
+    assert_set(st->grant[a].own, "9-16,18-25,27-34,36-43");
+}
+
+/* A high-priority tenant takes what no best-effort one wants, unless it has a weight. */
+static void test_high_priority_tenants_borrow_last(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t hp = add_owner(st, 1, "9-16", 0, 0);
+    const uint32_t be = add_best_effort(st, 2, "-", 1);
+    launch(st, hp, 1 * MS);
+    assert_int_equal(lithos_tpcset_count(&(struct lithos_tpcset){{lent(st, hp).w[0], lent(st, hp).w[1]}}),
+                     58);
+    queue(st, be, 1, 300 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, hp)));
+    assert_int_equal(lithos_tpcset_count(&(struct lithos_tpcset){{lent(st, be).w[0], lent(st, be).w[1]}}),
+                     58);
+    struct lithos_sched_tenant t = {.id = 1, .own = set("9-16"), .class = LITHOS_SCHED_HIGH, .weight = 1};
+    assert_int_equal(lithos_sched_change(st->s, st->now, hp, &t), 0);
+    run(st);
+    assert_false(nothing(lent(st, hp)));
+}
+
+/* --- fairness --- */
+
+static void test_shares_go_by_weight(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t a = add_best_effort(st, 1, "-", 1), b = add_best_effort(st, 2, "-", 2);
+    uint64_t had[2] = {0, 0};
+
+    queue(st, a, 1, 100 * US, LITHOS_PICK_RUN);
+    queue(st, b, 1, 100 * US, LITHOS_PICK_RUN);
+    assert_int_equal(count(lent(st, a)) + count(lent(st, b)), 66);
+    for (unsigned i = 0; i < 200; i++) {
+        wait_until(st, st->now + 1 * MS);
+        had[0] += count(lent(st, a));
+        had[1] += count(lent(st, b));
+    }
+    assert_in_range(1000 * had[1] / had[0], 1900, 2100);
+    /* being idle saves nothing up */
+    queue(st, a, 0, 0, LITHOS_PICK_RUN);
+    wait_until(st, st->now + 500 * MS);
+    queue(st, a, 1, 100 * US, LITHOS_PICK_RUN);
+    assert_in_range(count(lent(st, a)), 18, 30);
+}
+
+static void test_more_tenants_than_tpcs_take_turns(void **state)
+{
+    struct stand *st = *state;
+    uint32_t be[8];
+    uint64_t had[8] = {0}, sum = 0;
+
+    (void)add_owner(st, 1, "9-16,18-25,27-34,36-43,45-52,54-71", 0, 0);
+    launch(st, 0, 3600 * 1000 * MS);
+    (void)add_owner(st, 2, "0-3", 0, 0);
+    launch(st, 1, 3600 * 1000 * MS); /* 4 TPCs are left */
+    for (unsigned i = 0; i < 8; i++) {
+        be[i] = add_best_effort(st, 10 + i, "-", 1);
+        queue(st, be[i], 1, 100 * US, LITHOS_PICK_RUN);
+    }
+    for (unsigned n = 0; n < 400; n++) {
+        wait_until(st, st->now + 1 * MS);
+        for (unsigned i = 0; i < 8; i++)
+            had[i] += count(lent(st, be[i]));
+    }
+    for (unsigned i = 0; i < 8; i++)
+        sum += had[i];
+    assert_int_equal(sum, 1600);
+    for (unsigned i = 0; i < 8; i++)
+        assert_in_range(had[i], 170, 230);
+}
+
+/* Shares are made of whole GPCs as far as they go, and stay where they are. */
+static void test_shares_have_room_for_clusters(void **state)
+{
+    struct stand *st = *state;
+    const struct lithos_topology t = card_h200();
+    uint32_t be[4];
+
+    for (unsigned i = 0; i < 4; i++) {
+        be[i] = add_best_effort(st, 1 + i, "-", 1);
+        queue(st, be[i], 1, 100 * US, LITHOS_PICK_RUN);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(lithos_topology_largest_cluster(&t, lent(st, be[i])) >= 8);
+    const struct lithos_tpcset before = lent(st, be[1]);
+    queue(st, be[3], 0, 0, LITHOS_PICK_RUN);
+    const struct lithos_tpcset kept = lithos_tpcset_and(before, lent(st, be[1]));
+    assert_true(lithos_tpcset_equal(&kept, &before));
+}
+
+/* TPCs where another borrower's work is still predicted to run are not given to a newcomer (per-TPC timers). */
+static void test_busy_tpcs_are_left_to_whoever_is_on_them(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t a = add_best_effort(st, 1, "-", 1);
+    queue(st, a, 1, 5 * MS, LITHOS_PICK_RUN);
+    launch_on(st, a, 5 * MS, lent(st, a), 1);
+    const uint32_t b = add_best_effort(st, 2, "-", 1);
+    queue(st, b, 1, 100 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, b)));
+    assert_in_range(count(lent(st, a)), 33, 66);
+    assert_int_equal(explain(st, b).why, LITHOS_WHY_SHARE);
+    wait_until(st, st->now + 6 * MS);
+    assert_in_range(count(lent(st, b)), 30, 46); /* and, being behind, more than half for a while */
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, stand_begin, stand_end)
+    const struct CMUnitTest tests[] = {
+        T(test_tenants_are_checked),
+        cmocka_unit_test(test_configuration_is_checked),
+        T(test_strange_events_change_nothing),
+        T(test_idle_tpcs_are_lent_and_taken_back),
+        T(test_limits_follow_from_the_slo),
+        T(test_an_slo_is_about_requests),
+        T(test_even_intervals_are_foreseen),
+        T(test_pauses_are_not_idleness),
+        T(test_an_owner_who_never_came_lends_after_a_while),
+        T(test_best_effort_owners_lend_too),
+        T(test_high_priority_tenants_borrow_last),
+        T(test_shares_go_by_weight),
+        T(test_more_tenants_than_tpcs_take_turns),
+        T(test_shares_have_room_for_clusters),
+        T(test_busy_tpcs_are_left_to_whoever_is_on_them),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
