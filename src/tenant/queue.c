@@ -263,5 +263,5 @@ void lithos_queue_forget(void)
     lithos_order_issue = NULL;
     lithos_queue_tables_forget();
     lithos_queue_window_forget();
-    lithos_queue_front_forget();
+    lithos_queue_place_forget();
 }

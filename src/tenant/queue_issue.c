@@ -248,6 +248,10 @@ static void issue(struct queue *q, struct queue_entry *e)
     struct queue_stream *s = e->stream;
     TAILQ_REMOVE(&s->entries, e, link);
     q->held--;
+    if (TAILQ_EMPTY(&s->entries)) { /* before the app sees it empty, and may give its place to another */
+        s->is_active = false;
+        TAILQ_REMOVE(&q->active, s, active);
+    }
     if (e->kind == QUEUE_DESTROY) {
         leave_event(e);
         destroy_event(q, e);
@@ -286,10 +290,6 @@ static bool issue_some(struct queue *q)
     for (s = TAILQ_FIRST(&q->active); s; s = next) {
         next = TAILQ_NEXT(s, active);
         any |= issue_stream(q, s);
-        if (TAILQ_EMPTY(&s->entries)) {
-            s->is_active = false;
-            TAILQ_REMOVE(&q->active, s, active);
-        }
     }
     return any;
 }

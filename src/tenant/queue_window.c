@@ -254,6 +254,7 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, C
         .event = event,
         .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
         .estimate = estimate,
+        .device = (uint32_t)(d - q->devices),
         .predicted_ns = predicted_ns,
         .issued_ns = lithos_now_ns(),
     };
@@ -270,7 +271,7 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, C
 static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
 {
     struct queue_flight *f = &s->flights[s->first];
-    struct queue_device *d = &q->devices[s->context ? s->context->device : QUEUE_DEVICES - 1];
+    struct queue_device *d = &q->devices[f->device]; /* the stream may be another's by now */
     uint64_t now_ns = lithos_now_ns();
     uint64_t end_host_ns = f->event ? now_ns : end_ns ? host_ns(d, end_ns, now_ns, f->issued_ns) : 0;
     bool behind_another = f->issued_ns < s->end_host_ns;
