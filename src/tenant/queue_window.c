@@ -13,6 +13,7 @@
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
 #define CLOCK_DRIFT 20000u /* 50 ppm */
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
+#define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
 /* A kernel that finds its stream idle: from the call to its first block (docs/hardware.md, "Completion stamps"). */
 #define LAUNCH_NS (8 * LITHOS_NSEC_PER_USEC)
 /* Nothing has ended for so long, or for four times what it was predicted to take: the window is given up until something does. */
@@ -215,7 +216,7 @@ static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_n
 static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
 {
     struct queue_estimate *e = &q->estimates[f->estimate];
-    took_ns = LITHOS_MAX(took_ns, SHORTEST_NS);
+    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS);
     if (!e->learnt)
         e->ns = took_ns;
     else
@@ -277,9 +278,9 @@ static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
     bool behind_another = f->issued_ns < s->end_host_ns;
     if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
         learn(q, f, end_ns - s->end_ns);
-    else if (end_host_ns && behind_another)
+    else if (behind_another && end_host_ns > s->end_host_ns)
         learn(q, f, end_host_ns - s->end_host_ns);
-    else if (end_host_ns > f->issued_ns)
+    else if (!behind_another && end_host_ns > f->issued_ns)
         learn(q, f, end_host_ns - f->issued_ns - LITHOS_MIN(end_host_ns - f->issued_ns, LAUNCH_NS));
     s->end_ns = end_ns;
     s->end_host_ns = end_host_ns;
