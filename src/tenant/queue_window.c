@@ -238,36 +238,6 @@ static void give_event_back(struct queue *q, struct queue_stream *s, CUevent eve
     }
 }
 
-void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate)
-{
-    if (!stamp && !event)
-        return; /* nothing would tell of its end: it is not followed */
-    struct queue_device *d = device_of(q, s);
-    if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
-        give_event_back(q, s, event);
-        return;
-    }
-    if (!s->in_flight)
-        q->progress_ns = lithos_now_ns();
-    s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
-        .stamp = stamp,
-        .event = event,
-        .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
-        .estimate = estimate,
-        .device = (uint32_t)(d - q->devices),
-        .predicted_ns = predicted_ns,
-        .issued_ns = lithos_now_ns(),
-    };
-    s->outstanding_ns += predicted_ns;
-    d->outstanding_ns += predicted_ns;
-    d->in_flight++;
-    if (!s->is_flying) {
-        s->is_flying = true;
-        TAILQ_INSERT_TAIL(&q->flying, s, flying);
-    }
-}
-
 /* The oldest has ended, at end_ns by the card's clock (0: not known). */
 static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
 {
@@ -299,7 +269,49 @@ static void drop_flights(struct queue *q, struct queue_stream *s)
         s->flights[s->first].event = NULL;
         land(q, s, 0);
     }
-    s->end_ns = 0;
+    s->end_ns = s->end_host_ns = 0;
+}
+
+/* Is it another stream than it was? True: what the one before had in flight has been dropped. */
+static bool meet(struct queue *q, struct queue_stream *s)
+{
+    if (!atomic_load_explicit(&s->renewed, memory_order_relaxed) ||
+        !atomic_exchange_explicit(&s->renewed, false, memory_order_acquire))
+        return false;
+    bool any = s->in_flight != 0;
+    drop_flights(q, s);
+    return any;
+}
+
+void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
+                      uint64_t predicted_ns, uint32_t estimate)
+{
+    if (!stamp && !event)
+        return; /* nothing would tell of its end: it is not followed */
+    struct queue_device *d = device_of(q, s);
+    meet(q, s);
+    if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
+        give_event_back(q, s, event);
+        return;
+    }
+    if (!s->in_flight)
+        q->progress_ns = lithos_now_ns();
+    s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
+        .stamp = stamp,
+        .event = event,
+        .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
+        .estimate = estimate,
+        .device = (uint32_t)(d - q->devices),
+        .predicted_ns = predicted_ns,
+        .issued_ns = lithos_now_ns(),
+    };
+    s->outstanding_ns += predicted_ns;
+    d->outstanding_ns += predicted_ns;
+    d->in_flight++;
+    if (!s->is_flying) {
+        s->is_flying = true;
+        TAILQ_INSERT_TAIL(&q->flying, s, flying);
+    }
 }
 
 /* Has it ended? */
@@ -315,13 +327,8 @@ static bool ended(const struct queue *q, const struct queue_flight *f, uint64_t 
 
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s)
 {
-    bool any = false;
+    bool any = meet(q, s);
     uint64_t end_ns;
-    if (atomic_load_explicit(&s->renewed, memory_order_relaxed) &&
-        atomic_exchange_explicit(&s->renewed, false, memory_order_acquire)) {
-        any = s->in_flight != 0;
-        drop_flights(q, s);
-    }
     while (s->in_flight && ended(q, &s->flights[s->first], &end_ns)) {
         land(q, s, end_ns);
         any = true;

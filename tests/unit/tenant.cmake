@@ -7,7 +7,9 @@ foreach(t test_tenant test_tenant_observe)
 endforeach()
 lithos_unit_test(test_queue_ring LINK lithos_tenant)
 # The queues over a driver that is a table of functions: the program is its own client.
-lithos_unit_test(test_queue_calls ${CMAKE_CURRENT_SOURCE_DIR}/unit/queue_rig.c
-  LINK lithos_driver_front lithos_tenant lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
-add_dependencies(test_queue_calls lithos_stub_driver)
-target_include_directories(test_queue_calls PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+foreach(t test_queue_calls test_queue_window)
+  lithos_unit_test(${t} ${CMAKE_CURRENT_SOURCE_DIR}/unit/queue_rig.c
+    LINK lithos_driver_front lithos_tenant lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
+  add_dependencies(${t} lithos_stub_driver)
+  target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+endforeach()

@@ -330,6 +330,31 @@ static void versions(void)
     CHECK_EQ(met, 4);
 }
 
+/* The default stream comes after all that blocking streams were asked for before, and before what they are asked for later; more
+ * than is issued of a stream at a time. */
+static void default_stream(void)
+{
+    const struct rig_call *calls;
+    int n = 0;
+    begin();
+    rig_hold();
+    for (unsigned i = 0; i < 24; i++)
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch(NULL), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch((CUstream)0x5550), CUDA_SUCCESS);
+    rig_forget_calls();
+    rig_let_go();
+    rig_settle();
+    size_t all = rig_calls(&calls);
+    for (size_t i = 0; i < all; i++) {
+        if (calls[i].function != LITHOS_EXPORT_cuLaunchKernel)
+            continue;
+        CHECK_EQ(calls[i].args[8], n < 24 ? (uintptr_t)RIG_STREAM : n == 24 ? 0 : 0x5550);
+        n++;
+    }
+    CHECK_EQ(n, 26);
+}
+
 static void pageable(void)
 {
     struct call c = {.function = LITHOS_EXPORT_cuMemcpyAsync,
@@ -440,6 +465,7 @@ IN_CHILD(all_queue)
 IN_CHILD(all_drain)
 IN_CHILD(answers)
 IN_CHILD(versions)
+IN_CHILD(default_stream)
 IN_CHILD(pageable)
 IN_CHILD(captures)
 IN_CHILD(errors)
@@ -451,9 +477,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_nothing), cmocka_unit_test(test_all_queue),
         cmocka_unit_test(test_all_drain),   cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_versions),    cmocka_unit_test(test_pageable),
-        cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_lease),       cmocka_unit_test(test_full),
+        cmocka_unit_test(test_versions),    cmocka_unit_test(test_default_stream),
+        cmocka_unit_test(test_pageable),    cmocka_unit_test(test_captures),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
