@@ -2,7 +2,7 @@
  *
  * Within a stream calls keep their order. Across streams only what the driver's rules make them wait for matters: a context's default
  * stream and its blocking streams wait for what was called on the other before; a wait for an event is given to the driver after the
- * record that it is for and before the next one. All of these point from a later call to an earlier one, so the oldest call may
+ * record that it is for and before the next one; a wait for a value in memory, after everything. All of these point from a later call to an earlier one, so the oldest call may
  * always go, as far as order is concerned. */
 #include <sched.h>
 #include <stdlib.h>
@@ -97,6 +97,19 @@ static bool streams_allow(const struct queue *q, const struct queue_entry *e)
         return !before(s->context->legacy, e->number);
     TAILQ_FOREACH(other, &q->active, active)
     if (other != s && other->context == s->context && other->blocking && before(other, e->number))
+        return false;
+    return true;
+}
+
+/* A wait for a value comes behind everything: were what writes it still queued, a call of the app's own thread could come between the two, and
+ * have the one wait for the other. */
+static bool others_allow(const struct queue *q, const struct queue_entry *e)
+{
+    const struct queue_stream *other;
+    if (e->kind != QUEUE_CALL || e->form != LITHOS_ORDER_FORM_WAIT_VALUE)
+        return true;
+    TAILQ_FOREACH(other, &q->active, active)
+    if (other != e->stream && before(other, e->number))
         return false;
     return true;
 }
@@ -274,8 +287,8 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     bool any = false;
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
-        if (!e || !streams_allow(q, e) || !event_allows(e) || lithos_queue_held(q, s) ||
-            (e->estimate_key && !lithos_queue_room(q, s)))
+        if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
+            lithos_queue_held(q, s) || (e->estimate_key && !lithos_queue_room(q, s)))
             break;
         issue(q, e);
         any = true;

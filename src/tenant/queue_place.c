@@ -222,10 +222,14 @@ static uint64_t call_key(uint32_t function, const struct lithos_order_row *row, 
 }
 
 /* Before a call that is made now. */
-static void make_way(struct queue *q, struct queue_context *c, CUstream handle, CUevent event,
-                     enum lithos_drain why)
+static void make_way(struct queue *q, struct queue_context *c, const struct lithos_order_row *row,
+                     const uintptr_t *args, enum lithos_drain why)
 {
-    lithos_queue_drain_for(q, c, handle, why);
+    CUevent event = event_of(row, args);
+    if (row->what == LITHOS_ORDER_FORM_WAIT_VALUE)
+        lithos_queue_drain_all(q, NULL, why);
+    else
+        lithos_queue_drain_for(q, c, lithos_queue_stream_of(row, args), why);
     if (event)
         lithos_queue_drain_event(q, event, why);
 }
@@ -289,7 +293,7 @@ bool lithos_queue_call(struct queue *q, uint32_t function, const struct lithos_o
     if (why == LITHOS_DRAIN_MAX && lithos_queue_can_call(row, args, &bytes, &why))
         why = LITHOS_DRAIN_MAX;
     if (why != LITHOS_DRAIN_MAX) {
-        make_way(q, c, handle, event, why);
+        make_way(q, c, row, args, why);
         if (graph && !lithos_queue_closed(q))
             lithos_queue_hold_back(q, c);
         return false;

@@ -94,6 +94,7 @@ static void fill_arguments(uint32_t e, uintptr_t a[LITHOS_ORDER_WORDS])
         a[2] = 0;
         break;
     case LITHOS_ORDER_FORM_WORDS:
+    case LITHOS_ORDER_FORM_WAIT_VALUE:
         for (unsigned i = 0; i < row->arguments; i++)
             a[i] = 0x5000 + i;
         break;
@@ -242,7 +243,10 @@ static void is_drained_for(uint32_t e)
     rig_calls(&calls);
     for (int i = 0; i < place; i++)
         kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
-    if (kernels != 2)
+    /* A thread's own default stream waits for the common one alone. */
+    const struct lithos_order_row *row = &lithos_order_rows[e];
+    bool own = row->stream == LITHOS_ORDER_STREAM_DEFAULT && row->per_thread;
+    if (kernels < 2 - own)
         complain(e, "did not wait for all");
 }
 
@@ -353,6 +357,26 @@ static void default_stream(void)
         n++;
     }
     CHECK_EQ(n, 26);
+}
+
+/* A wait for a value comes behind what was called before in any stream. */
+static void wait_value(void)
+{
+    begin();
+    rig_hold();
+    for (unsigned i = 0; i < 24; i++)
+        CHECK_EQ(rig_launch((CUstream)0x5550), CUDA_SUCCESS);
+    const uintptr_t args[LITHOS_ORDER_WORDS] = {(uintptr_t)RIG_STREAM, 0x100000, 7, 0};
+    CHECK_EQ(lithos_order_ours(LITHOS_EXPORT_cuStreamWaitValue32_v2, args), CUDA_SUCCESS);
+    rig_forget_calls();
+    rig_let_go();
+    rig_settle();
+    const struct rig_call *calls;
+    int place = rig_find(LITHOS_EXPORT_cuStreamWaitValue32_v2), kernels = 0;
+    rig_calls(&calls);
+    for (int i = 0; i < place; i++)
+        kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
+    CHECK_EQ(kernels, 24);
 }
 
 static void pageable(void)
@@ -466,6 +490,7 @@ IN_CHILD(all_drain)
 IN_CHILD(answers)
 IN_CHILD(versions)
 IN_CHILD(default_stream)
+IN_CHILD(wait_value)
 IN_CHILD(pageable)
 IN_CHILD(captures)
 IN_CHILD(errors)
@@ -478,9 +503,9 @@ int main(void)
         cmocka_unit_test(test_all_nothing), cmocka_unit_test(test_all_queue),
         cmocka_unit_test(test_all_drain),   cmocka_unit_test(test_answers),
         cmocka_unit_test(test_versions),    cmocka_unit_test(test_default_stream),
-        cmocka_unit_test(test_pageable),    cmocka_unit_test(test_captures),
-        cmocka_unit_test(test_errors),      cmocka_unit_test(test_lease),
-        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_wait_value),  cmocka_unit_test(test_pageable),
+        cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_lease),       cmocka_unit_test(test_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
