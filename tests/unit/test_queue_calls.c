@@ -437,7 +437,9 @@ static void errors(void)
     CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_ERROR_INVALID_VALUE);
     CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
     rig_answer(LITHOS_EXPORT_cuLaunchKernel, CUDA_ERROR_ILLEGAL_ADDRESS);
+    rig_hold();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_let_go();
     rig_settle();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_ERROR_ILLEGAL_ADDRESS);
     CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FAILED), 2);

@@ -181,7 +181,7 @@ struct vgpu_op {
     struct CUstream_st *stream;
     enum vgpu_op_kind kind;
     struct vgpu_point *mark; /* MARK: the one it makes; WAIT: the one it waits for; a reference either way */
-    bool is_word;            /* HOST: not a function */
+    bool is_word;            /* HOST: not a function. COPY: one word, which others see as a whole */
     union {
         struct {
             uint8_t *dst;

@@ -7,6 +7,15 @@
 void vgpu_copy_effect(const struct vgpu_op *op)
 {
     size_t rows = LITHOS_MAX(op->copy.rows, 1u), width = op->copy.bytes / rows;
+    if (op->is_word) { /* somebody may wait for it */
+        uint64_t value = 0;
+        memcpy(&value, op->copy.src, op->copy.bytes);
+        if (op->copy.bytes == sizeof(uint32_t))
+            __atomic_store_n((uint32_t *)(void *)op->copy.dst, (uint32_t)value, __ATOMIC_RELEASE);
+        else
+            __atomic_store_n((uint64_t *)(void *)op->copy.dst, value, __ATOMIC_RELEASE);
+        return;
+    }
     for (size_t i = 0; width && i < rows; i++)
         memmove(op->copy.dst + i * op->copy.dst_pitch, op->copy.src + i * op->copy.src_pitch, width);
 }

@@ -143,6 +143,7 @@ static CUresult write_to(CUstream stream, CUdeviceptr address, uint64_t value, u
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     memcpy(op->copy.staged, &value, bytes);
+    op->is_word = true;
     op->copy.dst = at;
     op->copy.src = op->copy.staged;
     op->copy.bytes = bytes;
