@@ -116,6 +116,7 @@ struct queue_entry {
     uint8_t kind; /* enum queue_kind */
     uint8_t form; /* enum lithos_order_form */
     uint16_t function;
+    bool is_first; /* nothing of its stream was queued: it may be issued at once */
     struct queue_stream *stream;
     struct queue_event *event;
     uint64_t estimate_key; /* what is alike takes alike; 0: it takes no time that counts */
@@ -296,7 +297,7 @@ bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s);
 /* Nothing can be issued: has that been so for too long? */
 bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns);
 /* How long the dispatcher may sleep; 0: not at all. */
-uint64_t lithos_queue_nap_ns(const struct queue *q);
+uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns);
 void lithos_queue_window_forget(void);
 
 /* ---- queue_issue.c ---- */

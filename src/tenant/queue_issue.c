@@ -327,9 +327,10 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
         return;
     }
     *spins = 0;
-    if (lithos_queue_stalled(q, lithos_now_ns()))
+    uint64_t now_ns = lithos_now_ns();
+    if (lithos_queue_stalled(q, now_ns))
         fall_open(q);
-    uint64_t nap_ns = lithos_queue_nap_ns(q);
+    uint64_t nap_ns = lithos_queue_nap_ns(q, now_ns);
     if (nap_ns)
         lithos_queue_rest(q, nap_ns);
     else

@@ -43,7 +43,10 @@ struct queue_entry *lithos_queue_reserve(struct queue *q, struct queue_stream *s
     }
     if (full)
         lithos_queue_count(LITHOS_COUNTER_QUEUE_FULL);
-    return (struct queue_entry *)(void *)h;
+    /* Looked at after the tail has moved: a dispatcher that went to sleep before had issued all that it will have been seen to issue. */
+    struct queue_entry *e = (struct queue_entry *)(void *)h;
+    e->is_first = mine - atomic_load_explicit(&s->issued, memory_order_seq_cst) == 1;
+    return e;
 }
 
 /* What it names, and then it is queued. */
@@ -57,9 +60,10 @@ void lithos_queue_publish(struct queue *q, struct queue_entry *e, uint32_t place
         if (e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_RECORD)
             atomic_fetch_add_explicit(&v->recorded, 1, memory_order_acq_rel);
     }
+    bool is_first = e->is_first; /* the entry is the issuer's from now on */
     lithos_queue_ring_publish(&e->ring, place);
     lithos_queue_count(LITHOS_COUNTER_QUEUED);
-    if (__builtin_expect(atomic_load_explicit(&q->asleep, memory_order_seq_cst), 0)) {
+    if (is_first && __builtin_expect(atomic_load_explicit(&q->asleep, memory_order_seq_cst), 0)) {
         my.hands_over = false;
         lithos_queue_wake_dispatcher(q);
     }

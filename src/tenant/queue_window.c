@@ -18,9 +18,11 @@
 #define LAUNCH_NS (8 * LITHOS_NSEC_PER_USEC)
 /* Nothing has ended for so long, or for four times what it was predicted to take: the window is given up until something does. */
 #define STALL_NS (100 * LITHOS_NSEC_PER_MSEC)
-/* Naps are for long kernels: a part of what the shortest wait can be. */
-#define NAP_FROM_NS (200 * LITHOS_NSEC_PER_USEC)
+/* The dispatcher sleeps until shortly before something should end, and looks all the time for so long before and after. What the card
+ * has beside it fills the gap when it oversleeps. */
+#define AWAKE_NS (30 * LITHOS_NSEC_PER_USEC)
 #define NAP_MAX_NS (500 * LITHOS_NSEC_PER_USEC)
+#define NAP_ON_HOLD_NS (50 * LITHOS_NSEC_PER_USEC)
 
 typedef CUresult (*event_fn)(CUevent);
 
@@ -365,14 +367,25 @@ bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns)
     return now_ns > q->progress_ns + limit_ns;
 }
 
-uint64_t lithos_queue_nap_ns(const struct queue *q)
+/* When the oldest of a stream should have ended, by our clock. */
+static uint64_t due_ns(const struct queue_stream *s)
+{
+    const struct queue_flight *f = &s->flights[s->first];
+    bool behind_another = f->issued_ns < s->end_host_ns;
+    return (behind_another ? s->end_host_ns : f->issued_ns + LAUNCH_NS) + f->predicted_ns;
+}
+
+uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns)
 {
     const struct queue_stream *s;
-    uint64_t shortest_ns = UINT64_MAX;
+    uint64_t next_ns = UINT64_MAX;
     TAILQ_FOREACH(s, &q->flying, flying)
     if (s->in_flight)
-        shortest_ns = LITHOS_MIN(shortest_ns, s->flights[s->first].predicted_ns);
-    if (shortest_ns == UINT64_MAX) /* held, with nothing in flight */
-        return NAP_FROM_NS / 4;
-    return shortest_ns < NAP_FROM_NS ? 0 : LITHOS_MIN(shortest_ns / 8, NAP_MAX_NS);
+        next_ns = LITHOS_MIN(next_ns, due_ns(s));
+    if (next_ns == UINT64_MAX) /* held, with nothing in flight */
+        return NAP_ON_HOLD_NS;
+    if (next_ns > now_ns)
+        return next_ns - now_ns < 2 * AWAKE_NS ? 0 : LITHOS_MIN(next_ns - now_ns - AWAKE_NS, NAP_MAX_NS);
+    uint64_t late_ns = now_ns - next_ns; /* others run as well, or it takes longer this time */
+    return late_ns < AWAKE_NS ? 0 : LITHOS_MIN(late_ns / 2, NAP_MAX_NS);
 }

@@ -166,6 +166,24 @@ static void stalls(void)
     CHECK(!lithos_queue_stalled(q, lithos_now_ns() + 200000 * US));
 }
 
+/* The dispatcher sleeps until shortly before the first of its kernels should end; longer only the later that one is. */
+static void naps(void)
+{
+    begin();
+    uint64_t now_ns = lithos_now_ns();
+    uint64_t held_ns = lithos_queue_nap_ns(q, now_ns);
+    CHECK(held_ns > 0 && held_ns <= 100 * US);
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
+        (struct queue_estimate){.key = KEY, .ns = 300 * US, .learnt = true};
+    fly();
+    now_ns = s->flights[s->first].issued_ns;
+    CHECK(lithos_queue_nap_ns(q, now_ns) > 200 * US && lithos_queue_nap_ns(q, now_ns) < 300 * US);
+    CHECK_EQ(lithos_queue_nap_ns(q, now_ns + 300 * US), 0);
+    uint64_t late_ns = lithos_queue_nap_ns(q, now_ns + 500 * US);
+    CHECK(late_ns > 0 && late_ns < 200 * US);
+    CHECK(lithos_queue_nap_ns(q, now_ns + 50000 * US) <= 500 * US);
+}
+
 /* The stream goes, and its place is given to another: what it had in flight does not count for ever. */
 static void place_taken(void)
 {
@@ -190,13 +208,14 @@ IN_CHILD(learning)
 IN_CHILD(window)
 IN_CHILD(rules)
 IN_CHILD(stalls)
+IN_CHILD(naps)
 IN_CHILD(place_taken)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learning), cmocka_unit_test(test_window),      cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken),
+        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken), cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
