@@ -210,6 +210,8 @@ static void drain(struct queue *q, uint32_t function, const struct lithos_order_
         lithos_queue_drain_all(q, lithos_queue_depth(q) ? lithos_queue_context(q) : NULL, why);
     else
         lithos_queue_drain_all(q, NULL, why);
+    if (why == LITHOS_DRAIN_END)
+        lithos_queue_drop_events(q);
     if (function == LITHOS_EXPORT_cuGraphExecDestroy)
         atomic_fetch_add(&q->graph_epoch, 1);
 }

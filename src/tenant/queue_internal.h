@@ -163,6 +163,7 @@ struct queue {
     struct lithos_queue_ring ring;
     _Alignas(64) _Atomic uint32_t issued; /* entries ever */
     _Alignas(64) _Atomic uint32_t turn;   /* 1: somebody is the issuer */
+    _Atomic uint32_t turn_wanted;         /* who waits to be it */
     _Alignas(64) _Atomic uint32_t asleep; /* the dispatcher waits for the tail to move */
     _Atomic uint32_t waiters, progress;   /* who waits for entries to be issued, and the word they wait on */
     atomic_bool open;                     /* issue without a window: the process ends */
@@ -294,6 +295,8 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, C
 /* What has ended lands. True: something has. */
 bool lithos_queue_reap(struct queue *q);
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s);
+/* Any thread, while all contexts are alive: forget the events of our own, with what they follow. One or the other may end. */
+void lithos_queue_drop_events(struct queue *q);
 /* Nothing can be issued: has that been so for too long? */
 bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns);
 /* How long the dispatcher may sleep; 0: not at all. */

@@ -162,8 +162,6 @@ static void enter(struct queue *q, struct queue_context *c)
     CUcontext ctx = atomic_load_explicit(&c->ctx, memory_order_acquire);
     if (ctx == q->current && epoch == q->current_epoch)
         return;
-    if (epoch != q->current_epoch)
-        q->pooled = 0; /* of contexts that may be gone */
     LITHOS_REAL(ctx_set_fn, cuCtxSetCurrent)(ctx);
     q->current = ctx;
     q->current_epoch = epoch;
@@ -346,6 +344,8 @@ static void dispatch(struct queue *q)
         take_in(q);
         bool any = lithos_queue_reap(q);
         any |= issue_some(q);
+        if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
+            return;
         uint32_t depth = lithos_queue_depth(q);
         atomic_store_explicit(&lithos_tenant_home.queue_depth, depth, memory_order_relaxed);
         if (depth) {
@@ -380,6 +380,8 @@ void *lithos_queue_dispatcher(void *queue)
         lithos_queue_take_turn(q);
         dispatch(q);
         lithos_queue_give_turn(q);
+        while (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
+            sched_yield();
     }
     return NULL;
 }

@@ -357,6 +357,27 @@ bool lithos_queue_reap(struct queue *q)
     return any;
 }
 
+void lithos_queue_drop_events(struct queue *q)
+{
+    struct queue_stream *s;
+    lithos_queue_take_turn(q);
+    TAILQ_FOREACH(s, &q->flying, flying)
+    {
+        bool any = false;
+        for (uint32_t i = 0; i < s->in_flight; i++) {
+            struct queue_flight *f = &s->flights[(s->first + i) % QUEUE_FLIGHTS];
+            if (f->event)
+                LITHOS_REAL(event_fn, cuEventDestroy_v2)(f->event);
+            any |= f->event != NULL;
+        }
+        if (any)
+            drop_flights(q, s);
+    }
+    while (q->pooled)
+        LITHOS_REAL(event_fn, cuEventDestroy_v2)(q->pool[--q->pooled]);
+    lithos_queue_give_turn(q);
+}
+
 bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns)
 {
     const struct queue_stream *s;

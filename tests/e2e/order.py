@@ -1,11 +1,13 @@
 """Order: random programs of a best-effort tenant (tests/e2e/order/), whose calls wait in queues, leave in memory what they must; also while
 lithosd dies and comes back, and its class changes; and a tenant that is killed with its queues full leaves nothing behind.
 
-order.py --programs 100000 --log FILE runs many, and keeps what was run."""
+order.py --programs 100000 --out bench/results/virtual runs many, and keeps what was run."""
 
 import argparse
+import datetime
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ WAYS = [
     {"LITHOS_QUEUE": "room", "LITHOS_QUEUE_WINDOW_US": "20"},
     {"LITHOS_QUEUE": "always"},
 ]
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 4000  # programs a process: some make a context, and there are stamps for 64 of a process
 
 
@@ -98,20 +101,40 @@ def killed(stack):
     run_programs(stack, 900001, 20, WAYS[1])
 
 
-def many(stack, seed, programs, log):
-    """All of them, batch by batch; a line of the log for each."""
-    done = 0
-    while done < programs:
+def many(stack, seed, programs):
+    """All of them, batch by batch: a case of the result for each."""
+    cases = []
+    while sum(c["programs"] for c in cases) < programs:
+        done = sum(c["programs"] for c in cases)
         n = min(BATCH, programs - done)
         way = WAYS[done // BATCH % len(WAYS)]
         began = time.monotonic()
         printed = run_programs(stack, seed + done, n, way, ["--fork"])
-        done += n
-        line = json.dumps(dict(printed, way=way, seconds=round(time.monotonic() - began, 1)))
-        print(line, flush=True)
-        if log:
-            log.write(line + "\n")
-            log.flush()
+        name = ", ".join(f"{k} {v}" for k, v in way.items()) or "as it comes"
+        cases.append({"case": name, "rep": done // BATCH + 1, **printed, "seconds": round(time.monotonic() - began, 1)})
+        print(cases[-1], flush=True)
+    return cases
+
+
+def head():
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=SOURCE).stdout.strip()
+
+
+def write_result(folder, cases, wanted, commit):
+    """As bench/ writes them (docs/bench.md)."""
+    equal = sum(c["programs"] for c in cases)
+    doc = {
+        "name": "order", "card": "virtual NVIDIA H200", "driver": "vgpu", "commit": commit,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": " ".join(["python3 tests/e2e/order.py", *sys.argv[1:]]), "repetitions": 1, "cases": cases,
+        "bars": [{"what": "programs equal to the reference", "value": equal, "op": ">=", "limit": wanted}],
+        "notes": "Random programs of 1 to 4 threads on 8 streams and the threads' own, forks among them, over every stream-ordered call that the "
+                 "virtual GPU has; each memory compared with what program order leaves, worked out beforehand. The first program that differs "
+                 "ends the run.",
+    }
+    path = pathlib.Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "order.json").write_text(json.dumps(doc, indent=1) + "\n")
 
 
 def main():
@@ -119,13 +142,17 @@ def main():
     parser.add_argument("--programs", type=int, default=0, help="only run so many programs")
     parser.add_argument("--seed", type=int, default=1, help="of the first of them")
     parser.add_argument("--scale", type=float, default=10, help="of the virtual GPU's time")
-    parser.add_argument("--log", type=argparse.FileType("a"))
+    parser.add_argument("--out", metavar="DIR", help="where order.json is written")
     options = parser.parse_args()
     os.environ.pop("LITHOS_TEST_CLASS", None)
+    os.environ.setdefault("LITHOS_BUILD", str(SOURCE / "build/dev"))
     with Stack(scale=options.scale) as stack:
         stack.start_daemon()
         if options.programs:
-            many(stack, options.seed, options.programs, options.log)
+            commit = head() if options.out else None
+            cases = many(stack, options.seed, options.programs)
+            if options.out:
+                write_result(options.out, cases, options.programs, commit)
             return
         bare(stack, 50)
         for i, way in enumerate(WAYS):

@@ -79,6 +79,9 @@ static CUresult note(uint32_t function, const uintptr_t args[RIG_WORDS])
     case LITHOS_EXPORT_cuCtxGetCurrent:
         *(CUcontext *)args[0] = RIG_CTX;
         break;
+    case LITHOS_EXPORT_cuEventCreate:
+        *(CUevent *)args[0] = (CUevent)0x8880;
+        break;
     case LITHOS_EXPORT_cuStreamGetCtx:
         *(CUcontext *)args[1] = RIG_CTX;
         break;

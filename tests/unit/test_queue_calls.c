@@ -446,6 +446,20 @@ static void errors(void)
     CHECK_EQ(lithos_queue_depth(atomic_load(&lithos_queue)), 0);
 }
 
+/* Events of our own, which tell the ends of graphs, go before their context does. */
+static void own_events(void)
+{
+    begin();
+    CHECK_EQ(CALL(cuGraphLaunch, 0x9990, RIG_STREAM, 0), CUDA_SUCCESS); /* seen */
+    CHECK_EQ(CALL(cuGraphLaunch, 0x9990, RIG_STREAM, 0), CUDA_SUCCESS); /* queued */
+    rig_settle();
+    CHECK(rig_find(LITHOS_EXPORT_cuEventCreate) >= 0);
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuEventDestroy_v2), -1);
+    CHECK_EQ(CALL(cuCtxDestroy_v2, RIG_CTX, 0, 0), CUDA_SUCCESS);
+    CHECK(rig_find(LITHOS_EXPORT_cuEventDestroy_v2) >= 0);
+    CHECK(rig_find(LITHOS_EXPORT_cuEventDestroy_v2) < rig_find(LITHOS_EXPORT_cuCtxDestroy_v2));
+}
+
 /* The app is not kept by a scheduler that has died. */
 static void lease(void)
 {
@@ -496,6 +510,7 @@ IN_CHILD(wait_value)
 IN_CHILD(pageable)
 IN_CHILD(captures)
 IN_CHILD(errors)
+IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
 
@@ -507,7 +522,8 @@ int main(void)
         cmocka_unit_test(test_versions),    cmocka_unit_test(test_default_stream),
         cmocka_unit_test(test_wait_value),  cmocka_unit_test(test_pageable),
         cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_lease),       cmocka_unit_test(test_full),
+        cmocka_unit_test(test_own_events),  cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
