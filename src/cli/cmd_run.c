@@ -75,18 +75,10 @@ static int parse(int argc, char **argv, struct run *run)
 {
     enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},
-        {"gpu", 1, 0, GPU},
-        {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},
-        {"mps", 1, 0, MPS},
-        {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE},
-        {"help", 0, 0, HELP},
-        {"atom", 1, 0, ATOM},
-        {"class", 1, 0, CLASS},
-        {"whole", 1, 0, WHOLE},
-        {0},
+        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},     {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},   {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},     {"whole", 1, 0, WHOLE}, {0},
     };
     int c;
 

@@ -580,7 +580,8 @@ static void tick(void *ctx)
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     struct sight sight = look(d);
-    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual) /* whose clock follows from the host's */
+    if ((sight.outstanding || sight.happened) &&
+        !d->gpus.is_virtual) /* whose clock follows from the host's */
         spin(d, &sight);
     o->period_ns = next_period_ns(&sight, o->period_ns);
     if (o->period_ns > ASK_NS) {

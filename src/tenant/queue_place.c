@@ -296,7 +296,7 @@ bool lithos_queue_call(struct queue *q, uint32_t function, const struct lithos_o
     }
     if (why == LITHOS_DRAIN_MAX && lithos_queue_can_call(row, args, &bytes, &why))
         why = LITHOS_DRAIN_MAX;
-    if (why != LITHOS_DRAIN_MAX) {
+    if (why != LITHOS_DRAIN_MAX || !s) {
         make_way(q, c, row, args, why);
         if (graph && !lithos_queue_closed(q))
             lithos_queue_hold_back(q, c);

@@ -21,6 +21,7 @@
 /* The dispatcher sleeps until shortly before something should end, and looks all the time for so long before and after. What the card
  * has beside it fills the gap when it oversleeps. */
 #define AWAKE_NS (30 * LITHOS_NSEC_PER_USEC)
+#define LATE_NS (200 * LITHOS_NSEC_PER_USEC)
 #define NAP_MAX_NS (500 * LITHOS_NSEC_PER_USEC)
 #define NAP_ON_HOLD_NS (50 * LITHOS_NSEC_PER_USEC)
 
@@ -357,22 +358,25 @@ bool lithos_queue_reap(struct queue *q)
     return any;
 }
 
+/* With what they follow, if it follows any. */
+static void drop_events_of(struct queue *q, struct queue_stream *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->in_flight; i++) {
+        CUevent event = s->flights[(s->first + i) % QUEUE_FLIGHTS].event;
+        if (event)
+            LITHOS_REAL(event_fn, cuEventDestroy_v2)(event);
+        any |= event != NULL;
+    }
+    if (any)
+        drop_flights(q, s);
+}
+
 void lithos_queue_drop_events(struct queue *q)
 {
-    struct queue_stream *s;
     lithos_queue_take_turn(q);
-    TAILQ_FOREACH(s, &q->flying, flying)
-    {
-        bool any = false;
-        for (uint32_t i = 0; i < s->in_flight; i++) {
-            struct queue_flight *f = &s->flights[(s->first + i) % QUEUE_FLIGHTS];
-            if (f->event)
-                LITHOS_REAL(event_fn, cuEventDestroy_v2)(f->event);
-            any |= f->event != NULL;
-        }
-        if (any)
-            drop_flights(q, s);
-    }
+    for (struct queue_stream *s = TAILQ_FIRST(&q->flying); s; s = TAILQ_NEXT(s, flying))
+        drop_events_of(q, s);
     while (q->pooled)
         LITHOS_REAL(event_fn, cuEventDestroy_v2)(q->pool[--q->pooled]);
     lithos_queue_give_turn(q);
@@ -408,5 +412,5 @@ uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns)
     if (next_ns > now_ns)
         return next_ns - now_ns < 2 * AWAKE_NS ? 0 : LITHOS_MIN(next_ns - now_ns - AWAKE_NS, NAP_MAX_NS);
     uint64_t late_ns = now_ns - next_ns; /* others run as well, or it takes longer this time */
-    return late_ns < AWAKE_NS ? 0 : LITHOS_MIN(late_ns / 2, NAP_MAX_NS);
+    return late_ns < LATE_NS ? 0 : LITHOS_MIN(late_ns / 4, NAP_MAX_NS);
 }

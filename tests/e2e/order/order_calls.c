@@ -165,7 +165,7 @@ void order_thread_begins(const struct program *p)
 bool order_matches(const struct program *p)
 {
     bool same = true;
-    CU(cuCtxSynchronize, );
+    CU(cuCtxSynchronize);
     for (unsigned c = 0; c < CELLS && same; c++) {
         uint32_t got[WORDS];
         if (c < DEVICE_CELLS)
@@ -505,7 +505,7 @@ static void on_wait(const struct op *o)
     if (o->kind == OP_SYNC_STREAM)
         CU(cuStreamSynchronize, stream_of(o));
     else
-        CU(cuCtxSynchronize, );
+        CU(cuCtxSynchronize);
 }
 
 static void on_renew_stream(const struct op *o)
