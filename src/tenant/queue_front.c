@@ -119,7 +119,9 @@ static void destroy_stream(struct queue *q, CUstream handle)
         return;
     lithos_queue_drained(lithos_queue_wait_stream(q, s), LITHOS_DRAIN_ORDER);
     if (lithos_queue_try_turn(q)) {
+        int mode = lithos_queue_relax();
         lithos_queue_reap_stream(q, s);
+        lithos_queue_relax_no_more(mode);
         lithos_queue_give_turn(q);
     }
     lithos_queue_forget_stream(q, handle);
@@ -210,8 +212,11 @@ static void drain(struct queue *q, uint32_t function, const struct lithos_order_
         lithos_queue_drain_all(q, lithos_queue_depth(q) ? lithos_queue_context(q) : NULL, why);
     else
         lithos_queue_drain_all(q, NULL, why);
-    if (why == LITHOS_DRAIN_END)
+    if (why == LITHOS_DRAIN_END) {
+        int mode = lithos_queue_relax();
         lithos_queue_drop_events(q);
+        lithos_queue_relax_no_more(mode);
+    }
     if (function == LITHOS_EXPORT_cuGraphExecDestroy)
         atomic_fetch_add(&q->graph_epoch, 1);
 }

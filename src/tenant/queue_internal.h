@@ -258,6 +258,9 @@ void lithos_queue_forget_stream(struct queue *q, CUstream handle);
 void lithos_queue_forget_event(struct queue *q, CUevent handle);
 /* ctx NULL: all of that device. */
 void lithos_queue_forget_contexts(struct queue *q, CUcontext ctx, int device);
+/* Around calls of our own on a thread of the app's which would spoil what it, or another, captures. */
+int lithos_queue_relax(void);
+void lithos_queue_relax_no_more(int mode);
 void lithos_queue_capture_begins(struct queue *q, uintptr_t stream);
 void lithos_queue_capture_ends(struct queue *q, uintptr_t stream);
 
