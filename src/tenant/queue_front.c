@@ -7,21 +7,14 @@
 typedef CUresult (*capturing_fn)(CUstream, int *);
 
 /* NOLINTBEGIN(performance-no-int-to-ptr): the words of a call */
-static bool pending(const struct queue *q, const struct queue_stream *s)
-{
-    (void)q;
-    return atomic_load_explicit(&s->issued, memory_order_acquire) !=
-           atomic_load_explicit(&s->enqueued, memory_order_acquire);
-}
-
 /* The default stream is done when those are that it waits for. */
 static bool stream_pending(struct queue *q, struct queue_context *c, const struct queue_stream *s)
 {
     if (!s->legacy)
-        return pending(q, s);
+        return lithos_queue_pending(s);
     uint32_t count = atomic_load_explicit(&q->stream_count, memory_order_acquire);
     for (uint32_t i = 0; i < count; i++)
-        if (q->streams[i].context == c && q->streams[i].blocking && pending(q, &q->streams[i]))
+        if (lithos_queue_pending(&q->streams[i]) && q->streams[i].context == c && q->streams[i].blocking)
             return true;
     return false;
 }

@@ -320,6 +320,12 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
                             CUresult *ret_result);
 
 /* ---- queue_drain.c; the app's threads: wait until calls have been issued ---- */
+/* Has a stream something queued? */
+static inline bool lithos_queue_pending(const struct queue_stream *s)
+{
+    return atomic_load_explicit(&s->issued, memory_order_acquire) !=
+           atomic_load_explicit(&s->enqueued, memory_order_acquire);
+}
 /* All that a stream has queued. True: there was something to wait for. */
 bool lithos_queue_wait_stream(struct queue *q, struct queue_stream *s);
 /* All that is queued, of one context or (NULL) of the process. */
