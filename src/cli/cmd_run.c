@@ -28,6 +28,9 @@ static const char help[] =
     "  --coarse         do not use the queue descriptor hook (for programs that make green contexts): the "
     "quota is\n"
     "                   then held as a number of SMs by MPS\n"
+    "  --class C        high (the default), or best-effort: launches wait in queues, and the card is given "
+    "little of\n"
+    "                   them at a time\n"
     "  --atom A         what long kernels are cut into, so that others need not wait for them: parts of "
     "about "
     "250us,\n"
@@ -42,7 +45,7 @@ static const char help[] =
 #define WHOLE_BYTES 4000u
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps, *atom;
+    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name;
     char whole[WHOLE_BYTES]; /* patterns, with commas between */
     bool coarse, verbose;
     char **command;
@@ -52,6 +55,7 @@ struct run {
     unsigned gpu_count;
     struct lithos_gpu_choice visible, choice; /* choice.count 0: the daemon's */
     struct lithos_atom_policy policy;
+    uint32_t class; /* enum lithos_class */
 };
 
 static int add_whole(struct run *run, const char *pattern)
@@ -69,19 +73,12 @@ static int add_whole(struct run *run, const char *pattern)
 
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
+    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},
-        {"gpu", 1, 0, GPU},
-        {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},
-        {"mps", 1, 0, MPS},
-        {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE},
-        {"help", 0, 0, HELP},
-        {"atom", 1, 0, ATOM},
-        {"whole", 1, 0, WHOLE},
-        {0},
+        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},     {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},   {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},     {"whole", 1, 0, WHOLE}, {0},
     };
     int c;
 
@@ -101,6 +98,9 @@ static int parse(int argc, char **argv, struct run *run)
             break;
         case COARSE:
             run->coarse = true;
+            break;
+        case CLASS:
+            run->class_name = optarg;
             break;
         case ATOM:
             run->atom = optarg;
@@ -152,6 +152,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     }
     if (run->atom && lithos_atom_policy_parse(run->atom, ret_atom) < 0) {
         lithos_error("run: --atom %s: " LITHOS_ATOM_HELP, run->atom);
+        return -EINVAL;
+    }
+    if (run->class_name && lithos_class_parse(run->class_name, &run->class) < 0) {
+        lithos_error("run: --class %s: must be high or best-effort", run->class_name);
         return -EINVAL;
     }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
@@ -268,6 +272,7 @@ static void fill_admit(const struct run *run, const struct lithos_quota *quota, 
     m->admit.quota = *quota;
     m->admit.want_coarse = run->coarse;
     m->admit.atom = run->policy;
+    m->admit.class = run->class;
     m->admit.gpu_count = run->choice.count;
     for (unsigned i = 0; i < run->choice.count; i++)
         memcpy(m->admit.gpus[i], run->gpus[run->choice.gpus[i]].uuid, LITHOS_UUID_BYTES);

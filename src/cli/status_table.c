@@ -117,6 +117,21 @@ static int print_tenants(const json_t *document, FILE *out)
     return r;
 }
 
+/* "; left whole: 3 one_wave, 1 capture": the counts that are not 0. */
+static void print_counts(const json_t *counts, const char *what, FILE *out)
+{
+    const char *name, *separator = what;
+    json_t *count;
+
+    json_object_foreach((json_t *)counts, name, count)
+    {
+        if (json_integer_value(count) == 0)
+            continue;
+        fprintf(out, "%s%lld %s", separator, (long long)json_integer_value(count), name);
+        separator = ", ";
+    }
+}
+
 /* A line for each tenant that asked for atoms: what came of its launches. */
 static void print_atoms(const json_t *document, FILE *out)
 {
@@ -125,9 +140,8 @@ static void print_atoms(const json_t *document, FILE *out)
 
     json_array_foreach((json_t *)tenants, i, tenant)
     {
-        json_t *atoms = json_object_get(tenant, "atoms"), *count;
-        const char *policy = lithos_json_string(atoms, "policy"), *why = lithos_json_string(atoms, "why"),
-                   *reason;
+        json_t *atoms = json_object_get(tenant, "atoms");
+        const char *policy = lithos_json_string(atoms, "policy"), *why = lithos_json_string(atoms, "why");
         if (!*policy || !strcmp(policy, "off"))
             continue;
         fprintf(out, "%s: atoms %s", lithos_json_string(tenant, "name"), policy);
@@ -135,14 +149,27 @@ static void print_atoms(const json_t *document, FILE *out)
             fprintf(out, ", not available: %s", why);
         fprintf(out, "; %lld launches cut into %lld", (long long)lithos_json_integer(atoms, "cut"),
                 (long long)lithos_json_integer(atoms, "atoms"));
-        const char *separator = "; left whole: ";
-        json_object_foreach(json_object_get(atoms, "whole"), reason, count)
-        {
-            if (json_integer_value(count) == 0)
-                continue;
-            fprintf(out, "%s%lld %s", separator, (long long)json_integer_value(count), reason);
-            separator = ", ";
-        }
+        print_counts(json_object_get(atoms, "whole"), "; left whole: ", out);
+        fputc('\n', out);
+    }
+}
+
+/* A line for each best-effort tenant: what its launch queues do. */
+static void print_queues(const json_t *document, FILE *out)
+{
+    const json_t *tenants = json_object_get(document, "tenants"), *tenant;
+    size_t i;
+
+    json_array_foreach((json_t *)tenants, i, tenant)
+    {
+        const json_t *queue = json_object_get(tenant, "queue");
+        if (strcmp(lithos_json_string(tenant, "class"), "best-effort"))
+            continue;
+        fprintf(out, "%s: best-effort; %lld calls queued, %lld now; %lld launches at once",
+                lithos_json_string(tenant, "name"), (long long)lithos_json_integer(queue, "queued"),
+                (long long)lithos_json_integer(queue, "depth"),
+                (long long)lithos_json_integer(queue, "unqueued"));
+        print_counts(json_object_get(queue, "drained"), "; drained: ", out);
         fputc('\n', out);
     }
 }
@@ -156,6 +183,7 @@ int lithos_status_print(const json_t *document, FILE *out)
     print_remarks(document, out);
     fputc('\n', out);
     r = print_tenants(document, out);
+    print_queues(document, out);
     print_atoms(document, out);
     return r;
 }

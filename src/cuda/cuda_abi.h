@@ -50,6 +50,8 @@ typedef struct {
     X(CUDA_ERROR_CONTEXT_IS_DESTROYED, 709)           \
     X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, 712) \
     X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, 713)     \
+    X(CUDA_ERROR_ASSERT, 710)                         \
+    X(CUDA_ERROR_HARDWARE_STACK_ERROR, 714)           \
     X(CUDA_ERROR_LAUNCH_FAILED, 719)                  \
     X(CUDA_ERROR_NOT_PERMITTED, 800)                  \
     X(CUDA_ERROR_NOT_SUPPORTED, 801)                  \
@@ -96,6 +98,11 @@ enum {
     X(CU_EVENT_DISABLE_TIMING, 2)                                   \
     X(CU_MEMHOSTALLOC_PORTABLE, 1)                                  \
     X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                 \
+    X(CU_POINTER_ATTRIBUTE_MEMORY_TYPE, 2)                          \
+    X(CU_MEMORYTYPE_HOST, 1)                                        \
+    X(CU_MEMORYTYPE_DEVICE, 2)                                      \
+    X(CU_MEMORYTYPE_ARRAY, 3)                                       \
+    X(CU_MEMORYTYPE_UNIFIED, 4)                                     \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                             \
     X(CU_STREAM_CAPTURE_MODE_RELAXED, 2)                            \
     X(CU_JIT_INPUT_PTX, 1)                                          \
@@ -110,6 +117,7 @@ enum {
     X(CU_LAUNCH_ATTRIBUTE_PRIORITY, 8)                              \
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP, 9)                   \
     X(CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, 10)                      \
+    X(CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION, 11)          \
     X(CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT, 12)              \
     X(CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 14)     \
     X(CU_GRAPH_NODE_TYPE_KERNEL, 0)                                 \
@@ -117,6 +125,8 @@ enum {
     X(CU_GRAPH_NODE_TYPE_MEMSET, 2)                                 \
     X(CU_GRAPH_NODE_TYPE_HOST, 3)                                   \
     X(CU_GRAPH_NODE_TYPE_EMPTY, 5)                                  \
+    X(CU_GRAPH_NODE_TYPE_WAIT_EVENT, 6)                             \
+    X(CU_GRAPH_NODE_TYPE_EVENT_RECORD, 7)                           \
     X(CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, 2)                        \
     X(CU_GRAPH_EXEC_UPDATE_SUCCESS, 0)                              \
     X(CU_GRAPH_EXEC_UPDATE_ERROR, 1)                                \
@@ -158,6 +168,46 @@ typedef struct {
     CUlaunchAttribute *attrs;
     unsigned int numAttrs;
 } CUlaunchConfig;
+
+/* What cuLaunchKernel's `extra` names. */
+#define CU_LAUNCH_PARAM_END ((uintptr_t)0)
+#define CU_LAUNCH_PARAM_BUFFER_POINTER ((uintptr_t)1)
+#define CU_LAUNCH_PARAM_BUFFER_SIZE ((uintptr_t)2)
+
+/* CUDA_MEMCPY2D_v2, CUDA_MEMCPY3D_v2 */
+typedef struct {
+    size_t srcXInBytes, srcY;
+    int srcMemoryType; /* CU_MEMORYTYPE_* */
+    const void *srcHost;
+    CUdeviceptr srcDevice;
+    void *srcArray;
+    size_t srcPitch;
+    size_t dstXInBytes, dstY;
+    int dstMemoryType;
+    void *dstHost;
+    CUdeviceptr dstDevice;
+    void *dstArray;
+    size_t dstPitch;
+    size_t WidthInBytes, Height;
+} CUDA_MEMCPY2D;
+
+typedef struct {
+    size_t srcXInBytes, srcY, srcZ, srcLOD;
+    int srcMemoryType;
+    const void *srcHost;
+    CUdeviceptr srcDevice;
+    void *srcArray;
+    void *reserved0;
+    size_t srcPitch, srcHeight;
+    size_t dstXInBytes, dstY, dstZ, dstLOD;
+    int dstMemoryType;
+    void *dstHost;
+    CUdeviceptr dstDevice;
+    void *dstArray;
+    void *reserved1;
+    size_t dstPitch, dstHeight;
+    size_t WidthInBytes, Height, Depth;
+} CUDA_MEMCPY3D;
 
 /* Graphs. Of v1 is what v2 has, but for the last two. */
 typedef struct {

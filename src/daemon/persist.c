@@ -27,6 +27,7 @@ static void save_tenant(const struct lithosd_tenant *t, struct lithosd_saved_ten
     s->mps = t->mps;
     s->quota = t->quota;
     s->atom = t->atom;
+    s->class = t->grant.class;
     s->root_pid = t->root_pid;
     s->root_start = t->root_start;
     s->since_unix_ms = t->since_unix_ms;
@@ -154,6 +155,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
         return NULL;
     }
     t->grant.atom = lithosd_atoms_grant(t);
+    t->grant.class = s->class;
     adopt_root(t);
     return t;
 }

@@ -34,14 +34,14 @@ static json_t *encode_tenant(const struct lithosd_saved_tenant *t)
         json_array_append_new(gpus, json_pack("{s:s,s:s}", "uuid", lithos_uuid_format(t->gpus[i].uuid, uuid),
                                               "own", lithos_tpcset_format(&t->gpus[i].own, own)));
     }
-    return json_pack("{s:s,s:s,s:s,s:I,s:s,s:i,s:b,s:s,s:s,s:i,s:I,s:I,s:I,s:o,s:o}", "credentials",
+    return json_pack("{s:s,s:s,s:s,s:I,s:s,s:i,s:b,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:o,s:o}", "credentials",
                      lithos_tenant_format(t->id, t->token, credentials), "name", t->name, "command",
                      t->command, "uid", (json_int_t)t->uid, "mode", mode_names[t->mode], "thread_percentage",
                      (int)t->thread_percentage, "mps", (int)t->mps, "quota",
                      lithos_quota_format(&t->quota, quota), "atom", lithos_atom_policy_format(&t->atom, atom),
-                     "root_pid", (int)t->root_pid, "root_start", (json_int_t)t->root_start, "since_unix_ms",
-                     (json_int_t)t->since_unix_ms, "epoch", (json_int_t)t->epoch, "gpus", gpus, "counters",
-                     encode_counters(t->counters));
+                     "class", lithos_class_name(t->class), "root_pid", (int)t->root_pid, "root_start",
+                     (json_int_t)t->root_start, "since_unix_ms", (json_int_t)t->since_unix_ms, "epoch",
+                     (json_int_t)t->epoch, "gpus", gpus, "counters", encode_counters(t->counters));
 }
 
 char *lithosd_state_encode(const struct lithosd_saved *s)
@@ -159,6 +159,9 @@ static void read_tenant(struct reader *r, const json_t *object, struct lithosd_s
     const json_t *atom = json_object_get(object, "atom"); /* not in files of before */
     if (atom && (!json_is_string(atom) || lithos_atom_policy_parse(json_string_value(atom), &t->atom) < 0))
         bad(r, "atom");
+    const json_t *class = json_object_get(object, "class"); /* the same */
+    if (class && (!json_is_string(class) || lithos_class_parse(json_string_value(class), &t->class) < 0))
+        bad(r, "class");
     read_text(r, object, "name", t->name, sizeof t->name);
     if (!t->name[0] || strpbrk(t->name, " \"'\\"))
         bad(r, "name");

@@ -34,6 +34,7 @@ struct lithosd_saved_tenant {
     uint32_t mode, thread_percentage, mps;
     struct lithos_quota quota;
     struct lithos_atom_policy atom;
+    uint32_t class; /* enum lithos_class */
     pid_t root_pid;
     uint64_t root_start;
     uint64_t since_unix_ms, epoch;

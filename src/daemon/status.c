@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "daemon/daemon.h"
@@ -123,6 +124,34 @@ static json_t *tenant_gpus(const struct lithosd *d, const struct lithosd_tenant 
     return array;
 }
 
+static json_t *number(uint64_t v)
+{
+    return json_integer((json_int_t)(v & INT64_MAX));
+}
+
+/* Launch queues of all its processes. */
+static json_t *queue_status(const struct lithosd_tenant *t, const uint64_t counters[LITHOS_COUNTER_MAX])
+{
+    uint64_t depth = 0;
+    json_t *drained = json_object();
+    for (unsigned i = 0; i < LITHOSD_PROCESS_MAX; i++) {
+        const struct lithosd_process *p = &t->daemon->processes[i];
+        if (p->used && p->tenant == t && p->arena)
+            depth += atomic_load_explicit(&p->arena->queue_depth, memory_order_relaxed);
+    }
+#define W(name, why)                                                                                      \
+    json_object_set_new(drained, lithos_counter_name(LITHOS_COUNTER_DRAINED_##name) + strlen("drained_"), \
+                        number(counters[LITHOS_COUNTER_DRAINED_##name]));
+#include "hw/drain.def"
+#undef W
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "depth", number(depth), "queued",
+                     number(counters[LITHOS_COUNTER_QUEUED]), "unqueued",
+                     number(counters[LITHOS_COUNTER_UNQUEUED]), "full",
+                     number(counters[LITHOS_COUNTER_QUEUE_FULL]), "failed",
+                     number(counters[LITHOS_COUNTER_QUEUE_FAILED]), "opened",
+                     number(counters[LITHOS_COUNTER_QUEUE_OPENED]), "drained", drained);
+}
+
 static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenant *t)
 {
     char id[24], quota[16];
@@ -133,14 +162,15 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         json_object_set_new(counts, lithos_counter_name((enum lithos_counter)c),
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
-    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o}", "name", t->name,
-                     "id", id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode],
-                     "quota", lithos_quota_format(&t->quota, quota), "thread_percentage",
-                     (int)t->thread_percentage, "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
+    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "name",
+                     t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode",
+                     mode_names[t->mode], "class", lithos_class_name(t->grant.class), "quota",
+                     lithos_quota_format(&t->quota, quota), "thread_percentage", (int)t->thread_percentage,
+                     "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
                      (double)t->since_unix_ms / 1000, "seconds",
                      ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t),
-                     "gpus", tenant_gpus(d, t), "counters", counts, "atoms",
-                     lithosd_atoms_status(t, counters), "observed", lithosd_observe_status(t));
+                     "gpus", tenant_gpus(d, t), "counters", counts, "queue", queue_status(t, counters),
+                     "atoms", lithosd_atoms_status(t, counters), "observed", lithosd_observe_status(t));
 }
 
 static json_t *events_status(const struct lithosd_events *e)

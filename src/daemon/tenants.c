@@ -428,6 +428,7 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
     if (lithosd_atoms_check(t, &t->atom, why) < 0)
         note(notes, "%s", why);
     t->grant.atom = lithosd_atoms_grant(t);
+    t->grant.class = m->class;
     lithosd_state_save(d);
     char quota[16];
     lithosd_event(&d->events, "admitted", "tenant %s (pid %d, %s): quota %s, %u TPCs of GPU %u%s", t->name,
@@ -521,6 +522,8 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     if (m->what & LITHOS_SET_ATOM)
         t->atom = m->atom;
     g.atom = lithosd_atoms_grant(t);
+    if (m->what & LITHOS_SET_CLASS)
+        g.class = m->class;
     g.epoch++;
     t->grant = g;
     if (m->what & LITHOS_SET_ATOM)
@@ -529,8 +532,9 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     lithosd_recordings_granted(t);
     lithosd_state_save(d);
     char quota[16], atom[LITHOS_ATOM_POLICY_TEXT_MAX];
-    lithosd_event(&d->events, "set", "tenant %s: quota %s, now %u TPCs on its %s; atoms %s", t->name,
+    lithosd_event(&d->events, "set", "tenant %s: quota %s, now %u TPCs on its %s; %s; atoms %s", t->name,
                   lithos_quota_format(&t->quota, quota), lithos_tpcset_count(&g.gpus[0].own),
-                  g.gpu_count > 1 ? "first GPU" : "GPU", lithos_atom_policy_format(&t->atom, atom));
+                  g.gpu_count > 1 ? "first GPU" : "GPU", lithos_class_name(g.class),
+                  lithos_atom_policy_format(&t->atom, atom));
     return 0;
 }

@@ -92,6 +92,18 @@ struct lithos_hook_observer {
     void (*graph_ended)(uint64_t graph);
 };
 
+/* Where the calls of the app go first while it has queues (driver/order.h). */
+struct lithos_order_row;
+struct lithos_hook_order {
+    /* A call, before it is made; args: its words. True: it is done with, with *ret_result; false: it is to be made now, and what has to
+     * be before it has been given to the driver. May wait for that, as the app would for the card. */
+    bool (*call)(uint32_t function, const struct lithos_order_row *row, const uintptr_t *args,
+                 CUresult *ret_result);
+    bool (*launch)(uint32_t function, const struct lithos_launch *launch, CUresult *ret_result);
+    /* An error of a queued call of the current context that has not been returned yet: once. */
+    CUresult (*error)(void);
+};
+
 struct lithos_hook_client {
     /* Counters of any thread, by enum lithos_hook_count; valid as long as the process lives. */
     _Atomic uint64_t *counters;
@@ -115,6 +127,7 @@ struct lithos_hook_client {
     /* Is this process to be counted and masked at all? Asked once, at the first cuInit. */
     bool (*wanted)(void);
     const struct lithos_hook_observer *observer;
+    const struct lithos_hook_order *order;
 };
 
 /* Defined by whoever links lithos_driver_front. */

@@ -1,6 +1,6 @@
 /* One jump for each name of cuda/exports.def, and the stubs behind them (exports.h).
  *
- * exports.def is read four times, so that an index means the same name in each table and in C. */
+ * exports.def is read again and again, so that an index means the same name in each table and in C. */
 
 /* 1. Which names are hooked. */
 #define HOOK(name, base, since, per_thread, kind) .set .Lhooked_##name, 1;
@@ -10,12 +10,29 @@
 #undef HOOK
 #undef MARK
 #undef WAIT
+#define NOTHING(name, why)
+#define QUEUE(name, per_thread, form, stream, arguments)
+#define DRAIN(name, per_thread, scope, stream, reason)
+#define DO(name, per_thread, act, stream)
+#define ENTRY_QUEUE(name, base, since, per_thread, form, stream, arguments) .set .Lordered_##name, 1;
+#define ENTRY_DRAIN(name, base, since, per_thread, scope, stream, reason) .set .Lordered_##name, 1;
+#define ENTRY_DO(name, base, since, per_thread, act, stream) .set .Lordered_##name, 1;
+#include "driver/order.def"
+#undef NOTHING
+#undef QUEUE
+#undef DRAIN
+#undef DO
+#undef ENTRY_QUEUE
+#undef ENTRY_DRAIN
+#undef ENTRY_DO
 
-/* 2. The exported entries. */
+/* 2. The exported entries: to the wrapper; to the driver unless there are queues; to the driver. */
+	.hidden lithos_order_state
 	.text
 #define EXPORT(name)                                                                                         \
 	.globl name; .type name, @function; .p2align 3; name: .Lentry_##name: .ifdef .Lhooked_##name; jmp lithos_hook_##name;    \
-	.hidden lithos_hook_##name; .else; jmp *lithos_real_slots + 8 * .Lindex(%rip); .endif;                    \
+	.hidden lithos_hook_##name; .else; .ifdef .Lordered_##name; cmpl $0, lithos_order_state(%rip);            \
+	jne .Lorder_##name; .endif; jmp *lithos_real_slots + 8 * .Lindex(%rip); .endif;                           \
 	.size name, . - name; .set .Lindex, .Lindex + 1;
 	.set .Lindex, 0
 #include "cuda/exports.def"
@@ -101,7 +118,99 @@
 	.cfi_endproc
 	.hidden lithos_export_resolve
 
-/* 4. The slots, each holding its stub. */
+/* 4. Calls that may have to wait for what is queued: push the index, then ask. */
+	.p2align 4
+#define EXPORT(name) .ifdef .Lordered_##name; .Lorder_##name: pushq $.Lindex; jmp .Lorder; .endif; .set .Lindex, .Lindex + 1;
+	.set .Lindex, 0
+#include "cuda/exports.def"
+#undef EXPORT
+
+/* At entry as .Lresolve: the index at (%rsp), the return address above it, arguments of any kind in registers and on the stack. The C
+ * side is shown the six integer ones, side by side, and those on the stack. It says go on (negative): the call goes to the driver as
+ * if this had never been; or it gives the result. */
+	.p2align 4
+	.type .Lorder, @function
+.Lorder:
+	.cfi_startproc
+	.cfi_def_cfa_offset 16
+	pushq %rax
+	.cfi_adjust_cfa_offset 8
+	pushq %r10
+	.cfi_adjust_cfa_offset 8
+	pushq %r11
+	.cfi_adjust_cfa_offset 8
+	pushq %r9
+	.cfi_adjust_cfa_offset 8
+	pushq %r8
+	.cfi_adjust_cfa_offset 8
+	pushq %rcx
+	.cfi_adjust_cfa_offset 8
+	pushq %rdx
+	.cfi_adjust_cfa_offset 8
+	pushq %rsi
+	.cfi_adjust_cfa_offset 8
+	pushq %rdi
+	.cfi_adjust_cfa_offset 8
+	subq $136, %rsp
+	.cfi_adjust_cfa_offset 136
+	movups %xmm0, 0(%rsp)
+	movups %xmm1, 16(%rsp)
+	movups %xmm2, 32(%rsp)
+	movups %xmm3, 48(%rsp)
+	movups %xmm4, 64(%rsp)
+	movups %xmm5, 80(%rsp)
+	movups %xmm6, 96(%rsp)
+	movups %xmm7, 112(%rsp)
+	movq 208(%rsp), %rdi
+	leaq 136(%rsp), %rsi
+	leaq 224(%rsp), %rdx
+	call lithos_order_entry
+	testq %rax, %rax
+	jns .Lanswered
+	movq 208(%rsp), %rax
+	leaq lithos_real_slots(%rip), %rcx
+	movq (%rcx, %rax, 8), %rax
+	movq %rax, 208(%rsp)
+	movups 0(%rsp), %xmm0
+	movups 16(%rsp), %xmm1
+	movups 32(%rsp), %xmm2
+	movups 48(%rsp), %xmm3
+	movups 64(%rsp), %xmm4
+	movups 80(%rsp), %xmm5
+	movups 96(%rsp), %xmm6
+	movups 112(%rsp), %xmm7
+	addq $136, %rsp
+	.cfi_adjust_cfa_offset -136
+	popq %rdi
+	.cfi_adjust_cfa_offset -8
+	popq %rsi
+	.cfi_adjust_cfa_offset -8
+	popq %rdx
+	.cfi_adjust_cfa_offset -8
+	popq %rcx
+	.cfi_adjust_cfa_offset -8
+	popq %r8
+	.cfi_adjust_cfa_offset -8
+	popq %r9
+	.cfi_adjust_cfa_offset -8
+	popq %r11
+	.cfi_adjust_cfa_offset -8
+	popq %r10
+	.cfi_adjust_cfa_offset -8
+	popq %rax
+	.cfi_adjust_cfa_offset -8
+	leaq 8(%rsp), %rsp
+	.cfi_adjust_cfa_offset -8
+	jmp *-8(%rsp)
+	.cfi_adjust_cfa_offset 216
+.Lanswered:
+	addq $216, %rsp
+	.cfi_adjust_cfa_offset -216
+	ret
+	.cfi_endproc
+	.hidden lithos_order_entry
+
+/* 5. The slots, each holding its stub. */
 	.data
 	.p2align 3
 	.globl lithos_real_slots

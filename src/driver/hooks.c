@@ -11,6 +11,7 @@
 #include "driver/atoms.h"
 #include "driver/client.h"
 #include "driver/loader.h"
+#include "driver/order.h"
 #include "driver/qmd_hook.h"
 #include "driver/qmd_table.h"
 #include "driver/tools.h"
@@ -197,11 +198,18 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
     lithos_ticket_close(&ticket);                             \
     LITHOS_HOOK_CALLED(name)
 
-/* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With atoms on it may be launched in parts. */
+/* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With queues on it may take its place in
+ * one, with atoms on it may be launched in parts. */
 #define LAUNCH(name, type, call, ...)                                                           \
     type real = LITHOS_REAL(type, name);                                                        \
     if (!lithos_hook_active())                                                                  \
         return real call;                                                                       \
+    if (lithos_order_on()) {                                                                    \
+        const struct lithos_launch what = {__VA_ARGS__};                                        \
+        CUresult queued;                                                                        \
+        if (lithos_order_launch(LITHOS_EXPORT_##name, &what, &queued))                          \
+            return queued;                                                                      \
+    }                                                                                           \
     if (__builtin_expect(atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed), 0)) { \
         const struct lithos_launch what = {__VA_ARGS__};                                        \
         CUresult cut;                                                                           \
@@ -293,7 +301,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel(CUfunction f, unsigned gx,
                                                       unsigned shared_bytes, CUstream stream, void **params)
 {
     LAUNCH(cuLaunchCooperativeKernel, launch_cooperative_fn,
-           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params), WHAT_KERNEL(stream),
+           (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params), WHAT_KERNEL(stream), .params = params,
            .cooperative = true);
 }
 
@@ -304,7 +312,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigne
 {
     LAUNCH(cuLaunchCooperativeKernel_ptsz, launch_cooperative_fn,
            (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params), WHAT_KERNEL(PER_THREAD(stream)),
-           .cooperative = true);
+           .params = params, .cooperative = true);
 }
 
 typedef CUresult (*launch_multi_fn)(void *, unsigned, unsigned);
@@ -323,6 +331,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
     launch_multi_fn real = LITHOS_REAL(launch_multi_fn, cuLaunchCooperativeKernelMultiDevice);
     if (!lithos_hook_active())
         return real(launches, count, flags);
+    LITHOS_ORDER(cuLaunchCooperativeKernelMultiDevice, (uintptr_t)launches, count, flags, 0, 0, 0)
     struct lithos_ticket ticket;
     lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, NULL);
     ticket.qmds_due = count;
@@ -374,26 +383,27 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
 /* ---- graphs ---- */
 
 /* An upload or launch of `exec` on a stream. */
-#define GRAPH_RUN(name, type, call, stream_of, launches)          \
-    type real = LITHOS_REAL(type, name);                          \
-    if (!lithos_hook_active())                                    \
-        return real call;                                         \
-    if (lithos_atoms_busy())                                      \
-        lithos_atoms_wait(stream_of);                             \
-    struct lithos_ticket ticket;                                  \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);       \
-    if (__builtin_expect(ticket.observe, 0)) {                    \
-        ticket.notes.graph = (uintptr_t)exec;                     \
-        ticket.notes.stream = (uintptr_t)(stream_of);             \
-    }                                                             \
-    CUresult result = real call;                                  \
-    lithos_ticket_close(&ticket);                                 \
-    LITHOS_HOOK_CALLED(name);                                     \
-    if ((launches) && result == CUDA_SUCCESS) {                   \
-        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);             \
-        if (__builtin_expect(ticket.observe, 0))                  \
-            lithos_hook_client.observer->graph_launched(&ticket); \
-    }                                                             \
+#define GRAPH_RUN(name, type, call, stream_of, launches)               \
+    type real = LITHOS_REAL(type, name);                               \
+    if (!lithos_hook_active())                                         \
+        return real call;                                              \
+    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0) \
+    if (lithos_atoms_busy())                                           \
+        lithos_atoms_wait(stream_of);                                  \
+    struct lithos_ticket ticket;                                       \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);            \
+    if (__builtin_expect(ticket.observe, 0)) {                         \
+        ticket.notes.graph = (uintptr_t)exec;                          \
+        ticket.notes.stream = (uintptr_t)(stream_of);                  \
+    }                                                                  \
+    CUresult result = real call;                                       \
+    lithos_ticket_close(&ticket);                                      \
+    LITHOS_HOOK_CALLED(name);                                          \
+    if ((launches) && result == CUDA_SUCCESS) {                        \
+        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                  \
+        if (__builtin_expect(ticket.observe, 0))                       \
+            lithos_hook_client.observer->graph_launched(&ticket);      \
+    }                                                                  \
     return result
 
 /* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
@@ -451,11 +461,15 @@ typedef CUresult (*graph_instantiate_params_fn)(CUgraphExec *, CUgraph, void *);
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams(CUgraphExec *ret_exec, CUgraph graph, void *params)
 {
+    LITHOS_ORDER(cuGraphInstantiateWithParams, (uintptr_t)ret_exec, (uintptr_t)graph, (uintptr_t)params, 0, 0,
+                 0)
     GRAPH_MAKE(cuGraphInstantiateWithParams, graph_instantiate_params_fn, (ret_exec, graph, params));
 }
 
 HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *ret_exec, CUgraph graph,
                                                               void *params)
 {
+    LITHOS_ORDER(cuGraphInstantiateWithParams_ptsz, (uintptr_t)ret_exec, (uintptr_t)graph, (uintptr_t)params,
+                 0, 0, 0)
     GRAPH_MAKE(cuGraphInstantiateWithParams_ptsz, graph_instantiate_params_fn, (ret_exec, graph, params));
 }

@@ -5,6 +5,7 @@
  * four words of the caller's frame for the batched ones) carry any of them through unchanged. */
 #include "driver/atoms.h"
 #include "driver/hooks.h"
+#include "driver/order.h"
 #include "driver/qmd_hook.h"
 
 typedef uintptr_t word;
@@ -40,6 +41,7 @@ static uint64_t stream_of(uint64_t stream, bool per_thread)
         real_##args##_fn real = LITHOS_REAL(real_##args##_fn, name);                      \
         if (!lithos_hook_active())                                                        \
             return real(ARGUMENTS_##args);                                                \
+        LITHOS_ORDER(name, ARGUMENTS_##args)                                              \
         if (lithos_atoms_busy())                                                          \
             lithos_atoms_wait_any();                                                      \
         struct lithos_ticket ticket;                                                      \

@@ -1,6 +1,7 @@
 /* Where the app waits for the card, and where what stamps live in ends. */
 #include "driver/atoms.h"
 #include "driver/hooks.h"
+#include "driver/order.h"
 #include "driver/qmd_hook.h"
 
 /* Called from exports.S alone, under the names that hooks.def gives. */
@@ -39,6 +40,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
     if (__builtin_expect(observe, 0)) {
         lithos_thread_ready();
         ticket.kind = LITHOS_TICKET_DRIVER;
+        ticket.gate = NULL;
         ticket.atom = NULL;
         ticket.observe = observe;
         lithos_hook_client.observer->open(&ticket);
@@ -52,16 +54,18 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
 /* As in hooks_mark.c: six words carry the arguments of any of them through unchanged. */
 #define HOOK(name, base, since, per_thread, kind)
 #define MARK(name, base, since, per_thread, args, on)
-#define WAIT(name, base, since, per_thread, what)                                      \
-    HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f) \
-    {                                                                                  \
-        real_fn real = LITHOS_REAL(real_fn, name);                                     \
-        if (!lithos_hook_active())                                                     \
-            return real(a, b, c, d, e, f);                                             \
-        const word args[6] = {a, b, c, d, e, f};                                       \
-        LITHOS_HOOK_CALLED(name);                                                      \
-        return WAIT_##what == WAIT_COPY ? copy_and_wait(real, args, per_thread)        \
-                                        : wait(real, args, WAIT_##what, per_thread);   \
+#define WAIT(name, base, since, per_thread, what)                                               \
+    HIDDEN CUresult lithos_hook_##name(word a, word b, word c, word d, word e, word f)          \
+    {                                                                                           \
+        real_fn real = LITHOS_REAL(real_fn, name);                                              \
+        if (!lithos_hook_active())                                                              \
+            return real(a, b, c, d, e, f);                                                      \
+        const word args[6] = {a, b, c, d, e, f};                                                \
+        LITHOS_HOOK_CALLED(name);                                                               \
+        LITHOS_ORDER(name, a, b, c, d, e, f)                                                    \
+        CUresult result = WAIT_##what == WAIT_COPY ? copy_and_wait(real, args, per_thread)      \
+                                                   : wait(real, args, WAIT_##what, per_thread); \
+        return lithos_order_on() ? lithos_order_waited(result) : result;                        \
     }
 #include "driver/hooks.def"
 #undef HOOK
@@ -78,6 +82,7 @@ typedef CUresult (*state_fn)(CUdevice, unsigned *, int *);
     ctx_fn real = LITHOS_REAL(ctx_fn, name);                                                        \
     if (!lithos_hook_active())                                                                      \
         return real(ctx);                                                                           \
+    LITHOS_ORDER(name, (uintptr_t)ctx, 0, 0, 0, 0, 0)                                               \
     lithos_hook_client.observer->context_ends(ctx, LITHOS_DEVICE_UNKNOWN);                          \
     lithos_atoms_context_ends(ctx, LITHOS_DEVICE_UNKNOWN);                                          \
     CUresult result = real(ctx);                                                                    \
@@ -115,6 +120,7 @@ static bool primary_is_gone(CUdevice device)
     device_fn real = LITHOS_REAL(device_fn, name);                   \
     if (!lithos_hook_active())                                       \
         return real(device);                                         \
+    LITHOS_ORDER(name, (uintptr_t)device, 0, 0, 0, 0, 0)             \
     lithos_hook_client.observer->context_ends(NULL, device);         \
     lithos_atoms_context_ends(NULL, device);                         \
     CUresult result = real(device);                                  \
@@ -149,6 +155,7 @@ typedef CUresult (*graph_exec_fn)(CUgraphExec);
 HIDDEN CUresult lithos_hook_cuGraphExecDestroy(CUgraphExec exec)
 {
     graph_exec_fn real = LITHOS_REAL(graph_exec_fn, cuGraphExecDestroy);
+    LITHOS_ORDER(cuGraphExecDestroy, (uintptr_t)exec, 0, 0, 0, 0, 0)
     CUresult result = real(exec);
     if (!lithos_hook_active())
         return result;

@@ -6,15 +6,20 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "driver/hooks.h"
+#include "driver/order.h"
 
 /* Called from exports.S alone, under the names that hooks.def gives. */
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #define HIDDEN __attribute__((visibility("hidden")))
-#define SLOTS 512u /* a power of two, well over LITHOS_HOOK_ID_MAX */
-_Static_assert(LITHOS_HOOK_ID_MAX * 2 < SLOTS, "the table of addresses is too small");
+#define SLOTS 2048u /* a power of two, well over what is not passed on as it is */
+_Static_assert(LITHOS_EXPORT_MAX * 2 < SLOTS, "the table of addresses is too small");
 
-/* Real address -> hook, open addressing; several rows when the driver gives two names one address. Built
- * once. */
+/* What is given out in place of the driver's: functions with a wrapper (hooks.def), and those that go by lithos_order_entry
+ * (order.def). Built once. */
+static struct lithos_hook_row rows[LITHOS_EXPORT_MAX];
+static int row_count;
+
+/* Real address -> row, open addressing; several rows when the driver gives two names one address. Built once. */
 static struct {
     void *address;
     uint16_t row;
@@ -25,10 +30,26 @@ static unsigned slot_of(const void *address)
     return (unsigned)(((uintptr_t)address * 0x9e3779b97f4a7c15ull) >> 48) & (SLOTS - 1);
 }
 
+static void collect(void)
+{
+    for (int i = 0; i < LITHOS_HOOK_ID_MAX; i++)
+        rows[row_count++] = lithos_hook_rows[i];
+    for (int e = 0; e < LITHOS_EXPORT_MAX; e++) {
+        const struct lithos_order_row *order = &lithos_order_rows[e];
+        if (order->entry)
+            rows[row_count++] = (struct lithos_hook_row){.export = (uint16_t)e,
+                                                         .base = order->base,
+                                                         .since = order->since,
+                                                         .per_thread = order->per_thread,
+                                                         .kind = LITHOS_HOOK_KIND_PLAIN};
+    }
+}
+
 static void build(void)
 {
-    for (int i = 0; i < LITHOS_HOOK_ID_MAX; i++) {
-        void *real = lithos_export_real((enum lithos_export)lithos_hook_rows[i].export);
+    collect();
+    for (int i = 0; i < row_count; i++) {
+        void *real = lithos_export_real((enum lithos_export)rows[i].export);
         if (!real)
             continue;
         unsigned slot = slot_of(real);
@@ -52,7 +73,7 @@ static const struct lithos_hook_row *find_by_address(const void *real, int asked
 {
     const struct lithos_hook_row *best = NULL;
     for (unsigned slot = slot_of(real); by_address[slot].address; slot = (slot + 1) & (SLOTS - 1)) {
-        const struct lithos_hook_row *row = &lithos_hook_rows[by_address[slot].row];
+        const struct lithos_hook_row *row = &rows[by_address[slot].row];
         if (by_address[slot].address == real && (!best || rank(row, asked, cuda_version, per_thread) >
                                                               rank(best, asked, cuda_version, per_thread)))
             best = row;
@@ -63,8 +84,8 @@ static const struct lithos_hook_row *find_by_address(const void *real, int asked
 static const struct lithos_hook_row *find_by_name(int asked, int cuda_version, bool per_thread)
 {
     const struct lithos_hook_row *best = NULL;
-    for (int i = 0; i < LITHOS_HOOK_ID_MAX; i++) {
-        const struct lithos_hook_row *row = &lithos_hook_rows[i];
+    for (int i = 0; i < row_count; i++) {
+        const struct lithos_hook_row *row = &rows[i];
         if (row->base != asked && row->export != asked)
             continue;
         if (row->since > cuda_version && row->export != asked)

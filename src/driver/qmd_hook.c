@@ -18,6 +18,7 @@
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
 __thread _Atomic uint64_t *lithos_thread_counters __attribute__((tls_model("initial-exec")));
 atomic_bool lithos_hook_on;
+atomic_bool lithos_hook_escaped;
 _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
 
@@ -114,6 +115,7 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
     *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
         lithos_count(LITHOS_COUNT_ESCAPED, 1);
+        atomic_store_explicit(&lithos_hook_escaped, true, memory_order_relaxed);
         lithos_escape_say();
         return LITHOS_QMD_OWNER_ESCAPED;
     }
@@ -135,16 +137,20 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
     return LITHOS_QMD_OWNER_DRIVER;
 }
 
-/* Confine a QMD. False: left as it was. */
-static bool confine(struct lithos_qmd_seen *seen, int32_t device, bool sure)
+/* Confine a QMD: to a gate that came with its ticket, or to the quota. False: left as it was. */
+static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate, int32_t device, bool sure)
 {
     struct lithos_gate_row row;
-    bool anywhere;
+    bool anywhere = false;
     unsigned blocks = seen->brief.cluster_blocks;
-    if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX || !read_mask(device, blocks, &row, &anywhere) ||
-        row.state == LITHOS_GATE_CLOSED) {
+    if (blocks < 1 || blocks > LITHOS_CLUSTER_MAX)
         return false;
-    }
+    if (__builtin_expect(gate != NULL, 0) && sure)
+        row = gate->rows[blocks - 1];
+    else if (!read_mask(device, blocks, &row, &anywhere))
+        return false;
+    if (row.state == LITHOS_GATE_CLOSED)
+        return false;
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "
@@ -209,7 +215,7 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
             lithos_hook_client.observer->empty_qmd(ticket, &seen);
         return true;
     }
-    bool masked = r == 0 && confine(&seen, device, sure);
+    bool masked = r == 0 && confine(&seen, ticket ? ticket->gate : NULL, device, sure);
     if (r < 0)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))
@@ -413,5 +419,6 @@ void lithos_hook_forget(void)
     for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++)
         atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;
+    atomic_store(&lithos_hook_escaped, false);
     lithos_atoms_forget();
 }

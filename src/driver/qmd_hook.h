@@ -9,6 +9,7 @@
 #include "base/tpcset.h"
 #include "base/util.h"
 #include "driver/client.h"
+#include "driver/order.h"
 #include "driver/ticket.h"
 #include "hw/topology.h"
 
@@ -35,6 +36,8 @@ enum lithos_hook_state {
 extern atomic_bool lithos_hook_on __attribute__((visibility("hidden")));
 /* The client's *watch that the masks in force were built from. */
 extern _Atomic uint32_t lithos_hook_seen __attribute__((visibility("hidden")));
+/* A kernel was seen that no hooked function accounts for: what else goes past the hooks is not known. */
+extern atomic_bool lithos_hook_escaped __attribute__((visibility("hidden")));
 /* Index of the only device of the process, or LITHOS_DEVICE_UNKNOWN when there are several or they are not
  * known. */
 extern _Atomic int32_t lithos_hook_only_device __attribute__((visibility("hidden")));
@@ -105,6 +108,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     lithos_thread_ready();
     t->kind = kind;
     t->function = function;
+    t->gate = lithos_order_issue ? lithos_order_issue->gate : NULL;
     t->atom = atom;
     t->qmds = 0;
     t->qmds_taken = 0;

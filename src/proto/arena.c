@@ -12,9 +12,12 @@
 typedef uint64_t __attribute__((may_alias)) grant_word;
 
 #define GRANT_WORDS (sizeof(struct lithos_grant) / sizeof(grant_word))
+#define RULE_WORDS (sizeof(struct lithos_rule) / sizeof(grant_word))
 #define READ_TRIES 64
 
 _Static_assert(sizeof(struct lithos_grant) % sizeof(grant_word) == 0, "the grant is whole words");
+_Static_assert(sizeof(struct lithos_rule) % sizeof(grant_word) == 0, "a rule is whole words");
+_Static_assert(offsetof(struct lithos_rule_slot, rule) % sizeof(grant_word) == 0, "a rule is aligned");
 _Static_assert(offsetof(struct lithos_arena, grant) % sizeof(grant_word) == 0, "the grant is aligned");
 _Static_assert(offsetof(struct lithos_arena, counters) % 4096 == 0, "the tenant's part has pages of its own");
 
@@ -29,7 +32,7 @@ int lithos_arena_validate(const struct lithos_arena *a, size_t mapped_bytes)
 
 int lithos_grant_validate(const struct lithos_grant *g)
 {
-    if (g->gpu_count == 0 || g->gpu_count > LITHOS_MAX_GPUS || g->reserved != 0 ||
+    if (g->gpu_count == 0 || g->gpu_count > LITHOS_MAX_GPUS || g->class >= LITHOS_CLASS_MAX ||
         lithos_atom_policy_validate(&g->atom) < 0)
         return -EINVAL;
     for (uint32_t i = 0; i < g->gpu_count; i++) {
@@ -79,6 +82,56 @@ int lithos_arena_read_grant(const struct lithos_arena *a, struct lithos_grant *r
         *ret_grant = copy;
         if (ret_seq)
             *ret_seq = seq;
+        return 0;
+    }
+    return -EAGAIN;
+}
+
+int lithos_rule_validate(const struct lithos_rule *r)
+{
+    if (!(r->flags & LITHOS_RULE_ON))
+        return r->flags ? -EINVAL : 0;
+    return r->flags & ~(LITHOS_RULE_ON | LITHOS_RULE_HOLD | LITHOS_RULE_STRICT) ||
+                   r->window_ns > LITHOS_RULE_WINDOW_MAX_NS || r->floor < 1 ||
+                   r->floor > LITHOS_RULE_FLOOR_MAX
+               ? -EINVAL
+               : 0;
+}
+
+void lithos_arena_set_rule(struct lithos_arena *a, uint32_t gpu, const struct lithos_rule *r)
+{
+    struct lithos_rule_slot *slot = &a->rules[gpu];
+    const grant_word *from = (const grant_word *)r;
+    grant_word *to = (grant_word *)&slot->rule;
+    uint32_t seq = atomic_load_explicit(&slot->seq, memory_order_relaxed) & ~1u;
+    atomic_store_explicit(&slot->seq, seq + 1, memory_order_relaxed);
+    for (size_t i = 0; i < RULE_WORDS; i++)
+        __atomic_store_n(&to[i], from[i], __ATOMIC_RELEASE);
+    atomic_store_explicit(&slot->seq, seq + 2, memory_order_release);
+}
+
+int lithos_arena_read_rule(const struct lithos_arena *a, uint32_t gpu, struct lithos_rule *ret_rule,
+                           uint32_t *ret_seq)
+{
+    const struct lithos_rule_slot *slot = &a->rules[gpu];
+    const grant_word *from = (const grant_word *)&slot->rule;
+    struct lithos_rule copy;
+    grant_word *to = (grant_word *)&copy;
+    for (int tries = 0; tries < READ_TRIES; tries++) {
+        uint32_t seq = atomic_load_explicit(&slot->seq, memory_order_acquire);
+        if (seq & 1) {
+            __builtin_ia32_pause();
+            continue;
+        }
+        for (size_t i = 0; i < RULE_WORDS; i++)
+            to[i] = __atomic_load_n(&from[i], __ATOMIC_ACQUIRE);
+        if (atomic_load_explicit(&slot->seq, memory_order_relaxed) != seq)
+            continue;
+        int r = lithos_rule_validate(&copy);
+        if (r < 0)
+            return r;
+        *ret_rule = copy;
+        *ret_seq = seq;
         return 0;
     }
     return -EAGAIN;

@@ -17,7 +17,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 7u
+#define LITHOS_ARENA_VERSION 8u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -28,12 +28,42 @@ struct lithos_grant_gpu {
     struct lithos_tpcset own; /* the tenant's quota; never empty, always within topology.valid */
 };
 
+enum lithos_class {
+    LITHOS_CLASS_HIGH,        /* its launches go to the driver at once */
+    LITHOS_CLASS_BEST_EFFORT, /* they wait in queues, of which the card is given little at a time */
+    LITHOS_CLASS_MAX,
+};
+
 struct lithos_grant {
     uint64_t epoch; /* grows with each change */
     uint32_t gpu_count;
-    uint32_t reserved;
+    uint32_t class;                 /* enum lithos_class */
     struct lithos_atom_policy atom; /* OFF where the prelude was not seen to work on each of the GPUs */
     struct lithos_grant_gpu gpus[LITHOS_MAX_GPUS];
+};
+
+#define LITHOS_RULE_ON \
+    1u /* there is a rule; else none of the rest is looked at, and the tenant keeps to its quota */
+#define LITHOS_RULE_HOLD 2u   /* nothing is issued, until the rule changes or the lease runs out */
+#define LITHOS_RULE_STRICT 4u /* floor is for the GPU, not for each stream */
+#define LITHOS_RULE_WINDOW_MAX_NS 1000000000u
+#define LITHOS_RULE_FLOOR_MAX 64u
+/* A lease that is older says that no scheduler is there: rules are then not looked at. */
+#define LITHOS_LEASE_NS 1000000000ull
+
+/* What the scheduler says of the next kernels of a best-effort tenant on a GPU. The tenant looks before it issues each one. */
+struct lithos_rule {
+    uint32_t flags;     /* LITHOS_RULE_* */
+    uint32_t window_ns; /* issue while less than this is outstanding, by prediction */
+    uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
+    uint32_t
+        longest_ns; /* kernels that are predicted to take longer keep to the quota; 0: none is too long */
+    struct lithos_tpcset lent; /* TPCs beside the quota, as long as this says so; may be empty */
+};
+
+struct lithos_rule_slot {
+    _Alignas(64) _Atomic uint32_t seq; /* seqlock over rule */
+    struct lithos_rule rule;
 };
 
 #define LITHOS_OBSERVE_RECORDS 1u /* launch records */
@@ -50,10 +80,12 @@ struct lithos_arena {
     _Atomic uint32_t grant_seq; /* seqlock over grant: odd while it is written */
     _Atomic uint32_t observe;   /* LITHOS_OBSERVE_*: what the tenant is to write */
     struct lithos_grant grant;
+    struct lithos_rule_slot rules[LITHOS_MAX_GPUS];     /* in the grant's order of GPUs */
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     _Alignas(64) struct lithos_plan_row plans[LITHOS_PLAN_ROWS];
     /* written by the tenant, on pages of its own */
     _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring */
+    _Atomic uint32_t queue_depth;                                 /* calls queued at the last look */
     struct lithos_record_rings records;
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];
@@ -63,7 +95,7 @@ struct lithos_arena {
 
 /* 0; -EPROTO when magic or size is not ours; -EPROTONOSUPPORT for another version (the message says which). */
 int lithos_arena_validate(const struct lithos_arena *a, size_t mapped_bytes);
-/* 0; -EINVAL: no GPU or too many, a topology that is not valid, an own set that is empty or names a bit that is no TPC. */
+/* 0; -EINVAL: no GPU or too many, no such class, a topology that is not valid, an own set that is empty or names a bit that is no TPC. */
 int lithos_grant_validate(const struct lithos_grant *g);
 
 /* Daemon: publish a grant (its epoch included) and renew the lease. */
@@ -76,6 +108,19 @@ static inline uint32_t lithos_arena_grant_seq(const struct lithos_arena *a)
 /* Tenant: copy the grant and validate it. Tries a bounded number of times: -EAGAIN when the daemon (or its death in
  * the middle of a write) leaves it torn; -EINVAL as lithos_grant_validate. ret_seq is the value it was read at. */
 int lithos_arena_read_grant(const struct lithos_arena *a, struct lithos_grant *ret_grant, uint32_t *ret_seq);
+
+/* 0; -EINVAL: a flag that does not exist, a window or a floor out of range. */
+int lithos_rule_validate(const struct lithos_rule *r);
+/* Daemon: the rule for a GPU of the grant, from the next kernel on. */
+void lithos_arena_set_rule(struct lithos_arena *a, uint32_t gpu, const struct lithos_rule *r);
+/* Tenant: has the rule for a GPU changed since ret_seq was read? */
+static inline uint32_t lithos_arena_rule_seq(const struct lithos_arena *a, uint32_t gpu)
+{
+    return atomic_load_explicit(&a->rules[gpu].seq, memory_order_acquire);
+}
+/* Tenant: copy a rule and validate it: 0, -EAGAIN, -EINVAL as lithos_arena_read_grant. */
+int lithos_arena_read_rule(const struct lithos_arena *a, uint32_t gpu, struct lithos_rule *ret_rule,
+                           uint32_t *ret_seq);
 
 static inline void lithos_arena_count(struct lithos_arena *a, enum lithos_counter c, uint64_t n)
 {

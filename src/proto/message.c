@@ -90,6 +90,7 @@ static const char name_why[] =
     "backslashes";
 static const char quota_why[] = "a quota must be 1 to 128 TPCs, or more than 0 % and at most 100 %";
 
+static const char class_why[] = "the class must be high or best-effort";
 static const char atom_why[] = "what kernels are to be cut into must be off, or 2 to 4096 atoms";
 
 static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why)
@@ -100,8 +101,10 @@ static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why
         return refuse(-EPROTO, "the command's name does not end", ret_why);
     if (!quota_ok(&m->quota))
         return refuse(-EINVAL, quota_why, ret_why);
-    if (m->want_coarse > 1 || m->reserved)
-        return refuse(-EPROTO, "a flag is neither 0 nor 1, or a reserved field is set", ret_why);
+    if (m->want_coarse > 1)
+        return refuse(-EPROTO, "a flag is neither 0 nor 1", ret_why);
+    if (m->class >= LITHOS_CLASS_MAX)
+        return refuse(-EINVAL, class_why, ret_why);
     if (m->gpu_count > LITHOS_MAX_GPUS || m->visible_count > LITHOS_MAX_GPUS)
         return refuse(-EINVAL, "more than 16 GPUs are named", ret_why);
     if (lithos_atom_policy_validate(&m->atom) < 0)
@@ -136,12 +139,14 @@ static int validate_set(const struct lithos_msg_set *m, const char **ret_why)
 {
     if (!name_ok(m->name) || !m->name[0])
         return refuse(-EINVAL, m->name[0] ? name_why : "the tenant's name is missing", ret_why);
-    if (!m->what || m->what & ~(LITHOS_SET_QUOTA | LITHOS_SET_ATOM) || m->reserved)
+    if (!m->what || m->what & ~(LITHOS_SET_QUOTA | LITHOS_SET_ATOM | LITHOS_SET_CLASS))
         return refuse(-EPROTO, "what is to be set is not known", ret_why);
     if (m->what & LITHOS_SET_QUOTA ? !quota_ok(&m->quota) : m->quota.unit || m->quota.value)
         return refuse(-EINVAL, quota_why, ret_why);
     if (lithos_atom_policy_validate(&m->atom) < 0 || (!(m->what & LITHOS_SET_ATOM) && m->atom.mode))
         return refuse(-EINVAL, atom_why, ret_why);
+    if (m->class >= LITHOS_CLASS_MAX || (!(m->what & LITHOS_SET_CLASS) && m->class))
+        return refuse(-EINVAL, class_why, ret_why);
     return 0;
 }
 

@@ -12,7 +12,7 @@
 #include "proto/arena.h"
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
-#define LITHOS_MSG_VERSION 3u
+#define LITHOS_MSG_VERSION 4u
 #define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u
@@ -71,7 +71,7 @@ struct lithos_msg_admit {
     uint32_t gpu_count;            /* 0: the daemon picks the GPU with most room among `visible` */
     uint8_t gpus[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES];
     uint32_t visible_count; /* 0: CUDA_VISIBLE_DEVICES not set, all GPUs */
-    uint32_t reserved;
+    uint32_t class;         /* enum lithos_class */
     uint8_t visible[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES];
     struct lithos_atom_policy atom;
 };
@@ -114,12 +114,13 @@ struct lithos_msg_document {
 
 #define LITHOS_SET_QUOTA 1u
 #define LITHOS_SET_ATOM 2u
+#define LITHOS_SET_CLASS 4u
 
 struct lithos_msg_set {
     struct lithos_msg_header h;
     char name[LITHOS_NAME_MAX];
-    uint32_t what; /* LITHOS_SET_*: at least one; what is not named stays as it is, and is 0 here */
-    uint32_t reserved;
+    uint32_t what;  /* LITHOS_SET_*: at least one; what is not named stays as it is, and is 0 here */
+    uint32_t class; /* enum lithos_class */
     struct lithos_quota quota;
     struct lithos_atom_policy atom;
 };
@@ -174,6 +175,10 @@ void lithos_message_init(union lithos_message *m, enum lithos_msg_type type);
  * ret_why (may be NULL): a static string for people. */
 int lithos_message_validate(const union lithos_message *m, size_t received_bytes, const char **ret_why);
 
+/* "high", "best-effort". */
+const char *lithos_class_name(enum lithos_class class);
+/* 0; -EINVAL for anything else. */
+int lithos_class_parse(const char *text, uint32_t *ret_class);
 /* "40%", "37.5%", "26" -> quota. 0; -EINVAL for anything else; -ERANGE for 0, over 100 % or over 128 TPCs. */
 int lithos_quota_parse(const char *text, struct lithos_quota *ret_quota);
 /* "40%" or "26". Returns text. */

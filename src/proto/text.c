@@ -73,6 +73,23 @@ char *lithos_quota_format(const struct lithos_quota *q, char text[16])
     return text;
 }
 
+static const char *const class_names[LITHOS_CLASS_MAX] = {"high", "best-effort"};
+
+const char *lithos_class_name(enum lithos_class class)
+{
+    return (unsigned)class < LITHOS_CLASS_MAX ? class_names[class] : "?";
+}
+
+int lithos_class_parse(const char *text, uint32_t *ret_class)
+{
+    for (uint32_t c = 0; c < LITHOS_CLASS_MAX; c++)
+        if (!strcmp(text, class_names[c])) {
+            *ret_class = c;
+            return 0;
+        }
+    return -EINVAL;
+}
+
 static int hex(char c)
 {
     if (digit(c))

@@ -20,6 +20,7 @@
 #include "proto/message.h"
 #include "proto/socket.h"
 #include "tenant/observe.h"
+#include "tenant/queue.h"
 
 /* Of one attach, from the first call to the grant in force. */
 #define ATTACH_BUDGET_NS LITHOS_NSEC_PER_SEC
@@ -66,9 +67,11 @@ static void apply_locked(void)
     lithos_atoms_set_policy(&tenant.grant.atom);
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
+    lithos_queue_set_best_effort(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT);
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
         lithos_records_set_gpu(d, 0xff);
+        lithos_queue_set_quota(d, 0xff, NULL, (struct lithos_tpcset){{0, 0}});
         for (uint32_t g = 0; g < tenant.grant.gpu_count && !quotas[d].present; g++) {
             const struct lithos_grant_gpu *gpu = &tenant.grant.gpus[g];
             if (memcmp(gpu->uuid, devices[d].uuid, LITHOS_UUID_BYTES) != 0)
@@ -76,6 +79,7 @@ static void apply_locked(void)
             quotas[d] =
                 (struct lithos_hook_quota){.present = true, .topology = gpu->topology, .own = gpu->own};
             lithos_records_set_gpu(d, (uint8_t)g);
+            lithos_queue_set_quota(d, (uint8_t)g, &gpu->topology, gpu->own);
         }
         if (!quotas[d].present)
             lithos_log_once(
@@ -183,6 +187,7 @@ static int map_arena(int fd)
     r = replace_home(fd);
     lithos_records_renew();
     lithos_stamps_resume();
+    lithos_queue_renew();
     if (r < 0)
         return r;
     mprotect(&lithos_tenant_home, OWN_PART,
@@ -316,6 +321,7 @@ void lithos_tenant_forget(void)
     lithos_tenant_detach();              /* closes the child's copy: the parent's stays */
     memcpy(&tenant.apply_lock, &fresh, sizeof fresh);
     tenant.have_grant = false;
+    lithos_queue_forget();
     lithos_records_forget();
     lithos_stamps_forget();
     /* The parent's pages no longer; this fails only without memory, and then the child counts for its parent. */

@@ -10,6 +10,7 @@
 #include "driver/hooks.h"
 #include "tenant/attach.h"
 #include "tenant/observe.h"
+#include "tenant/queue.h"
 
 /* Loading does nothing; everything starts at the first cuInit. */
 LITHOS_EXPORT extern const struct lithos_library lithos_library_marker;
@@ -84,4 +85,5 @@ const struct lithos_hook_client lithos_hook_client = {
     .atom_choice = atom_choice,
     .wanted = lithos_tenant_wanted,
     .observer = &lithos_tenant_observer,
+    .order = &lithos_queue_order,
 };

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "driver/client.h"
+#include "proto/records.h"
 
 /* ---- records.c ---- */
 
@@ -17,6 +18,8 @@ void lithos_records_thread_starts(void);
 void lithos_records_renew(void);
 /* Child of a fork: one thread, nothing noted. */
 void lithos_records_forget(void);
+/* Count for the calling thread. */
+void lithos_records_count(enum lithos_counter what, uint64_t n);
 /* Index into the grant of each device, 0xff where it has none. */
 void lithos_records_set_gpu(int device, uint8_t grant_index);
 

@@ -12,6 +12,7 @@
 #include "driver/qmd_hook.h"
 #include "tenant/attach.h"
 #include "tenant/observe.h"
+#include "tenant/queue.h"
 
 #define NAMES 4096u /* a power of two */
 #define NAME_TRIES 8u
@@ -84,12 +85,17 @@ void lithos_records_thread_starts(void)
     }
 }
 
-static void count(enum lithos_counter what)
+void lithos_records_count(enum lithos_counter what, uint64_t n)
 {
     if (my_ring)
-        lithos_add_alone(&lithos_tenant_home.records.ring[my_ring - 1].counters[what], 1);
+        lithos_add_alone(&lithos_tenant_home.records.ring[my_ring - 1].counters[what], n);
     else
-        lithos_arena_count(&lithos_tenant_home, what, 1);
+        lithos_arena_count(&lithos_tenant_home, what, n);
+}
+
+static void count(enum lithos_counter what)
+{
+    lithos_records_count(what, 1);
 }
 
 static uint64_t now(const struct lithos_ticket_notes *n)
@@ -351,6 +357,8 @@ static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen
         return;
     uint16_t flags = seen->breach ? LITHOS_RECORD_BREACH : 0;
     uint64_t stamped = stamp(t, seen, &flags);
+    if (__builtin_expect(lithos_order_issue != NULL, 0) && seen->owner != LITHOS_QMD_OWNER_GRAPH)
+        lithos_order_issue->stamp = stamped;
     if (seen->owner != LITHOS_QMD_OWNER_LAUNCH) {
         put_other(t, seen, stamped, flags);
         return;
@@ -454,6 +462,7 @@ static void context_ended(CUcontext ctx, CUdevice device, bool ended)
 {
     my_context_ready = false;
     lithos_stamps_context_ended(ctx, device, ended);
+    lithos_queue_context_ended(ctx, device, ended);
 }
 
 static void graph_ended(uint64_t graph)

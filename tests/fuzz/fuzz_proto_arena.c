@@ -23,13 +23,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (lithos_arena_validate(a, sizeof pages - 1) == 0)
         abort();
     if (lithos_arena_read_grant(a, &g, &seq) == 0) {
-        if (seq & 1 || g.gpu_count == 0 || g.gpu_count > LITHOS_MAX_GPUS)
+        if (seq & 1 || g.gpu_count == 0 || g.gpu_count > LITHOS_MAX_GPUS || g.class >= LITHOS_CLASS_MAX)
             abort();
         for (uint32_t i = 0; i < g.gpu_count; i++) {
             struct lithos_tpcset outside = lithos_tpcset_minus(g.gpus[i].own, g.gpus[i].topology.valid);
             if (lithos_tpcset_empty(&g.gpus[i].own) || !lithos_tpcset_empty(&outside))
                 abort();
         }
+    }
+    for (uint32_t i = 0; i < LITHOS_MAX_GPUS; i++) {
+        struct lithos_rule r;
+        if (lithos_arena_read_rule(a, i, &r, &seq) == 0 && r.flags &&
+            (seq & 1 || !(r.flags & LITHOS_RULE_ON) || r.floor == 0 || r.floor > LITHOS_RULE_FLOOR_MAX ||
+             r.window_ns > LITHOS_RULE_WINDOW_MAX_NS))
+            abort();
     }
     return 0;
 }
@@ -50,6 +57,9 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     a->version = LITHOS_ARENA_VERSION;
     a->size = LITHOS_ARENA_BYTES;
     lithos_arena_publish(a, &g);
+    struct lithos_rule r = {.flags = LITHOS_RULE_ON, .window_ns = 100000, .floor = 2, .lent = {{0xf00, 0}}};
+    for (uint32_t i = 0; i < LITHOS_MAX_GPUS; i++)
+        lithos_arena_set_rule(a, i, &r);
     memcpy(buf, pages, USED);
     return USED;
 }

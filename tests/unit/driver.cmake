@@ -41,3 +41,8 @@ endif()
 lithos_unit_test(test_driver_probe LINK lithos_driver_probe)
 add_dependencies(test_driver_probe lithos_stub_driver)
 target_include_directories(test_driver_probe PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+
+# The front without a tenant behind it: the program is its own client.
+lithos_unit_test(test_driver_order LINK lithos_driver_front lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
+add_dependencies(test_driver_order lithos_stub_driver)
+target_include_directories(test_driver_order PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)

@@ -27,6 +27,15 @@ static const struct {
 #undef HOOK
 #undef MARK
 #undef WAIT
+/* and those that may have to wait for what is queued */
+#define NOTHING(name, why)
+#define QUEUE(name, per_thread, form, stream, arguments)
+#define DRAIN(name, per_thread, scope, stream, reason)
+#define DO(name, per_thread, act, stream)
+#define ENTRY_QUEUE(name, base, since, per_thread, form, stream, arguments) {#name, #base, per_thread},
+#define ENTRY_DRAIN(name, base, since, per_thread, scope, stream, reason) {#name, #base, per_thread},
+#define ENTRY_DO(name, base, since, per_thread, act, stream) {#name, #base, per_thread},
+#include "driver/order.def"
 };
 #define HOOKED (sizeof hooked / sizeof hooked[0])
 

@@ -161,6 +161,55 @@ static void seqlock_is_never_torn(void **state)
     free(race.arena);
 }
 
+static void rules_are_read_back_and_checked(void **state)
+{
+    (void)state;
+    struct lithos_arena *a = new_arena();
+    struct lithos_rule r = {.flags = LITHOS_RULE_ON | LITHOS_RULE_STRICT,
+                            .window_ns = 250000,
+                            .floor = 1,
+                            .longest_ns = 400000,
+                            .lent = {{0x1ff, 1}}},
+                       back;
+    uint32_t seq = 99;
+    assert_int_equal(lithos_arena_read_rule(a, 3, &back, &seq), 0); /* none: as zeroed */
+    assert_true(back.flags == 0 && seq == 0);
+    lithos_arena_set_rule(a, 3, &r);
+    assert_int_equal(lithos_arena_rule_seq(a, 3), 2);
+    assert_int_equal(lithos_arena_read_rule(a, 3, &back, &seq), 0);
+    assert_memory_equal(&r, &back, sizeof r);
+    assert_int_equal(lithos_arena_read_rule(a, 2, &back, &seq), 0); /* the others' stay */
+    assert_int_equal(back.flags, 0);
+    atomic_store(&a->rules[3].seq, 3); /* the daemon died in the middle of a write */
+    assert_int_equal(lithos_arena_read_rule(a, 3, &back, &seq), -EAGAIN);
+    static const struct lithos_rule bad[] = {
+        {.flags = LITHOS_RULE_HOLD},
+        {.flags = LITHOS_RULE_ON},
+        {.flags = LITHOS_RULE_ON | 8, .floor = 1},
+        {.flags = LITHOS_RULE_ON, .floor = LITHOS_RULE_FLOOR_MAX + 1},
+        {.flags = LITHOS_RULE_ON, .floor = 1, .window_ns = LITHOS_RULE_WINDOW_MAX_NS + 1},
+    };
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(bad); i++) {
+        lithos_arena_set_rule(a, 3, &bad[i]);
+        assert_int_equal(lithos_arena_read_rule(a, 3, &back, &seq), -EINVAL);
+    }
+    free(a);
+}
+
+static void class_text(void **state)
+{
+    (void)state;
+    uint32_t class = 7;
+    assert_int_equal(lithos_class_parse("best-effort", &class), 0);
+    assert_int_equal(class, LITHOS_CLASS_BEST_EFFORT);
+    assert_int_equal(lithos_class_parse(lithos_class_name(LITHOS_CLASS_HIGH), &class), 0);
+    assert_int_equal(class, LITHOS_CLASS_HIGH);
+    static const char *const bad[] = {"", "High", "best", "best-effort ", "low"};
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(bad); i++)
+        assert_int_equal(lithos_class_parse(bad[i], &class), -EINVAL);
+    assert_string_equal(lithos_class_name(LITHOS_CLASS_MAX), "?");
+}
+
 static void counters_have_stable_names(void **state)
 {
     (void)state;
@@ -232,7 +281,7 @@ static void admit_is_checked(void **state)
     BAD(strcpy(m.admit.name, "\033[31m"), -EINVAL);
     BAD(memset(m.admit.command, 'a', sizeof m.admit.command), -EPROTO);
     BAD(m.admit.want_coarse = 2, -EPROTO);
-    BAD(m.admit.reserved = 1, -EPROTO);
+    BAD(m.admit.class = LITHOS_CLASS_MAX, -EINVAL);
     BAD(m.admit.gpu_count = LITHOS_MAX_GPUS + 1, -EINVAL);
     BAD(m.admit.visible_count = UINT32_MAX, -EINVAL);
     BAD(m.admit.gpu_count = 2, -EINVAL); /* all zero twice */
@@ -268,6 +317,12 @@ static void other_messages_are_checked(void **state)
     assert_int_equal(validate(&m), -EINVAL); /* no name */
     strcpy(m.set.name, "a");
     assert_int_equal(validate(&m), 0);
+    m.set.class = LITHOS_CLASS_BEST_EFFORT; /* not among what is to be set */
+    assert_int_equal(validate(&m), -EINVAL);
+    m.set.what |= LITHOS_SET_CLASS;
+    assert_int_equal(validate(&m), 0);
+    m.set.class = LITHOS_CLASS_MAX;
+    assert_int_equal(validate(&m), -EINVAL);
 
     lithos_message_init(&m, LITHOS_MSG_ERROR);
     assert_int_equal(validate(&m), -EPROTO);
@@ -382,6 +437,8 @@ int main(void)
         cmocka_unit_test(arena_validator_knows_good_from_bad),
         cmocka_unit_test(published_grant_is_read_back),
         cmocka_unit_test(seqlock_is_never_torn),
+        cmocka_unit_test(rules_are_read_back_and_checked),
+        cmocka_unit_test(class_text),
         cmocka_unit_test(counters_have_stable_names),
         cmocka_unit_test(messages_of_every_type_have_a_size),
         cmocka_unit_test(message_headers_are_checked),

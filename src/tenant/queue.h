@@ -1,0 +1,30 @@
+/* Launch queues (paper 5.2; docs/adr/0013-launch-queues.md): what a best-effort program asks of its streams waits here, is given to the
+ * driver in order by a thread of our own, the dispatcher, and of kernels only so many at a time that the card can soon be taken back.
+ * What each function of the driver does with order stands in driver/order.def.
+ *
+ * A program that was never best-effort has no queues, no thread and no cost but a comparison a call. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cuda/cuda_abi.h"
+#include "driver/client.h"
+#include "hw/topology.h"
+
+/* Where calls go while there are queues. */
+extern const struct lithos_hook_order lithos_queue_order;
+
+/* The class of this tenant: queues are made at the first time that it is best-effort, and are left empty when it is not any more. When
+ * they cannot be made, launches go on as without. Any thread, one at a time. */
+void lithos_queue_set_best_effort(bool best_effort);
+/* What the grant says of a device (index of driver/qmd_hook.h): its place in the grant and the quota, for rules; topology NULL: it has
+ * none. Any thread, one at a time. */
+void lithos_queue_set_quota(int device, uint8_t grant_index, const struct lithos_topology *topology,
+                            struct lithos_tpcset own);
+/* After a context, or with ctx NULL one of a device's, was to end. */
+void lithos_queue_context_ended(CUcontext ctx, CUdevice device, bool ended);
+/* Other pages lie at lithos_tenant_home: stamps under way will not come. */
+void lithos_queue_renew(void);
+/* In the child of a fork: no queues. What the parent had queued is the parent's. */
+void lithos_queue_forget(void);

@@ -1,0 +1,416 @@
+/* How much of a best-effort tenant the card is given at a time (paper 5.3): what is in flight is followed by the stamps that the GPU writes into
+ * the arena, and counted in predicted time. All of it is the issuer's. */
+#include <string.h>
+
+#include "base/log.h"
+#include "driver/exports.h"
+#include "tenant/attach.h"
+#include "tenant/queue_internal.h"
+
+/* Kernels that a stream has in flight whatever they take, where no rule says so: one runs while the next is on its way. */
+#define FLOOR 2u
+/* What is not known yet: a few of it fill a window. */
+#define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
+#define CLOCK_DRIFT 20000u /* 50 ppm */
+#define SHORTEST_NS LITHOS_NSEC_PER_USEC
+#define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
+/* A kernel that finds its stream idle: from the call to its first block (docs/hardware.md, "Completion stamps"). */
+#define LAUNCH_NS (8 * LITHOS_NSEC_PER_USEC)
+/* Nothing has ended for so long, or for four times what it was predicted to take: the window is given up until something does. */
+#define STALL_NS (100 * LITHOS_NSEC_PER_MSEC)
+/* The dispatcher sleeps until shortly before something should end, and looks all the time for so long before and after. What the card
+ * has beside it fills the gap when it oversleeps. */
+#define AWAKE_NS (30 * LITHOS_NSEC_PER_USEC)
+#define LATE_NS (200 * LITHOS_NSEC_PER_USEC)
+#define NAP_MAX_NS (500 * LITHOS_NSEC_PER_USEC)
+#define NAP_ON_HOLD_NS (50 * LITHOS_NSEC_PER_USEC)
+
+typedef CUresult (*event_fn)(CUevent);
+
+/* ---- the quota, for rules that lend beside it ---- */
+
+static struct quota {
+    _Atomic uint32_t seq;
+    _Atomic uint8_t grant_index; /* 0xff: the grant does not name the device */
+    struct lithos_topology topology;
+    struct lithos_tpcset own;
+} quotas[LITHOS_HOOK_MAX_DEVICES];
+static pthread_mutex_t quotas_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void lithos_queue_set_quota(int device, uint8_t grant_index, const struct lithos_topology *topology,
+                            struct lithos_tpcset own)
+{
+    static const struct lithos_topology none;
+    struct quota *to = &quotas[device];
+    pthread_mutex_lock(&quotas_lock);
+    atomic_store_explicit(&to->grant_index, topology ? grant_index : 0xff, memory_order_relaxed);
+    to->topology = topology ? *topology : none;
+    to->own = own;
+    atomic_fetch_add_explicit(&to->seq, 1, memory_order_release);
+    pthread_mutex_unlock(&quotas_lock);
+}
+
+/* The child of a fork: the lock may have been held. */
+void lithos_queue_window_forget(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    memcpy(&quotas_lock, &fresh, sizeof fresh);
+}
+
+/* ---- rules ---- */
+
+/* A gate for the quota and what is lent beside it. Nothing is lent that is no TPC of the card. */
+static void build_gate(struct queue_device *d, const struct quota *quota)
+{
+    struct lithos_tpcset both = lithos_tpcset_or(quota->own, d->rule.lent);
+    d->lent = d->rule.flags && !lithos_tpcset_empty(&d->rule.lent) &&
+              lithos_gate_build(&quota->topology, both, &d->gate) == 0;
+}
+
+/* With the quotas' lock. */
+static void read_rule(struct queue_device *d, const struct quota *quota, uint32_t gpu)
+{
+    struct lithos_rule rule;
+    uint32_t seq = 0;
+    int r = lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq);
+    if (r == -EAGAIN)
+        return; /* being written: the one before holds for this kernel */
+    if (r == -EINVAL) {
+        lithos_log_once(LITHOS_LOG_WARNING,
+                        "the daemon published a rule that is not sane: launches go on without");
+        rule = (struct lithos_rule){0};
+        seq = lithos_arena_rule_seq(&lithos_tenant_home, gpu);
+    }
+    d->rule = rule;
+    d->rule_seq = seq;
+    d->quota_seq = atomic_load_explicit(&quota->seq, memory_order_relaxed);
+    build_gate(d, quota);
+}
+
+/* The rule for a device, as it is now. */
+static struct queue_device *look(struct queue *q, uint32_t device)
+{
+    struct queue_device *d = &q->devices[device];
+    uint32_t generation = atomic_load_explicit(&q->generation, memory_order_relaxed);
+    if (device >= LITHOS_HOOK_MAX_DEVICES)
+        return d;
+    struct quota *quota = &quotas[device];
+    uint8_t gpu = atomic_load_explicit(&quota->grant_index, memory_order_relaxed);
+    if (d->quota_seq == atomic_load_explicit(&quota->seq, memory_order_acquire) &&
+        d->generation == generation &&
+        (gpu >= LITHOS_MAX_GPUS || d->rule_seq == lithos_arena_rule_seq(&lithos_tenant_home, gpu)))
+        return d;
+    if (pthread_mutex_trylock(&quotas_lock) != 0)
+        return d; /* the quota changes just now */
+    gpu = atomic_load_explicit(&quota->grant_index, memory_order_relaxed);
+    d->generation = generation;
+    if (gpu < LITHOS_MAX_GPUS) {
+        read_rule(d, quota, gpu);
+    } else {
+        d->rule = (struct lithos_rule){0};
+        d->lent = false;
+        d->quota_seq = atomic_load_explicit(&quota->seq, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&quotas_lock);
+    return d;
+}
+
+/* Is there anybody who would take it back? */
+static bool lease_runs(void)
+{
+    uint64_t lease_ns = atomic_load_explicit(&lithos_tenant_home.lease_ns, memory_order_relaxed);
+    uint64_t now_ns = lithos_now_ns();
+    return lease_ns + LITHOS_LEASE_NS > now_ns;
+}
+
+static const struct lithos_rule *rule_of(struct queue_device *d)
+{
+    static const struct lithos_rule none;
+    return d->rule.flags && lease_runs() ? &d->rule : &none;
+}
+
+bool lithos_queue_holds(uint32_t device)
+{
+    if (device >= LITHOS_HOOK_MAX_DEVICES)
+        return false;
+    uint8_t gpu = atomic_load_explicit(&quotas[device].grant_index, memory_order_relaxed);
+    struct lithos_rule rule;
+    uint32_t seq;
+    if (gpu >= LITHOS_MAX_GPUS ||
+        !(__atomic_load_n(&lithos_tenant_home.rules[gpu].rule.flags, __ATOMIC_RELAXED) & LITHOS_RULE_HOLD))
+        return false;
+    return lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq) == 0 &&
+           rule.flags & LITHOS_RULE_HOLD && lease_runs();
+}
+
+static struct queue_device *device_of(struct queue *q, const struct queue_stream *s)
+{
+    return look(q, s->context ? s->context->device : QUEUE_DEVICES - 1);
+}
+
+bool lithos_queue_held(struct queue *q, struct queue_stream *s)
+{
+    if (atomic_load_explicit(&q->open, memory_order_relaxed))
+        return false;
+    return rule_of(device_of(q, s))->flags & LITHOS_RULE_HOLD;
+}
+
+bool lithos_queue_room(struct queue *q, struct queue_stream *s)
+{
+    if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
+        (s->context && atomic_load_explicit(&s->context->lost, memory_order_relaxed)))
+        return true;
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    uint32_t floor = rule->flags ? rule->floor : FLOOR;
+    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
+    uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
+    return in_flight < floor || d->outstanding_ns < window_ns;
+}
+
+const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns)
+{
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    if (!rule->flags || !d->lent || (rule->longest_ns && predicted_ns > rule->longest_ns))
+        return NULL;
+    return &d->gate;
+}
+
+/* ---- durations ---- */
+
+uint64_t lithos_queue_estimate_key(const struct lithos_launch *l)
+{
+    uint64_t h = lithos_queue_mix(0x33, (uintptr_t)l->function);
+    h = lithos_queue_mix(h, (uint64_t)l->grid[0] << 32 | l->grid[1]);
+    h = lithos_queue_mix(h, (uint64_t)l->grid[2] << 32 | l->block[0]);
+    h = lithos_queue_mix(h, (uint64_t)l->block[1] << 32 | l->block[2]);
+    return lithos_queue_mix(h, l->shared_bytes) | 1;
+}
+
+uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate)
+{
+    uint32_t place = (uint32_t)key & (QUEUE_ESTIMATES - 1);
+    struct queue_estimate *e = &q->estimates[place];
+    *ret_estimate = place;
+    if (e->key != key)
+        *e = (struct queue_estimate){.key = key, .ns = UNKNOWN_NS};
+    return e->ns;
+}
+
+/* When something ended by our own clock. What is seen of the two clocks at once is never too early, so the least that was seen between
+ * them is nearest; it is let go of slowly, as they drift. 0: not known. */
+static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_ns, uint64_t not_before_ns)
+{
+    int64_t apart = (int64_t)(seen_ns - end_ns);
+    int64_t drifted = d->clock_apart_ns + (int64_t)((seen_ns - d->clock_seen_ns) / CLOCK_DRIFT);
+    if (!d->clock_seen_ns || apart < drifted)
+        drifted = apart;
+    if ((int64_t)end_ns + drifted < (int64_t)not_before_ns) { /* that cannot be: begin anew */
+        d->clock_seen_ns = 0;
+        return 0;
+    }
+    d->clock_apart_ns = drifted;
+    d->clock_seen_ns = seen_ns;
+    return (uint64_t)((int64_t)end_ns + drifted);
+}
+
+/* A quarter of the way at a time: the middle of what it takes, with no past to keep. */
+static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
+{
+    struct queue_estimate *e = &q->estimates[f->estimate];
+    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS);
+    if (!e->learnt)
+        e->ns = took_ns;
+    else
+        e->ns = (uint64_t)((int64_t)e->ns + ((int64_t)took_ns - (int64_t)e->ns) / 4);
+    e->learnt = true;
+}
+
+/* ---- in flight ---- */
+
+static void give_event_back(struct queue *q, struct queue_stream *s, CUevent event)
+{
+    if (!event)
+        return;
+    if (q->pooled < QUEUE_EVENT_POOL) {
+        q->pool_of[q->pooled] = s->context;
+        q->pool[q->pooled++] = event;
+    } else {
+        LITHOS_REAL(event_fn, cuEventDestroy_v2)(event);
+    }
+}
+
+/* The oldest has ended, at end_ns by the card's clock (0: not known). */
+static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
+{
+    struct queue_flight *f = &s->flights[s->first];
+    struct queue_device *d = &q->devices[f->device]; /* the stream may be another's by now */
+    uint64_t now_ns = lithos_now_ns();
+    uint64_t end_host_ns = f->event ? now_ns : end_ns ? host_ns(d, end_ns, now_ns, f->issued_ns) : 0;
+    bool behind_another = f->issued_ns < s->end_host_ns;
+    if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
+        learn(q, f, end_ns - s->end_ns);
+    else if (behind_another && end_host_ns > s->end_host_ns)
+        learn(q, f, end_host_ns - s->end_host_ns);
+    else if (!behind_another && end_host_ns > f->issued_ns)
+        learn(q, f, end_host_ns - f->issued_ns - LITHOS_MIN(end_host_ns - f->issued_ns, LAUNCH_NS));
+    s->end_ns = end_ns;
+    s->end_host_ns = end_host_ns;
+    s->first = (s->first + 1) % QUEUE_FLIGHTS;
+    s->in_flight--;
+    s->outstanding_ns -= LITHOS_MIN(s->outstanding_ns, f->predicted_ns);
+    d->outstanding_ns -= LITHOS_MIN(d->outstanding_ns, f->predicted_ns);
+    d->in_flight -= d->in_flight > 0;
+    give_event_back(q, s, f->event);
+}
+
+/* Of a stream that is gone, and its context perhaps with it: its events are not touched any more. */
+static void drop_flights(struct queue *q, struct queue_stream *s)
+{
+    while (s->in_flight) {
+        s->flights[s->first].event = NULL;
+        land(q, s, 0);
+    }
+    s->end_ns = s->end_host_ns = 0;
+}
+
+/* Is it another stream than it was? True: what the one before had in flight has been dropped. */
+static bool meet(struct queue *q, struct queue_stream *s)
+{
+    if (!atomic_load_explicit(&s->renewed, memory_order_relaxed) ||
+        !atomic_exchange_explicit(&s->renewed, false, memory_order_acquire))
+        return false;
+    bool any = s->in_flight != 0;
+    drop_flights(q, s);
+    return any;
+}
+
+void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
+                      uint64_t predicted_ns, uint32_t estimate)
+{
+    if (!stamp && !event)
+        return; /* nothing would tell of its end: it is not followed */
+    struct queue_device *d = device_of(q, s);
+    meet(q, s);
+    if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
+        give_event_back(q, s, event);
+        return;
+    }
+    if (!s->in_flight)
+        q->progress_ns = lithos_now_ns();
+    s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
+        .stamp = stamp,
+        .event = event,
+        .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
+        .estimate = estimate,
+        .device = (uint32_t)(d - q->devices),
+        .predicted_ns = predicted_ns,
+        .issued_ns = lithos_now_ns(),
+    };
+    s->outstanding_ns += predicted_ns;
+    d->outstanding_ns += predicted_ns;
+    d->in_flight++;
+    if (!s->is_flying) {
+        s->is_flying = true;
+        TAILQ_INSERT_TAIL(&q->flying, s, flying);
+    }
+}
+
+/* Has it ended? */
+static bool ended(const struct queue *q, const struct queue_flight *f, uint64_t *ret_end_ns)
+{
+    *ret_end_ns = 0;
+    if (f->event)
+        return LITHOS_REAL(event_fn, cuEventQuery)(f->event) != CUDA_ERROR_NOT_READY;
+    if (f->generation != atomic_load_explicit(&q->generation, memory_order_relaxed))
+        return true; /* its stamp went to pages that are not looked at any more */
+    return lithos_stamp_read(lithos_tenant_home.stamps, f->stamp, ret_end_ns) != 0;
+}
+
+bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s)
+{
+    bool any = meet(q, s);
+    uint64_t end_ns;
+    while (s->in_flight && ended(q, &s->flights[s->first], &end_ns)) {
+        land(q, s, end_ns);
+        any = true;
+    }
+    if (!s->in_flight && s->is_flying) {
+        s->is_flying = false;
+        TAILQ_REMOVE(&q->flying, s, flying);
+    }
+    if (any) {
+        q->progress_ns = lithos_now_ns();
+        q->fallen_open = false;
+    }
+    return any;
+}
+
+bool lithos_queue_reap(struct queue *q)
+{
+    struct queue_stream *s, *next;
+    bool any = false;
+    for (s = TAILQ_FIRST(&q->flying); s; s = next) {
+        next = TAILQ_NEXT(s, flying);
+        any |= lithos_queue_reap_stream(q, s);
+    }
+    return any;
+}
+
+/* With what they follow, if it follows any. */
+static void drop_events_of(struct queue *q, struct queue_stream *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->in_flight; i++) {
+        CUevent event = s->flights[(s->first + i) % QUEUE_FLIGHTS].event;
+        if (event)
+            LITHOS_REAL(event_fn, cuEventDestroy_v2)(event);
+        any |= event != NULL;
+    }
+    if (any)
+        drop_flights(q, s);
+}
+
+void lithos_queue_drop_events(struct queue *q)
+{
+    lithos_queue_take_turn(q);
+    for (struct queue_stream *s = TAILQ_FIRST(&q->flying); s; s = TAILQ_NEXT(s, flying))
+        drop_events_of(q, s);
+    while (q->pooled)
+        LITHOS_REAL(event_fn, cuEventDestroy_v2)(q->pool[--q->pooled]);
+    lithos_queue_give_turn(q);
+}
+
+bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns)
+{
+    const struct queue_stream *s;
+    uint64_t limit_ns = STALL_NS;
+    TAILQ_FOREACH(s, &q->flying, flying)
+    if (s->in_flight)
+        limit_ns = LITHOS_MAX(limit_ns, 4 * s->flights[s->first].predicted_ns);
+    return now_ns > q->progress_ns + limit_ns;
+}
+
+/* When the oldest of a stream should have ended, by our clock. */
+static uint64_t due_ns(const struct queue_stream *s)
+{
+    const struct queue_flight *f = &s->flights[s->first];
+    bool behind_another = f->issued_ns < s->end_host_ns;
+    return (behind_another ? s->end_host_ns : f->issued_ns + LAUNCH_NS) + f->predicted_ns;
+}
+
+uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns)
+{
+    const struct queue_stream *s;
+    uint64_t next_ns = UINT64_MAX;
+    TAILQ_FOREACH(s, &q->flying, flying)
+    if (s->in_flight)
+        next_ns = LITHOS_MIN(next_ns, due_ns(s));
+    if (next_ns == UINT64_MAX) /* held, with nothing in flight */
+        return NAP_ON_HOLD_NS;
+    if (next_ns > now_ns)
+        return next_ns - now_ns < 2 * AWAKE_NS ? 0 : LITHOS_MIN(next_ns - now_ns - AWAKE_NS, NAP_MAX_NS);
+    uint64_t late_ns = now_ns - next_ns; /* others run as well, or it takes longer this time */
+    return late_ns < LATE_NS ? 0 : LITHOS_MIN(late_ns / 4, NAP_MAX_NS);
+}
