@@ -18,6 +18,7 @@
 #include "driver/gate.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
+#include "hw/tpcgrant.h"
 #include "proto/arena.h"
 #include "tenant/queue.h"
 #include "tenant/queue_ring.h"
@@ -141,8 +142,9 @@ struct queue_entry {
 struct queue_device {
     struct lithos_rule rule; /* in force; flags 0: none */
     uint32_t rule_seq, quota_seq, generation;
-    bool lent;
-    struct lithos_gate gate; /* of the quota and what is lent */
+    bool lent, spare;
+    struct lithos_gate gate;       /* of the quota and all that the rule names */
+    struct lithos_gate spare_gate; /* of the quota and what is good for all kernels */
     uint64_t outstanding_ns;
     uint32_t in_flight;
     int64_t clock_apart_ns; /* the host's clock less the card's, when they were last looked at */
@@ -187,6 +189,8 @@ struct queue {
     struct queue_stream *loose;          /* of entries that belong to no stream */
     uint32_t held;                       /* entries met and not issued */
     uint64_t number;
+    enum lithos_tpcpick blocked; /* why a kernel waits that was looked at last, and how long it is */
+    uint64_t blocked_ns;
     bool fallen_open;
     uint64_t progress_ns;
     CUcontext current; /* of the dispatcher */
@@ -284,6 +288,8 @@ uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_es
 /* Where it may run; NULL: the quota. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns);
 bool lithos_queue_held(struct queue *q, struct queue_stream *s);
+/* Is there nowhere that it may run? Of a tenant that has no quota. */
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
 /* It was issued. event: what tells its end when no stamp does, or NULL. */
