@@ -229,6 +229,8 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
     sched_note_launch(t, predicted_ns, e->launch.flags);
     t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
+    if (t->fed)
+        s->dirty = true;
     for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
          b = lithos_tpcset_next(&foreign, b + 1)) {
         s->tpc_user[b] = (uint8_t)sched_slot(s, t);

@@ -389,7 +389,8 @@ static void publish(struct lithos_sched *s, struct sched_tenant *t, const struct
         g.wider = lithos_tpcset_minus(o->wider, t->desc.own);
         g.wider_ns = o->wider_ns;
     }
-    if (starves(s, t))
+    t->fed = starves(s, t);
+    if (t->fed)
         feed(s, t, &g, lent);
     const struct lithos_tpcset has = lithos_tpcgrant_lent(&g), lost = lithos_tpcset_minus(t->lent, has);
     const struct lithos_tpcset taken_back = lithos_tpcset_minus(lost, o->all);
