@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "driver/exports.h"
+#include "tenant/attach.h"
 #include "tenant/queue_internal.h"
 
 #define TLS __attribute__((tls_model("initial-exec")))
@@ -106,12 +107,26 @@ static void drain_event(struct queue *q, CUevent handle, enum lithos_drain why)
     drained(v && wait_event(q, &v->touches_issued, &v->touched), why);
 }
 
-/* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. */
+/* Threads in hold_back. */
+static _Atomic uint32_t held_back;
+
+/* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. lithosd is
+ * told that somebody waits, for nothing else does. */
 static void hold_back(const struct queue *q, const struct queue_context *c)
 {
     static const struct timespec look = {.tv_nsec = HOLD_LOOK_NS};
-    while (c && lithos_queue_holds(c->device) && !atomic_load(&q->ending))
+    struct lithos_arena *a = &lithos_tenant_home;
+    if (!c || !lithos_queue_holds(c->device))
+        return;
+    atomic_fetch_add(&held_back, 1);
+    while (lithos_queue_holds(c->device) && !atomic_load(&q->ending)) {
+        atomic_store(&a->queue_held,
+                     atomic_load(&held_back)); /* again: another arena may have come to lie there */
+        if (lithos_record_wake(&a->records.ring[0]))
+            lithos_tenant_wake_daemon();
         nanosleep(&look, NULL);
+    }
+    atomic_store(&a->queue_held, atomic_fetch_sub(&held_back, 1) - 1);
 }
 
 static CUresult take_error(struct queue_context *c)
@@ -677,4 +692,5 @@ const struct lithos_hook_order lithos_queue_order = {
 void lithos_queue_front_forget(void)
 {
     memset(&my, 0, sizeof my);
+    atomic_store(&held_back, 0); /* the parent's threads */
 }

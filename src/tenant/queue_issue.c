@@ -183,7 +183,8 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
 {
     uint32_t estimate = 0;
     uint64_t predicted_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
-    struct lithos_issue issue = {.gate = key ? lithos_queue_gate(q, s, predicted_ns) : NULL};
+    struct lithos_issue issue = {/* what a graph's kernels carry stays in them for later launches */
+                                 .gate = key && !graph ? lithos_queue_gate(q, s, predicted_ns) : NULL};
     CUevent event = NULL;
     lithos_order_issue = &issue;
     CUresult result = call(arg);
