@@ -69,7 +69,7 @@ struct lithosd_observe {
     bool stamps_off; /* LITHOS_STAMPS=off */
     struct lithosd_timer tick;
     uint64_t period_ns;
-    bool ticks_steady;     /* and so the tenants note ticks */
+    bool ticks_steady; /* and so the tenants note ticks */
     struct lithos_ticks_map ticks;
     uint64_t spun_ns;      /* when it last looked without a pause */
     unsigned spins;        /* how often it has, since it last did not for long */
