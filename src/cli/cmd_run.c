@@ -171,6 +171,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
         lithos_error("run: --class %s: must be high or best-effort", run->class_name);
         return -EINVAL;
     }
+    if (run->quota && ret_quota->value == 0 && run->class != LITHOS_CLASS_BEST_EFFORT) {
+        lithos_error("run: a quota of 0 is for --class best-effort: others need TPCs of their own");
+        return -EINVAL;
+    }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
         lithos_error("run: --mps %s: must be on or off", run->mps);
         return -EINVAL;

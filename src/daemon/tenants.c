@@ -396,8 +396,9 @@ static void fill_answer(const struct lithosd *d, const struct lithosd_tenant *t,
     if (t->mps)
         snprintf(a->mps_pipe_dir, sizeof a->mps_pipe_dir, "%s", d->mps.pipe_dir);
     snprintf(a->note, sizeof a->note, "%s", text);
+    /* Not of one without TPCs of its own: beside an owner that never pauses it would starve on the card. */
     a->client_priority =
-        t->mps && t->grant.class == LITHOS_CLASS_BEST_EFFORT && d->lend.policy->needs & LITHOS_NEED_PRIORITY;
+        t->mps && lithosd_owns(t) && t->grant.class == LITHOS_CLASS_BEST_EFFORT && d->lend.policy->needs & LITHOS_NEED_PRIORITY;
     a->grant = lithosd_grant(t);
 }
 

@@ -169,7 +169,8 @@ def table_and_set(stack):
     expect(stack.lithos("set", "worker", "70%"), 0)
     grown = row(stack, "worker")
     check(bits(after["BITS"]) < bits(grown["BITS"]) and grown["TPCS"] == "46", grown)
-    for bad in ("0", "101%", "lots", ""):
+    expect(stack.lithos("set", "worker", "0"), 1, "quota", "best-effort")
+    for bad in ("0%", "101%", "lots", ""):
         expect(stack.lithos("set", "worker", bad), 2, "quota")
     expect(stack.lithos("set", "worker", "100"), 1, "66")
     expect(stack.lithos("set", "nobody", "5"), 1, "nobody")

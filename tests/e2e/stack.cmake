@@ -4,3 +4,8 @@ lithos_e2e_test(badinput badinput.py TIMEOUT 240)
 lithos_e2e_test(chaos chaos.py --events 200 --seed 1 TIMEOUT 400)
 lithos_e2e_test(atoms atoms.py TIMEOUT 400)
 lithos_e2e_test(atom_length atom_length.py TIMEOUT 300 LABELS timing SERIAL)
+# What is lent, and taken back; kernels of its own length, so no sanitizers' time.
+lithos_e2e_test(lend_borrow lend.py borrow TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(lend_zero lend.py zero TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(lend_death lend.py death TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(lend_policy lend.py policy TIMEOUT 120 LABELS nosan)
