@@ -14,15 +14,15 @@ struct lithosd_gpu {
     char name[64];
     int cc[2];
     unsigned sm_count;
-    char qmd[16];              /* layout, "V04_00"; "" when none is known */
-    bool hook;                 /* TPC masks can be had */
-    char hook_why[256];        /* why not */
-    bool stamps;               /* the probe saw completion stamps work */
-    bool atoms;                /* and atoms */
-    char atoms_why[256];       /* why not */
-    unsigned exit_ps;          /* what a block that ends in the prelude costs; 0: not measured */
-    char error[256];           /* why it cannot be used at all; "" when it can */
-    bool drift_known;          /* of its clock against the host's: what the last tenant's clock map found */
+    char qmd[16];        /* layout, "V04_00"; "" when none is known */
+    bool hook;           /* TPC masks can be had */
+    char hook_why[256];  /* why not */
+    bool stamps;         /* the probe saw completion stamps work */
+    bool atoms;          /* and atoms */
+    char atoms_why[256]; /* why not */
+    unsigned exit_ps;    /* what a block that ends in the prelude costs; 0: not measured */
+    char error[256];     /* why it cannot be used at all; "" when it can */
+    bool drift_known;    /* of its clock against the host's: what the last tenant's clock map found */
     int64_t drift_ppb;
     bool measured;             /* the topology is the card's; else TPCs are only counted */
     struct lithos_alloc alloc; /* valid unless error */

@@ -84,6 +84,9 @@ static void grant(struct lithosd_tenant *t, uint32_t i, const struct lithos_tpcg
 {
     static const struct lithos_rule none;
     struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g) : none;
+    /* A policy that never lends would have it wait for ever: it keeps to its refuge. */
+    if (!(t->daemon->lend.policy->needs & LITHOS_NEED_QUEUES) && rule.flags & LITHOS_RULE_HOLD)
+        rule = none;
     write_rule(t, i, &rule);
 }
 

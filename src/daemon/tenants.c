@@ -397,15 +397,15 @@ static void fill_answer(const struct lithosd *d, const struct lithosd_tenant *t,
         snprintf(a->mps_pipe_dir, sizeof a->mps_pipe_dir, "%s", d->mps.pipe_dir);
     snprintf(a->note, sizeof a->note, "%s", text);
     /* Not of one without TPCs of its own: beside an owner that never pauses it would starve on the card. */
-    a->client_priority =
-        t->mps && lithosd_owns(t) && t->grant.class == LITHOS_CLASS_BEST_EFFORT && d->lend.policy->needs & LITHOS_NEED_PRIORITY;
+    a->client_priority = t->mps && lithosd_owns(t) && t->grant.class == LITHOS_CLASS_BEST_EFFORT &&
+                         d->lend.policy->needs & LITHOS_NEED_PRIORITY;
     a->grant = lithosd_grant(t);
 }
 
 int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct lithos_msg_admit *m,
                   union lithos_message *ret_answer, char text[LITHOS_TEXT_MAX])
 {
-    struct selection s;
+    struct selection s = {.count = 0};
     char notes[LITHOS_TEXT_MAX] = "";
     const struct lithosd_tenant *same = m->name[0] ? lithosd_tenant_by_name(d, m->name) : NULL;
     if (same) {

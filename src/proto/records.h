@@ -52,15 +52,16 @@ enum lithos_record_kind {
 #define LITHOS_RECORD_BREACH 8u         /* ran on more than the quota for its cluster's sake */
 #define LITHOS_RECORD_COOPERATIVE 16u
 /* Of a graph node: it was changed, and has the stamp it had before; without blocks: it was switched off. */
-#define LITHOS_RECORD_TICKS 64u        /* its times are of lithos_ticks, not in ns */
+#define LITHOS_RECORD_TICKS 64u /* its times are of lithos_ticks, not in ns */
 #define LITHOS_RECORD_NODE_CHANGED 32u
 
 struct lithos_record {
     uint64_t
         sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
                            nothing), the same for all that one call brought about */
-    uint64_t submit_ns; /* CLOCK_MONOTONIC just before the driver was called; with LITHOS_RECORD_TICKS ticks */
-    uint64_t function;  /* the CUfunction's value: names it within the process */
+    uint64_t
+        submit_ns;     /* CLOCK_MONOTONIC just before the driver was called; with LITHOS_RECORD_TICKS ticks */
+    uint64_t function; /* the CUfunction's value: names it within the process */
     uint64_t
         stream; /* the handle's value: 0 and 1 legacy default, 2 per-thread default; DRIVER: all bits when not known (loading code) */
     uint16_t kind; /* enum lithos_record_kind */

@@ -123,7 +123,8 @@ static const char card[] =
     "\"stamps\":true,\"bits\":\"0-3,9-16,75\",\"gpcs\":[\"0-3\",\"9-16\",\"75\"]}],\"tenants\":[%s]}";
 static const char tenant[] =
     "{\"name\":\"%s\",\"command\":\"python\",\"quota\":\"40%%\",\"mode\":\"mask\",\"pids\":[{\"pid\":1}],"
-    "\"gpus\":[{\"uuid\":\"GPU-1\",\"tpcs\":%d,\"bits\":\"%s\",\"lent_away\":3}],\"counters\":{\"breaches\":3},"
+    "\"gpus\":[{\"uuid\":\"GPU-1\",\"tpcs\":%d,\"bits\":\"%s\",\"lent_away\":3}],\"counters\":{\"breaches\":"
+    "3},"
     "\"observed\":{\"kernels_per_s\":%g,\"tpc_time_s\":%g,\"busy_tpcs\":2,\"p50_us\":98.04,\"p99_us\":15000,"
     "\"queue\":7,"
     "\"lost\":{\"died\":4,\"missing\":1},\"prediction\":{\"mispredicted_percent\":0.5},\"clock\":{\"offset_"

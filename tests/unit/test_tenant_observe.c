@@ -113,10 +113,12 @@ static void fields(void)
     /* the driver's own */
     CHECK_EQ(((CUresult(*)(CUdeviceptr, unsigned char, size_t))OURS("cuMemsetD8_v2"))(0, 1, 64), 0);
     CHECK(next_record(&r) == LITHOS_RECORD_DRIVER && stamped(&r) && r.launch.block[0] == 32 && r.stream == 0);
-    CHECK_EQ(((CUresult(*)(CUdeviceptr, unsigned char, size_t, uintptr_t))OURS("cuMemsetD8Async"))(0, 1, 64, 0x99), 0);
+    CHECK_EQ(
+        ((CUresult(*)(CUdeviceptr, unsigned char, size_t, uintptr_t))OURS("cuMemsetD8Async"))(0, 1, 64, 0x99),
+        0);
     CHECK(next_record(&r) == LITHOS_RECORD_DRIVER && r.stream == 0x99);
-    CHECK_EQ(((CUresult(*)(CUdeviceptr, size_t, unsigned, size_t, size_t, uintptr_t))OURS("cuMemsetD2D32Async_ptsz"))(
-                 0, 64, 1, 2, 2, 0),
+    CHECK_EQ(((CUresult(*)(CUdeviceptr, size_t, unsigned, size_t, size_t, uintptr_t))OURS(
+                 "cuMemsetD2D32Async_ptsz"))(0, 64, 1, 2, 2, 0),
              0);
     CHECK(next_record(&r) == LITHOS_RECORD_DRIVER && r.stream == (uintptr_t)CU_STREAM_PER_THREAD);
     stub->load_uploads = 1; /* nobody's stream */

@@ -474,8 +474,8 @@ API CUresult cuMemsetD8Async(CUdeviceptr pointer, unsigned char value, size_t by
     return memset_async();
 }
 
-API CUresult cuMemsetD2D32Async_ptsz(CUdeviceptr pointer, size_t pitch, unsigned value, size_t width, size_t height,
-                                     CUstream stream)
+API CUresult cuMemsetD2D32Async_ptsz(CUdeviceptr pointer, size_t pitch, unsigned value, size_t width,
+                                     size_t height, CUstream stream)
 {
     (void)pointer, (void)pitch, (void)value, (void)width, (void)height, (void)stream;
     return memset_async();
