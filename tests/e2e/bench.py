@@ -45,6 +45,14 @@ RUNS = {
              "tenant, atoms of 250us, client priority": "be_kernels_per_s",
              "tenant, atoms of 250us, client priority, every 25 ms": "p99_us"},
             ["p99 reduction against MPS uncut", "p99 reduction against MPS uncut, every 25 ms", "BE kept %"]),
+    "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "mps,lithos"],
+               {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
+                "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
+               ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
+    "stack3": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "partition,lithos"],
+               {"a alone": "a_p99_us", "b alone on its quota": "b_iterations_per_s", "partition": "b_iterations_per_s",
+                "lithos": "c_iterations_per_s"},
+               ["A p99 over alone", "A SLO %", "B over its quota's speed", "aggregate over partition"]),
 }
 
 
