@@ -90,9 +90,10 @@ static void grant(struct lithosd_tenant *t, uint32_t i, const struct lithos_tpcg
     write_rule(t, i, &rule);
 }
 
+/* With all that has happened meanwhile: an owner may be back whose launch has not been read. */
 static void fire(void *ctx)
 {
-    lithosd_lend_look(ctx);
+    lithosd_observe_now(ctx);
 }
 
 static void set_timer(struct lithosd *d)
