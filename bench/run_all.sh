@@ -15,13 +15,13 @@ while [[ $# -gt 0 ]]; do
     --budget) budget=$2; shift ;;
     --quick) quick=1 ;;
     --prefix) prefix=$2; shift ;;
-    isolation | overhead | transparency | stamps | predict | atoms | exact | hol | hybrid | stack3 | fig10 | tools_beside | traces | show) names+=("$1") ;;
+    isolation | overhead | transparency | stamps | predict | atoms | exact | hol | runahead | hybrid | stack3 | fig10 | tools_beside | traces | show) names+=("$1") ;;
     -h | --help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
     *) echo "run_all: unknown word '$1'" >&2; exit 2 ;;
     esac
     shift
 done
-[[ ${#names[@]} -gt 0 ]] || names=(isolation overhead transparency stamps predict atoms exact hol hybrid stack3)
+[[ ${#names[@]} -gt 0 ]] || names=(isolation overhead transparency stamps predict atoms exact hol runahead hybrid stack3)
 
 for root in ${prefix:+"$prefix"} "$here/.." "$here/../../.." "$here/../build/dev"; do
     [[ -x $root/bin/lithos ]] && break
@@ -92,6 +92,7 @@ for name in "${names[@]}"; do
         atoms) args+=(--repetitions 1 --no-models) ;;
         exact) args+=(--parts 7 --rounds 1) ;;
         hol) args+=(--repetitions 1 --seconds 1.5) ;;
+        runahead) args+=(--repetitions 1 --turns 8 --model-turns 6) ;;
         hybrid | stack3) args+=(--repetitions 1 --seconds 5) ;;
         traces | show) args+=(--seconds 1) ;;
         esac

@@ -60,6 +60,8 @@ enum lithos_order_form {
     LITHOS_ORDER_FORM_HOST,   /* stream, function, its argument, flags */
     LITHOS_ORDER_FORM_RECORD, /* event, stream, flags */
     LITHOS_ORDER_FORM_WAIT,   /* stream, event, flags */
+    /* stream, address, value, flags. Who writes the value is not known: behind all that was called before it, in any stream */
+    LITHOS_ORDER_FORM_WAIT_VALUE,
     LITHOS_ORDER_FORM_MAX,
 };
 

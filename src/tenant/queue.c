@@ -126,14 +126,16 @@ bool lithos_queue_try_turn(struct queue *q)
                                                    memory_order_relaxed);
 }
 
-/* Whoever else has it is in the middle of one launch. */
+/* Whoever else has it is in the middle of one launch, or is the dispatcher, which looks whether it is wanted. */
 void lithos_queue_take_turn(struct queue *q)
 {
+    atomic_fetch_add_explicit(&q->turn_wanted, 1, memory_order_relaxed);
     for (unsigned i = 0; !lithos_queue_try_turn(q); i++) {
         __builtin_ia32_pause();
         if (i % 256 == 255)
             sched_yield();
     }
+    atomic_fetch_sub_explicit(&q->turn_wanted, 1, memory_order_relaxed);
 }
 
 void lithos_queue_give_turn(struct queue *q)
@@ -263,5 +265,6 @@ void lithos_queue_forget(void)
     lithos_order_issue = NULL;
     lithos_queue_tables_forget();
     lithos_queue_window_forget();
-    lithos_queue_front_forget();
+    lithos_queue_place_forget();
+    lithos_queue_drain_forget();
 }

@@ -127,9 +127,10 @@ void lithos_queue_fill_launch(struct queue_entry *e, const struct lithos_launch 
     e->launch.extra = l->extra != NULL;
     e->launch.bytes = f->bytes;
     if (l->extra) {
-        const void *buffer;
+        const void *buffer = NULL;
         e->launch.bytes = (uint32_t)buffer_of(l->extra, &buffer);
-        memcpy(to, buffer, e->launch.bytes);
+        if (buffer)
+            memcpy(to, buffer, e->launch.bytes);
         return;
     }
     for (uint32_t i = 0; i < f->parameters; i++)

@@ -55,6 +55,7 @@ struct queue_flight {
     CUevent event;
     uint32_t generation; /* of the stamps' pages */
     uint32_t estimate;   /* where its duration is learnt */
+    uint32_t device;
     uint64_t predicted_ns, issued_ns;
 };
 
@@ -116,6 +117,7 @@ struct queue_entry {
     uint8_t kind; /* enum queue_kind */
     uint8_t form; /* enum lithos_order_form */
     uint16_t function;
+    bool is_first; /* nothing of its stream was queued: it may be issued at once */
     struct queue_stream *stream;
     struct queue_event *event;
     uint64_t estimate_key; /* what is alike takes alike; 0: it takes no time that counts */
@@ -163,6 +165,7 @@ struct queue {
     struct lithos_queue_ring ring;
     _Alignas(64) _Atomic uint32_t issued; /* entries ever */
     _Alignas(64) _Atomic uint32_t turn;   /* 1: somebody is the issuer */
+    _Atomic uint32_t turn_wanted;         /* who waits to be it */
     _Alignas(64) _Atomic uint32_t asleep; /* the dispatcher waits for the tail to move */
     _Atomic uint32_t waiters, progress;   /* who waits for entries to be issued, and the word they wait on */
     atomic_bool open;                     /* issue without a window: the process ends */
@@ -298,10 +301,12 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, C
 /* What has ended lands. True: something has. */
 bool lithos_queue_reap(struct queue *q);
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s);
+/* Any thread, while all contexts are alive: forget the events of our own, with what they follow. One or the other may end. */
+void lithos_queue_drop_events(struct queue *q);
 /* Nothing can be issued: has that been so for too long? */
 bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns);
 /* How long the dispatcher may sleep; 0: not at all. */
-uint64_t lithos_queue_nap_ns(const struct queue *q);
+uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns);
 void lithos_queue_window_forget(void);
 
 /* ---- queue_issue.c ---- */
@@ -314,5 +319,40 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
                             CUstream handle, CUresult (*call)(const void *), const void *arg,
                             CUresult *ret_result);
 
-/* ---- queue_front.c ---- */
-void lithos_queue_front_forget(void);
+/* ---- queue_drain.c; the app's threads: wait until calls have been issued ---- */
+/* All that a stream has queued. True: there was something to wait for. */
+bool lithos_queue_wait_stream(struct queue *q, struct queue_stream *s);
+/* All that is queued, of one context or (NULL) of the process. */
+void lithos_queue_drain_all(struct queue *q, const struct queue_context *c, enum lithos_drain why);
+/* What a call on a stream has to come after; c: the thread's context. */
+void lithos_queue_drain_for(struct queue *q, struct queue_context *c, CUstream handle, enum lithos_drain why);
+/* Until what an event counts as issued is what it counts as ever. True: there was something to wait for. */
+bool lithos_queue_wait_event(struct queue *q, const _Atomic uint32_t *issued, const _Atomic uint32_t *ever);
+/* All that names an event. */
+void lithos_queue_drain_event(struct queue *q, CUevent handle, enum lithos_drain why);
+/* Counts it, if there was something to wait for. */
+void lithos_queue_drained(bool waited, enum lithos_drain why);
+/* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. */
+void lithos_queue_hold_back(const struct queue *q, const struct queue_context *c);
+/* The child of a fork. */
+void lithos_queue_drain_forget(void);
+/* An error of a queued call that the app was not told of yet: once. */
+CUresult lithos_queue_take_error(struct queue_context *c);
+/* The same of the thread's context. */
+CUresult lithos_queue_error(void);
+
+/* ---- queue_place.c; the app's threads: take a place in a queue ---- */
+bool lithos_queue_on_launch(uint32_t function, const struct lithos_launch *l, CUresult *ret_result);
+/* A call that order.def says may be queued. */
+bool lithos_queue_call(struct queue *q, uint32_t function, const struct lithos_order_row *row,
+                       const uintptr_t *args, CUresult *ret_result);
+/* The stream that a call names. */
+CUstream lithos_queue_stream_of(const struct lithos_order_row *row, const uintptr_t *args);
+/* Room for an entry with so many bytes of data; waits for it. Then it is to be filled in and published. */
+struct queue_entry *lithos_queue_reserve(struct queue *q, struct queue_stream *s, size_t bytes,
+                                         uint32_t *ret_place);
+void lithos_queue_publish(struct queue *q, struct queue_entry *e, uint32_t place, struct queue_stream *s,
+                          struct queue_event *v);
+/* This thread has waited for the card. */
+void lithos_queue_thread_waited(void);
+void lithos_queue_place_forget(void);

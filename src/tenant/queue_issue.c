@@ -2,7 +2,7 @@
  *
  * Within a stream calls keep their order. Across streams only what the driver's rules make them wait for matters: a context's default
  * stream and its blocking streams wait for what was called on the other before; a wait for an event is given to the driver after the
- * record that it is for and before the next one. All of these point from a later call to an earlier one, so the oldest call may
+ * record that it is for and before the next one; a wait for a value in memory, after everything. All of these point from a later call to an earlier one, so the oldest call may
  * always go, as far as order is concerned. */
 #include <sched.h>
 #include <stdlib.h>
@@ -101,6 +101,19 @@ static bool streams_allow(const struct queue *q, const struct queue_entry *e)
     return true;
 }
 
+/* A wait for a value comes behind everything: were what writes it still queued, a call of the app's own thread could come between the two, and
+ * have the one wait for the other. */
+static bool others_allow(const struct queue *q, const struct queue_entry *e)
+{
+    const struct queue_stream *other;
+    if (e->kind != QUEUE_CALL || e->form != LITHOS_ORDER_FORM_WAIT_VALUE)
+        return true;
+    TAILQ_FOREACH(other, &q->active, active)
+    if (other != e->stream && before(other, e->number))
+        return false;
+    return true;
+}
+
 static bool event_allows(const struct queue_entry *e)
 {
     const struct queue_event *v = e->event;
@@ -149,8 +162,6 @@ static void enter(struct queue *q, struct queue_context *c)
     CUcontext ctx = atomic_load_explicit(&c->ctx, memory_order_acquire);
     if (ctx == q->current && epoch == q->current_epoch)
         return;
-    if (epoch != q->current_epoch)
-        q->pooled = 0; /* of contexts that may be gone */
     LITHOS_REAL(ctx_set_fn, cuCtxSetCurrent)(ctx);
     q->current = ctx;
     q->current_epoch = epoch;
@@ -249,6 +260,10 @@ static void issue(struct queue *q, struct queue_entry *e)
     struct queue_stream *s = e->stream;
     TAILQ_REMOVE(&s->entries, e, link);
     q->held--;
+    if (TAILQ_EMPTY(&s->entries)) { /* before the app sees it empty, and may give its place to another */
+        s->is_active = false;
+        TAILQ_REMOVE(&q->active, s, active);
+    }
     if (e->kind == QUEUE_DESTROY) {
         leave_event(e);
         destroy_event(q, e);
@@ -286,7 +301,8 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     bool any = false;
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
-        if (!e || !streams_allow(q, e) || !event_allows(e) || blocked(q, s, e->estimate_key))
+        if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
+            blocked(q, s, e->estimate_key))
             break;
         issue(q, e);
         any = true;
@@ -301,10 +317,6 @@ static bool issue_some(struct queue *q)
     for (s = TAILQ_FIRST(&q->active); s; s = next) {
         next = TAILQ_NEXT(s, active);
         any |= issue_stream(q, s);
-        if (TAILQ_EMPTY(&s->entries)) {
-            s->is_active = false;
-            TAILQ_REMOVE(&q->active, s, active);
-        }
     }
     return any;
 }
@@ -343,9 +355,10 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
         return;
     }
     *spins = 0;
-    if (lithos_queue_stalled(q, lithos_now_ns()))
+    uint64_t now_ns = lithos_now_ns();
+    if (lithos_queue_stalled(q, now_ns))
         fall_open(q);
-    uint64_t nap_ns = lithos_queue_nap_ns(q);
+    uint64_t nap_ns = lithos_queue_nap_ns(q, now_ns);
     if (nap_ns)
         lithos_queue_rest(q, nap_ns);
     else
@@ -362,6 +375,8 @@ static void dispatch(struct queue *q)
         bool any = lithos_queue_reap(q);
         q->blocked = LITHOS_PICK_RUN;
         any |= issue_some(q);
+        if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
+            return;
         uint32_t depth = lithos_queue_depth(q);
         tell(q, depth);
         if (depth) {
@@ -396,6 +411,8 @@ void *lithos_queue_dispatcher(void *queue)
         lithos_queue_take_turn(q);
         dispatch(q);
         lithos_queue_give_turn(q);
+        while (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
+            sched_yield();
     }
     return NULL;
 }

@@ -166,6 +166,7 @@ static struct queue_stream *add_stream(struct queue *q, struct queue_context *c,
     return s;
 }
 
+/* Unless it is there. */
 static struct queue_context *add_context(struct queue *q, CUcontext ctx)
 {
     uint32_t device = device_of(ctx);
@@ -213,8 +214,7 @@ static struct queue_stream *see_stream(struct queue *q, CUstream handle)
     if (LITHOS_REAL(stream_ctx_fn, cuStreamGetCtx)(handle, &ctx) != CUDA_SUCCESS || !ctx ||
         LITHOS_REAL(stream_flags_fn, cuStreamGetFlags)(handle, &flags) != CUDA_SUCCESS)
         return NULL;
-    struct queue_context *c = find_context(q, ctx);
-    c = c ? c : add_context(q, ctx);
+    struct queue_context *c = add_context(q, ctx);
     if (!c)
         return NULL;
     pthread_mutex_lock(&q->lock);

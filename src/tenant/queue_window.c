@@ -13,13 +13,17 @@
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
 #define CLOCK_DRIFT 20000u /* 50 ppm */
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
+#define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
 /* A kernel that finds its stream idle: from the call to its first block (docs/hardware.md, "Completion stamps"). */
 #define LAUNCH_NS (8 * LITHOS_NSEC_PER_USEC)
 /* Nothing has ended for so long, or for four times what it was predicted to take: the window is given up until something does. */
 #define STALL_NS (100 * LITHOS_NSEC_PER_MSEC)
-/* Naps are for long kernels: a part of what the shortest wait can be. */
-#define NAP_FROM_NS (200 * LITHOS_NSEC_PER_USEC)
+/* The dispatcher sleeps until shortly before something should end, and looks all the time for so long before and after. What the card
+ * has beside it fills the gap when it oversleeps. */
+#define AWAKE_NS (30 * LITHOS_NSEC_PER_USEC)
+#define LATE_NS (200 * LITHOS_NSEC_PER_USEC)
 #define NAP_MAX_NS (500 * LITHOS_NSEC_PER_USEC)
+#define NAP_ON_HOLD_NS (50 * LITHOS_NSEC_PER_USEC)
 
 typedef CUresult (*event_fn)(CUevent);
 
@@ -178,7 +182,7 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s)
     uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
     if (in_flight < floor || d->outstanding_ns < window_ns)
         return true;
-    return rule->flags && d->outstanding_ns - ran_ns(s) < window_ns;
+    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
 /* Do the owners of what is lent bear it? */
@@ -252,7 +256,7 @@ static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_n
 static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
 {
     struct queue_estimate *e = &q->estimates[f->estimate];
-    took_ns = LITHOS_MAX(took_ns, SHORTEST_NS);
+    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS);
     if (!e->learnt)
         e->ns = took_ns;
     else
@@ -274,48 +278,19 @@ static void give_event_back(struct queue *q, struct queue_stream *s, CUevent eve
     }
 }
 
-void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate)
-{
-    if (!stamp && !event)
-        return; /* nothing would tell of its end: it is not followed */
-    struct queue_device *d = device_of(q, s);
-    if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
-        give_event_back(q, s, event);
-        return;
-    }
-    if (!s->in_flight)
-        q->progress_ns = lithos_now_ns();
-    s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
-        .stamp = stamp,
-        .event = event,
-        .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
-        .estimate = estimate,
-        .predicted_ns = predicted_ns,
-        .issued_ns = lithos_now_ns(),
-    };
-    s->outstanding_ns += predicted_ns;
-    d->outstanding_ns += predicted_ns;
-    d->in_flight++;
-    if (!s->is_flying) {
-        s->is_flying = true;
-        TAILQ_INSERT_TAIL(&q->flying, s, flying);
-    }
-}
-
 /* The oldest has ended, at end_ns by the card's clock (0: not known). */
 static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
 {
     struct queue_flight *f = &s->flights[s->first];
-    struct queue_device *d = &q->devices[s->context ? s->context->device : QUEUE_DEVICES - 1];
+    struct queue_device *d = &q->devices[f->device]; /* the stream may be another's by now */
     uint64_t now_ns = lithos_now_ns();
     uint64_t end_host_ns = f->event ? now_ns : end_ns ? host_ns(d, end_ns, now_ns, f->issued_ns) : 0;
     bool behind_another = f->issued_ns < s->end_host_ns;
     if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
         learn(q, f, end_ns - s->end_ns);
-    else if (end_host_ns && behind_another)
+    else if (behind_another && end_host_ns > s->end_host_ns)
         learn(q, f, end_host_ns - s->end_host_ns);
-    else if (end_host_ns > f->issued_ns)
+    else if (!behind_another && end_host_ns > f->issued_ns)
         learn(q, f, end_host_ns - f->issued_ns - LITHOS_MIN(end_host_ns - f->issued_ns, LAUNCH_NS));
     s->end_ns = end_ns;
     s->end_host_ns = end_host_ns;
@@ -334,7 +309,49 @@ static void drop_flights(struct queue *q, struct queue_stream *s)
         s->flights[s->first].event = NULL;
         land(q, s, 0);
     }
-    s->end_ns = 0;
+    s->end_ns = s->end_host_ns = 0;
+}
+
+/* Is it another stream than it was? True: what the one before had in flight has been dropped. */
+static bool meet(struct queue *q, struct queue_stream *s)
+{
+    if (!atomic_load_explicit(&s->renewed, memory_order_relaxed) ||
+        !atomic_exchange_explicit(&s->renewed, false, memory_order_acquire))
+        return false;
+    bool any = s->in_flight != 0;
+    drop_flights(q, s);
+    return any;
+}
+
+void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
+                      uint64_t predicted_ns, uint32_t estimate)
+{
+    if (!stamp && !event)
+        return; /* nothing would tell of its end: it is not followed */
+    struct queue_device *d = device_of(q, s);
+    meet(q, s);
+    if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
+        give_event_back(q, s, event);
+        return;
+    }
+    if (!s->in_flight)
+        q->progress_ns = lithos_now_ns();
+    s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
+        .stamp = stamp,
+        .event = event,
+        .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
+        .estimate = estimate,
+        .device = (uint32_t)(d - q->devices),
+        .predicted_ns = predicted_ns,
+        .issued_ns = lithos_now_ns(),
+    };
+    s->outstanding_ns += predicted_ns;
+    d->outstanding_ns += predicted_ns;
+    d->in_flight++;
+    if (!s->is_flying) {
+        s->is_flying = true;
+        TAILQ_INSERT_TAIL(&q->flying, s, flying);
+    }
 }
 
 /* Has it ended? */
@@ -350,13 +367,8 @@ static bool ended(const struct queue *q, const struct queue_flight *f, uint64_t 
 
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s)
 {
-    bool any = false;
+    bool any = meet(q, s);
     uint64_t end_ns;
-    if (atomic_load_explicit(&s->renewed, memory_order_relaxed) &&
-        atomic_exchange_explicit(&s->renewed, false, memory_order_acquire)) {
-        any = s->in_flight != 0;
-        drop_flights(q, s);
-    }
     while (s->in_flight && ended(q, &s->flights[s->first], &end_ns)) {
         land(q, s, end_ns);
         any = true;
@@ -383,6 +395,30 @@ bool lithos_queue_reap(struct queue *q)
     return any;
 }
 
+/* With what they follow, if it follows any. */
+static void drop_events_of(struct queue *q, struct queue_stream *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->in_flight; i++) {
+        CUevent event = s->flights[(s->first + i) % QUEUE_FLIGHTS].event;
+        if (event)
+            LITHOS_REAL(event_fn, cuEventDestroy_v2)(event);
+        any |= event != NULL;
+    }
+    if (any)
+        drop_flights(q, s);
+}
+
+void lithos_queue_drop_events(struct queue *q)
+{
+    lithos_queue_take_turn(q);
+    for (struct queue_stream *s = TAILQ_FIRST(&q->flying); s; s = TAILQ_NEXT(s, flying))
+        drop_events_of(q, s);
+    while (q->pooled)
+        LITHOS_REAL(event_fn, cuEventDestroy_v2)(q->pool[--q->pooled]);
+    lithos_queue_give_turn(q);
+}
+
 bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns)
 {
     const struct queue_stream *s;
@@ -393,14 +429,25 @@ bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns)
     return now_ns > q->progress_ns + limit_ns;
 }
 
-uint64_t lithos_queue_nap_ns(const struct queue *q)
+/* When the oldest of a stream should have ended, by our clock. */
+static uint64_t due_ns(const struct queue_stream *s)
+{
+    const struct queue_flight *f = &s->flights[s->first];
+    bool behind_another = f->issued_ns < s->end_host_ns;
+    return (behind_another ? s->end_host_ns : f->issued_ns + LAUNCH_NS) + f->predicted_ns;
+}
+
+uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns)
 {
     const struct queue_stream *s;
-    uint64_t shortest_ns = UINT64_MAX;
+    uint64_t next_ns = UINT64_MAX;
     TAILQ_FOREACH(s, &q->flying, flying)
     if (s->in_flight)
-        shortest_ns = LITHOS_MIN(shortest_ns, s->flights[s->first].predicted_ns);
-    if (shortest_ns == UINT64_MAX) /* held, with nothing in flight */
-        return NAP_FROM_NS / 4;
-    return shortest_ns < NAP_FROM_NS ? 0 : LITHOS_MIN(shortest_ns / 8, NAP_MAX_NS);
+        next_ns = LITHOS_MIN(next_ns, due_ns(s));
+    if (next_ns == UINT64_MAX) /* held, with nothing in flight */
+        return NAP_ON_HOLD_NS;
+    if (next_ns > now_ns)
+        return next_ns - now_ns < 2 * AWAKE_NS ? 0 : LITHOS_MIN(next_ns - now_ns - AWAKE_NS, NAP_MAX_NS);
+    uint64_t late_ns = now_ns - next_ns; /* others run as well, or it takes longer this time */
+    return late_ns < LATE_NS ? 0 : LITHOS_MIN(late_ns / 4, NAP_MAX_NS);
 }

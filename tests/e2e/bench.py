@@ -45,6 +45,10 @@ RUNS = {
              "tenant, atoms of 250us, client priority": "be_kernels_per_s",
              "tenant, atoms of 250us, client priority, every 25 ms": "p99_us"},
             ["p99 reduction against MPS uncut", "p99 reduction against MPS uncut, every 25 ms", "BE kept %"]),
+    "runahead": (["--repetitions", "1", "--scale", "1", "--turns", "2", "--launches", "256", "--model-turns", "2"],
+                 {"launch, bare": "async_p50_us", "launch, high, inline": "sync_p50_us", "launch, best-effort": "async_p99_us",
+                  "launch, best-effort, always queued": "queued", "toy inference": "speed_over_bare"},
+                 ["speed over bare, the slowest"]),
     "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "mps,lithos"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
@@ -103,8 +107,19 @@ def cut_beside(doc):
         yield f"the job was not cut: {case}"
 
 
+def each_its_way(doc):
+    """Launches went the way that the case says, and none failed."""
+    cases = {c["case"]: c for c in doc["cases"]}
+    high, always, room = (cases[f"launch, {n}"] for n in ("high, inline", "best-effort, always queued",
+                                                          "best-effort, inline where there is room"))
+    if high["queued"] or high["unqueued"] or always["unqueued"] or always["queued"] < 500 or room["queued"] + room["unqueued"] < 500:
+        yield f"launches went other ways than they should have: {high} {always} {room}"
+    if any(c.get("failed") for c in doc["cases"]):
+        yield f"queued calls failed: {doc['cases']}"
+
+
 CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms,
-          "hol": cut_beside}
+          "hol": cut_beside, "runahead": each_its_way}
 
 
 def main(name):

@@ -13,6 +13,7 @@ import tempfile
 import time
 
 
+CLASS = os.environ.get("LITHOS_TEST_CLASS")  # of all tenants of which a test says nothing: any of these tests may be run with best-effort ones
 SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))  # sanitizer builds and busy machines are slower
 
 
@@ -46,6 +47,11 @@ def bits(text):
             lo, _, hi = part.partition("-")
             out.update(range(int(lo), int(hi or lo) + 1))
     return out
+
+
+def with_class(options):
+    options = list(map(str, options))
+    return options if "--class" in options or not CLASS else ["--class", CLASS, *options]
 
 
 class Stack:
@@ -109,6 +115,8 @@ class Stack:
 
     def lithos(self, *arguments, timeout=30, env=None):
         """Run `lithos ...` to its end: CompletedProcess with text output."""
+        if arguments[0] == "run":
+            arguments = ["run", *with_class(arguments[1:])]
         return subprocess.run(
             [str(self.build / "bin/lithos"), *map(str, arguments)],
             env=env or self.env, timeout=timeout, capture_output=True, text=True, stdin=subprocess.DEVNULL,
@@ -132,7 +140,7 @@ class Stack:
         """Start a tenant in the background; its output goes to NAME.log."""
         with open(self.dir / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
-                [str(self.build / "bin/lithos"), "run", "--quota", str(quota), "--name", name, *options, "--", *command],
+                [str(self.build / "bin/lithos"), "run", "--quota", str(quota), "--name", name, *with_class(options), "--", *command],
                 env=env or self.env, stdout=stdout or log, stderr=log, stdin=stdin,
             )
         self.children.append(child)

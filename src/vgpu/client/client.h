@@ -181,18 +181,21 @@ struct vgpu_op {
     struct CUstream_st *stream;
     enum vgpu_op_kind kind;
     struct vgpu_point *mark; /* MARK: the one it makes; WAIT: the one it waits for; a reference either way */
+    bool is_word;            /* HOST: not a function. COPY: one word, which others see as a whole */
     union {
         struct {
             uint8_t *dst;
             const uint8_t *src;
             size_t bytes;
-            uint8_t *staged; /* copy of pageable source memory, freed with the op */
+            size_t rows, dst_pitch, src_pitch; /* rows 0: bytes in a row, else bytes / rows in each */
+            uint8_t *staged;                   /* copy of pageable source memory, freed with the op */
         } copy;
         struct {
             uint8_t *dst;
             size_t count;
             uint32_t value;
-            unsigned width; /* bytes an element: 1, 2, 4 */
+            unsigned width;     /* bytes an element: 1, 2, 4 */
+            size_t rows, pitch; /* rows 0: count elements in a row, else count / rows in each */
         } memset;
         struct {
             struct CUfunc_st *func; /* named to the hook, not used */
@@ -216,6 +219,11 @@ struct vgpu_op {
             void (*stream_fn)(CUstream stream, CUresult status, void *user);
             void *user;
         } host;
+        struct { /* HOST, is_word: until a word in memory is as it must be (memops.c) */
+            CUdeviceptr address;
+            uint64_t value;
+            unsigned bytes, how;
+        } word;
         CUdeviceptr free_ptr; /* MARK: memory to give back then, or 0 */
     };
     union {
@@ -368,6 +376,14 @@ CUresult vgpu_atom_read(struct vgpu_op *op);
 CUresult vgpu_atom_check(const struct vgpu_op *op);
 /* A block ends in the prelude. */
 bool vgpu_atom_exits(const struct vgpu_op *op, const uint32_t ctaid[3]);
+
+/* ---- copy2d.c; from the reader */
+void vgpu_copy_effect(const struct vgpu_op *op);
+void vgpu_memset_effect(const struct vgpu_op *op);
+
+/* ---- memops.c */
+/* From the reader: all before it in its stream has been done. */
+void vgpu_word_wait(struct vgpu_op *op);
 
 /* ---- graph_capture.c */
 CUresult vgpu_capture_add(struct CUstream_st *stream, struct vgpu_op *op);

@@ -19,6 +19,12 @@ static void run_one(struct vgpu_op *op)
         op->host.stream_fn(s->kind == VGPU_STREAM_LEGACY ? NULL : s, sticky, op->host.user);
     else if (!sticky)
         op->host.fn(op->host.user);
+    vgpu_hostfn_end(op);
+}
+
+void vgpu_hostfn_end(struct vgpu_op *op)
+{
+    struct CUstream_st *s = op->stream;
     pthread_mutex_lock(&vgpu.issue);
     pthread_mutex_lock(&vgpu.lock);
     s->host_blocked = false;

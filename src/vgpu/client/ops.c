@@ -390,12 +390,10 @@ static void effect(struct vgpu_op *op, const struct vgpu_done *done)
 {
     switch (op->kind) {
     case VGPU_OP_COPY:
-        if (op->copy.bytes)
-            memmove(op->copy.dst, op->copy.src, op->copy.bytes);
+        vgpu_copy_effect(op);
         break;
     case VGPU_OP_MEMSET:
-        for (size_t i = 0; i < op->memset.count; i++)
-            memcpy(op->memset.dst + i * op->memset.width, &op->memset.value, op->memset.width);
+        vgpu_memset_effect(op);
         vgpu_stamps_write(op, done->end_ns);
         break;
     case VGPU_OP_LAUNCH:
@@ -421,8 +419,11 @@ void vgpu_op_done(const struct vgpu_done *done)
     pthread_mutex_unlock(&vgpu.lock);
     if (!op)
         return; /* of a context that was lost or destroyed meanwhile */
-    if (host) {
-        vgpu_hostfn_run(op); /* ends when the function has returned */
+    if (host) { /* it ends when the function has returned, or the word is there */
+        if (op->is_word)
+            vgpu_word_wait(op);
+        else
+            vgpu_hostfn_run(op);
         return;
     }
     effect(op, done);

@@ -13,7 +13,8 @@
 
 #ifdef __SANITIZE_THREAD__
 /* Children start threads of their own, as DataLoader workers do, and there are many: no second's sleep at each exit. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+/* weak: a test of several files may include this in each of them. */
+__attribute__((visibility("default"), weak)) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "die_after_fork=0:atexit_sleep_ms=0";

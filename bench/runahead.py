@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""What launch queues cost a best-effort program that is alone: a launch's cost to its thread, and whole iterations, beside bare ones.
+
+lithos-launchcost processes measure in turns on the same CPUs: bare, a tenant of class high (its launches go inline), and best-effort tenants
+whose launches are queued always, when the window is full, and as it comes. Then models: a bare process and a best-effort one take turns of
+some iterations. All are clients of one MPS. Launch-bound loops (inference of small batches, decoding) show whether the hand-over to
+the dispatcher pays; training, whether order and window cost anything."""
+import contextlib
+import json
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, models, results, servers  # noqa: E402
+from lib.proc import Child, Failed, log  # noqa: E402
+
+QUOTA = "100%"
+BARE, HIGH, AUTO, ROOM, ALWAYS = "bare", "high, inline", "best-effort", "best-effort, inline where there is room", "best-effort, always queued"
+# class, LITHOS_QUEUE
+WAYS = {HIGH: ("high", ""), AUTO: ("best-effort", ""), ROOM: ("best-effort", "room"), ALWAYS: ("best-effort", "always")}
+MODELS = ["resnet50 inference", "bert inference", "llama decode", "resnet50 training", "bert training", "llama training"]
+PARTS = ("launch", "models")
+BLOCK_S = 0.3  # of iterations of a model, a turn
+COUNTERS = ("queued", "unqueued", "full", "failed", "opened")
+
+
+def choose_cpus():
+    """The last half: the launching thread and the dispatcher need one each, and interrupts favour the first."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return set(cpus[len(cpus) // 2:]) if len(cpus) > 3 else set(cpus)
+
+
+def in_turn(items, turn):
+    items = list(items)
+    first = turn % len(items)
+    return items[first:] + items[:first]
+
+
+class Bench:
+    def __init__(self, o, place, scratch):
+        self.o, self.place, self.scratch = o, place, scratch
+        self.errors = scratch.path / "runahead.err"
+        o.cpus = choose_cpus()
+
+    @contextlib.contextmanager
+    def daemons(self, *ways):
+        """({way: its lithosd}, environment of a bare program), all clients of one MPS."""
+        with contextlib.ExitStack() as stack:
+            mps = stack.enter_context(servers.Mps(self.scratch, "m"))
+            yield {w: stack.enter_context(servers.Lithosd(self.place, self.scratch, f"l{i}", [], mps.env)) for i, w in enumerate(ways)}, mps.env
+
+    def tenant(self, d, way, name, argv):
+        """(argv, environment) of a program in one of the ways."""
+        tenant_class, queue = WAYS[way]
+        env = dict(d.env, LITHOS_QUEUE=queue) if queue else d.env
+        return d.run(QUOTA, name, argv, ["--class", tenant_class]), env
+
+    # ---- what a launch costs the launching thread
+
+    def launches(self, result, rep):
+        argv = [self.place.program("lithos-launchcost")]
+        with self.daemons(*WAYS) as (daemons, bare_env), contextlib.ExitStack() as stack:
+            children = {BARE: stack.enter_context(Child(argv, bare_env, self.errors))}
+            for way, d in daemons.items():
+                children[way] = stack.enter_context(Child(*self.tenant(d, way, "cost", argv), self.errors))
+            for child in children.values():
+                os.sched_setaffinity(child.popen.pid, self.o.cpus)
+                child.expect("ready", 120)
+            self.turn(children.values(), 500)
+            for child in children.values():
+                child.tell("report")
+                child.line(60)
+            for turn in range(self.o.turns):
+                self.turn(in_turn(children.values(), turn), self.o.launches)
+            for way, child in children.items():
+                child.tell("report")
+                got = json.loads(child.line(60))
+                flat = {f"{what}_{k}": v for what, series in got.items() for k, v in series.items()}
+                if way in daemons:
+                    queue = daemons[way].tenant("cost").get("queue", {})
+                    flat.update({k: queue[k] for k in COUNTERS if k in queue})
+                result.case(f"launch, {way}", rep, **flat)
+                log(f"[{rep}] launch, {way}: {flat}")
+
+    def turn(self, children, launches):
+        for what, n in (("async", launches), ("sync", max(1, launches // 4))):
+            for child in children:
+                child.tell(f"{what} {n}")
+                child.expect("done", 300)
+
+    # ---- models
+
+    def model(self, result, name):
+        o = self.o
+        with self.daemons(AUTO) as (daemons, bare_env):
+            d = daemons[AUTO]
+            argv = models.command(o, name, "--obey")
+            with models.bare(o, bare_env, "bare", name, self.scratch) as bare, \
+                    models.warm(models.Model(o, d.run(QUOTA, "queued", argv, ["--class", "best-effort"]),
+                                             models.environment(d.env, self.scratch), self.scratch.path / "queued.err", "queued")) as queued:
+                first = [child.do("run 5")["p50_us"] for child in (bare, queued)]
+                block = max(3, min(200, round(BLOCK_S * o.scale * 1e6 / max(first))))
+                for rep in range(1, o.repetitions + 1):
+                    pairs = []
+                    for turn in range(o.model_turns):
+                        took = {child: results.median(child.do(f"run {block}")["us"]) for child in in_turn((bare, queued), turn)}
+                        pairs.append((took[bare], took[queued]))
+                    queue = d.tenant("queued").get("queue", {})
+                    ratios = [b / q for b, q in pairs]
+                    figures = {"bare_us": results.median([b for b, _ in pairs]), "queued_us": results.median([q for _, q in pairs]),
+                               "speed_over_bare": results.median(ratios), "speed_over_bare_min": min(ratios),
+                               "speed_over_bare_max": max(ratios)}
+                    result.case(name, rep, iterations=block * len(pairs), **{k: round(v, 4) for k, v in figures.items()},
+                                **{k: queue[k] for k in COUNTERS if k in queue},
+                                drained={k: v for k, v in queue.get("drained", {}).items() if v})
+                    log(f"[{rep}] {name}: {figures}")
+
+
+def bars(result, names, parts):
+    if "models" in parts:
+        values = {n: result.median(n, "speed_over_bare") for n in names}
+        measured = [v for v in values.values() if v is not None]
+        result.bar("speed over bare, the slowest", min(measured) if measured and len(measured) == len(names) else None, ">=", 0.98)
+        result.note("Speed over bare: " + (", ".join(f"{n} {v}" for n, v in values.items()) or "no model") +
+                    "; each the median over pairs of blocks of iterations.")
+    if "launch" in parts:
+        bare = result.median(f"launch, {BARE}", "async_p50_us")
+        for way in WAYS:
+            p50, p99 = (result.median(f"launch, {way}", f"async_{q}_us") for q in ("p50", "p99"))
+            if bare is not None and p50 is not None:
+                result.note(f"A launch costs its thread {p50} us (p99 {p99}) {way}, {bare} bare.")
+
+
+def attempt(result, case, function):
+    """1 when it failed, and the result says so."""
+    try:
+        function()
+        return 0
+    except (Failed, ValueError, KeyError) as e:
+        result.case(case, 1, error=str(e)[:1000])
+        log(f"{case}: FAILED: {e}")
+        return 1
+
+
+def main():
+    p = cli.parser(__doc__.splitlines()[0], repetitions=3)
+    models.add_options(p, MODELS)
+    p.add_argument("--turns", type=int, default=20, help="turns of each process in a repetition")
+    p.add_argument("--launches", type=int, default=2048, help="asynchronous launches a turn")
+    p.add_argument("--model-turns", type=int, default=16, help="turns of each model in a repetition")
+    p.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: %(default)s)")
+    o, place = cli.start(p)
+    parts = o.parts.split(",")
+    if set(parts) - set(PARTS):
+        p.error(f"--parts: {', '.join(PARTS)}")
+    failures = 0
+    with servers.Scratch() as scratch:
+        bench = Bench(o, place, scratch)
+        result = results.Result("runahead", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+        names = models.choose(o, result) if "models" in parts else []
+        for rep in range(1, o.repetitions + 1) if "launch" in parts else ():
+            failures += attempt(result, "launch", lambda rep=rep: bench.launches(result, rep))
+        for name in names:
+            failures += attempt(result, name, lambda name=name: bench.model(result, name))
+        if o.virtual:
+            result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card: what a launch costs inline is our driver's, not NVIDIA's; "
+                        "what it costs to queue one is what it costs here.")
+        bars(result, names, parts)
+        result.end(o.out, failures)
+
+
+main()

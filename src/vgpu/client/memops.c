@@ -1,0 +1,170 @@
+/* Words in memory that streams write and wait for. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vgpu/client/client.h"
+#include "vgpu/client/hostfn.h"
+
+#define HOW_MASK 3u /* CU_STREAM_WAIT_VALUE_GEQ, _EQ, _AND, _NOR */
+#define FLUSH (1u << 30)
+#define LOOK_NS 20000 /* between two looks at the words that are waited for */
+
+/* ---- waiting: a thread looks at the words, as long as streams wait for any */
+
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
+static struct vgpu_op *waiting; /* under guard */
+static bool started;
+
+static bool there(const struct vgpu_op *op)
+{
+    uint64_t is = 0, value = op->word.value;
+    pthread_mutex_lock(&vgpu.lock);
+    const struct CUctx_st *ctx = op->stream->ctx;
+    bool over = ctx->sticky || ctx->destroyed || vgpu.lost;
+    pthread_mutex_unlock(&vgpu.lock);
+    const uint8_t *at = vgpu_translate(op->word.address, op->word.bytes, NULL);
+    if (over || !at)
+        return true;
+    if (op->word.bytes == sizeof(uint32_t))
+        is = __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_ACQUIRE);
+    else
+        is = __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_ACQUIRE);
+    switch (op->word.how & HOW_MASK) {
+    case 0: /* as the difference of two numbers that go round */
+        return op->word.bytes == sizeof(uint32_t) ? (int32_t)((uint32_t)is - (uint32_t)value) >= 0
+                                                  : (int64_t)(is - value) >= 0;
+    case 1:
+        return is == value;
+    case 2:
+        return (is & value) != 0;
+    default: {
+        uint64_t all = op->word.bytes == sizeof(uint32_t) ? UINT32_MAX : UINT64_MAX;
+        return (~(is | value) & all) != 0;
+    }
+    }
+}
+
+static struct vgpu_op *take_ready(void)
+{
+    for (struct vgpu_op **p = &waiting; *p; p = &(*p)->next)
+        if (there(*p)) {
+            struct vgpu_op *op = *p;
+            *p = op->next;
+            return op;
+        }
+    return NULL;
+}
+
+static void *look(void *unused)
+{
+    static const struct timespec nap = {.tv_nsec = LOOK_NS};
+    (void)unused;
+    for (;;) {
+        pthread_mutex_lock(&guard);
+        while (!waiting)
+            pthread_cond_wait(&filled, &guard);
+        struct vgpu_op *op = take_ready();
+        pthread_mutex_unlock(&guard);
+        if (op)
+            vgpu_hostfn_end(op);
+        else
+            nanosleep(&nap, NULL);
+    }
+    return NULL;
+}
+
+static bool start(void)
+{
+    sigset_t all, old;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool ok = pthread_create(&thread, NULL, look, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (ok)
+        pthread_detach(thread);
+    return ok;
+}
+
+void vgpu_word_wait(struct vgpu_op *op)
+{
+    pthread_mutex_lock(&guard);
+    started = started || start();
+    op->next = waiting;
+    waiting = op;
+    pthread_cond_signal(&filled);
+    bool ok = started;
+    pthread_mutex_unlock(&guard);
+    if (!ok)
+        vgpu_lost(CUDA_ERROR_OUT_OF_MEMORY, "no thread to look at a word that a stream waits for");
+}
+
+/* ---- entry points */
+
+static CUresult wait_for(CUstream stream, CUdeviceptr address, uint64_t value, unsigned bytes, unsigned how,
+                         bool per_thread)
+{
+    struct CUstream_st *s;
+    VGPU_TRY(vgpu_stream_get(stream, per_thread, &s));
+    if (how & ~(HOW_MASK | FLUSH) || address % bytes || !vgpu_translate(address, bytes, NULL))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (s->capture)
+        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    struct vgpu_op *op = vgpu_op_new(s, VGPU_OP_HOST);
+    if (!op)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    op->is_word = true;
+    op->word.address = address;
+    op->word.value = value;
+    op->word.bytes = bytes;
+    op->word.how = how;
+    return vgpu_issue(op, false);
+}
+
+/* A copy of one word, which the card's copy engine brings. */
+static CUresult write_to(CUstream stream, CUdeviceptr address, uint64_t value, unsigned bytes, unsigned flags,
+                         bool per_thread)
+{
+    struct CUstream_st *s;
+    VGPU_TRY(vgpu_stream_get(stream, per_thread, &s));
+    uint8_t *at = vgpu_translate(address, bytes, NULL);
+    if (flags > 1 || address % bytes || !at)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (s->capture)
+        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    struct vgpu_op *op = vgpu_op_new(s, VGPU_OP_COPY);
+    if (op)
+        op->copy.staged = malloc(bytes);
+    if (!op || !op->copy.staged) {
+        vgpu_op_free(op);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    memcpy(op->copy.staged, &value, bytes);
+    op->is_word = true;
+    op->copy.dst = at;
+    op->copy.src = op->copy.staged;
+    op->copy.bytes = bytes;
+    vgpu_msg_init(&op->msg.h, VGPU_COPY, sizeof op->msg.copy);
+    op->msg.copy.bytes = bytes;
+    op->msg.copy.kind = VGPU_COPY_H2D;
+    return vgpu_issue(op, false);
+}
+
+#define WORD(name, does, type, thread)                                             \
+    CU_API(name, CUstream stream, CUdeviceptr address, type value, unsigned flags) \
+    {                                                                              \
+        return does(stream, address, value, sizeof(type), flags, thread);          \
+    }
+#define WORDS(name, does, type)         \
+    WORD(name, does, type, false)       \
+    WORD(name##_ptsz, does, type, true) \
+    WORD(name##_v2, does, type, false)  \
+    WORD(name##_v2_ptsz, does, type, true)
+
+WORDS(cuStreamWaitValue32, wait_for, uint32_t)
+WORDS(cuStreamWaitValue64, wait_for, uint64_t)
+WORDS(cuStreamWriteValue32, write_to, uint32_t)
+WORDS(cuStreamWriteValue64, write_to, uint64_t)

@@ -1,0 +1,529 @@
+/* What each line of order.def says is what happens: with kernels queued, every function of the driver is called, and it takes its place
+ * behind them, waits for them, or is made at once. */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "queue_rig.h"
+#include "stub/in_child.h"
+#include "tenant/attach.h"
+
+/* Functions with a way of their own, which they are tested on elsewhere (test_driver_hooks, test_driver_exports). */
+static bool apart(uint32_t e)
+{
+    switch (e) {
+    case LITHOS_EXPORT_cuInit:
+    case LITHOS_EXPORT_cuGetExportTable:
+    case LITHOS_EXPORT_cuGetProcAddress:
+    case LITHOS_EXPORT_cuGetProcAddress_v2:
+    case LITHOS_EXPORT_cuGetProcAddress_v2_ptsz:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- arguments that may be looked at: memory of zeros, or what a form asks for ---- */
+
+static _Alignas(64) unsigned char zeros[4096];
+static _Alignas(64) unsigned char copy_2d[sizeof(CUDA_MEMCPY2D)], copy_3d[sizeof(CUDA_MEMCPY3D)];
+static CUlaunchConfig config;
+
+static void at(unsigned char *to, size_t offset, int value)
+{
+    memcpy(to + offset, &value, sizeof value);
+}
+
+static void fill_structures(void)
+{
+    memset(zeros, 0, sizeof zeros);
+    memset(copy_2d, 0x11, sizeof copy_2d);
+    memset(copy_3d, 0x11, sizeof copy_3d);
+    at(copy_2d, offsetof(CUDA_MEMCPY2D, srcMemoryType), CU_MEMORYTYPE_DEVICE);
+    at(copy_2d, offsetof(CUDA_MEMCPY2D, dstMemoryType), CU_MEMORYTYPE_DEVICE);
+    at(copy_3d, offsetof(CUDA_MEMCPY3D, srcMemoryType), CU_MEMORYTYPE_DEVICE);
+    at(copy_3d, offsetof(CUDA_MEMCPY3D, dstMemoryType), CU_MEMORYTYPE_DEVICE);
+    config = (CUlaunchConfig){1, 1, 1, 32, 1, 1, 0, RIG_STREAM, NULL, 0};
+}
+
+static void fill_arguments(uint32_t e, uintptr_t a[LITHOS_ORDER_WORDS])
+{
+    const struct lithos_order_row *row = &lithos_order_rows[e];
+    fill_structures();
+    for (unsigned i = 0; i < LITHOS_ORDER_WORDS; i++)
+        a[i] = (uintptr_t)zeros;
+    bool queued = row->act == LITHOS_ORDER_QUEUE;
+    switch (queued ? (enum lithos_order_form)row->what : LITHOS_ORDER_FORM_MAX) {
+    case LITHOS_ORDER_FORM_LAUNCH:
+        if (row->stream == LITHOS_ORDER_STREAM_CONFIG) {
+            a[0] = (uintptr_t)&config;
+            a[1] = (uintptr_t)RIG_FUNCTION;
+            a[2] = a[3] = 0;
+            return;
+        }
+        a[0] = (uintptr_t)RIG_FUNCTION;
+        for (unsigned i = 1; i < 7; i++)
+            a[i] = 1;
+        a[7] = a[9] = a[10] = 0;
+        break;
+    case LITHOS_ORDER_FORM_COPY:
+        a[0] = 0x100000;
+        a[1] = 0x200000;
+        a[2] = 64;
+        break;
+    case LITHOS_ORDER_FORM_COPY_2D:
+        a[0] = (uintptr_t)copy_2d;
+        break;
+    case LITHOS_ORDER_FORM_COPY_3D:
+        a[0] = (uintptr_t)copy_3d;
+        break;
+    case LITHOS_ORDER_FORM_HOST:
+        a[3] = 0;
+        break;
+    case LITHOS_ORDER_FORM_RECORD:
+        a[0] = 0x440000 + e * 64; /* each its own */
+        a[2] = 0;
+        break;
+    case LITHOS_ORDER_FORM_WAIT:
+        a[1] = 0x440000 + e * 64;
+        a[2] = 0;
+        break;
+    case LITHOS_ORDER_FORM_WORDS:
+    case LITHOS_ORDER_FORM_WAIT_VALUE:
+        for (unsigned i = 0; i < row->arguments; i++)
+            a[i] = 0x5000 + i;
+        break;
+    default:
+        break;
+    }
+    if (row->stream >= 0)
+        a[row->stream] = (uintptr_t)RIG_STREAM;
+}
+
+/* ---- a call on another thread, which may have to wait ---- */
+
+struct call {
+    uint32_t function;
+    uintptr_t args[LITHOS_ORDER_WORDS];
+    atomic_bool returned;
+    CUresult result;
+};
+
+static void *call_thread(void *arg)
+{
+    struct call *c = arg;
+    c->result = lithos_order_ours((enum lithos_export)c->function, c->args);
+    atomic_store(&c->returned, true);
+    return NULL;
+}
+
+/* Two kernels that are held: of the default stream, and behind it one of RIG_STREAM. */
+static void queue_two(void)
+{
+    rig_hold();
+    CHECK_EQ(rig_launch(NULL), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    CHECK_EQ(lithos_queue_depth(atomic_load(&lithos_queue)), 2);
+    rig_forget_calls();
+}
+
+static void begin(void)
+{
+    rig_open("always");
+    rig_let_go();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* from now on it is known */
+    rig_settle();
+}
+
+static void complain(uint32_t e, const char *what)
+{
+    fprintf(stderr, "%s: %s\n", lithos_export_name((enum lithos_export)e), what);
+    _exit(1);
+}
+
+/* ---- each kind ---- */
+
+/* At once, whatever is queued. */
+static void nothing_waits(uint32_t e)
+{
+    uintptr_t args[LITHOS_ORDER_WORDS];
+    fill_arguments(e, args);
+    queue_two();
+    lithos_order_ours((enum lithos_export)e, args);
+    if (rig_find(e) < 0)
+        complain(e, "was not called");
+    if (rig_find(LITHOS_EXPORT_cuLaunchKernel) >= 0)
+        complain(e, "something queued went before it");
+    rig_let_go();
+    rig_settle();
+}
+
+static void all_nothing(void)
+{
+    begin();
+    for (uint32_t e = 0; e < LITHOS_EXPORT_MAX; e++)
+        if (lithos_order_rows[e].act == LITHOS_ORDER_NOTHING && !apart(e))
+            nothing_waits(e);
+}
+
+/* It returns, and the driver is called behind what was queued before, with what the app gave then. */
+static void takes_its_place(uint32_t e)
+{
+    const struct lithos_order_row *row = &lithos_order_rows[e];
+    uintptr_t args[LITHOS_ORDER_WORDS];
+    fill_arguments(e, args);
+    CHECK_EQ(lithos_order_ours((enum lithos_export)e, args),
+             CUDA_SUCCESS); /* of a kind that is checked first */
+    rig_settle();
+    queue_two();
+    CHECK_EQ(lithos_order_ours((enum lithos_export)e, args), CUDA_SUCCESS);
+    if (rig_find(e) >= 0)
+        complain(e, "did not wait for its turn");
+    memset(copy_2d, 0xee, sizeof copy_2d);
+    memset(copy_3d, 0xee, sizeof copy_3d);
+    memset(&config, 0xee, sizeof config);
+    rig_let_go();
+    rig_settle();
+    const struct rig_call *calls;
+    int place = rig_find(e), kernels = 0;
+    if (place < 0)
+        complain(e, "was never issued");
+    rig_calls(&calls);
+    for (int i = 0; i < place; i++)
+        kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
+    if (kernels != 2 && e != LITHOS_EXPORT_cuLaunchKernel)
+        complain(e, "overtook what was queued before");
+    if (calls[place].by_app)
+        complain(e, "was not made by the dispatcher");
+    bool by_structure = row->what == LITHOS_ORDER_FORM_COPY_2D || row->what == LITHOS_ORDER_FORM_COPY_3D;
+    for (unsigned i = by_structure; row->what != LITHOS_ORDER_FORM_LAUNCH && i < row->arguments; i++)
+        if (calls[place].args[i] != args[i])
+            complain(e, "was called with other arguments");
+    if (by_structure && calls[place].pointed[0] != 0x11)
+        complain(e, "was called with a structure that is the app's again");
+}
+
+static void all_queue(void)
+{
+    int n = 0;
+    begin();
+    for (uint32_t e = 0; e < LITHOS_EXPORT_MAX; e++)
+        if (lithos_order_rows[e].act == LITHOS_ORDER_QUEUE) {
+            takes_its_place(e);
+            n++;
+        }
+    CHECK(n > 60);
+}
+
+/* The app's thread waits until what was queued has been issued, then makes the call itself. */
+static void is_drained_for(uint32_t e)
+{
+    struct queue *q = atomic_load(&lithos_queue);
+    struct call c = {.function = e};
+    pthread_t thread;
+    fill_arguments(e, c.args);
+    queue_two();
+    CHECK_EQ(pthread_create(&thread, NULL, call_thread, &c), 0);
+    while (!atomic_load(&q->waiters) && !atomic_load(&c.returned) && rig_find(e) < 0)
+        sched_yield();
+    if (atomic_load(&c.returned) || rig_find(e) >= 0)
+        complain(e, "did not wait");
+    rig_let_go();
+    pthread_join(thread, NULL);
+    rig_settle();
+    const struct rig_call *calls;
+    int place = rig_find(e), kernels = 0;
+    if (place < 0)
+        complain(e, "was not made");
+    rig_calls(&calls);
+    for (int i = 0; i < place; i++)
+        kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
+    /* A thread's own default stream waits for the common one alone. */
+    const struct lithos_order_row *row = &lithos_order_rows[e];
+    bool own = row->stream == LITHOS_ORDER_STREAM_DEFAULT && row->per_thread;
+    if (kernels < 2 - own)
+        complain(e, "did not wait for all");
+}
+
+static bool drains(uint32_t e)
+{
+    const struct lithos_order_row *row = &lithos_order_rows[e];
+    return (row->act == LITHOS_ORDER_DRAIN || row->act == LITHOS_ORDER_UNLOAD ||
+            row->act == LITHOS_ORDER_ATTRIBUTE || row->act == LITHOS_ORDER_STREAM_DESTROY) &&
+           !apart(e);
+}
+
+static void all_drain(void)
+{
+    int n = 0;
+    begin();
+    for (uint32_t e = 0; e < LITHOS_EXPORT_MAX; e++) {
+        if (!drains(e))
+            continue;
+        is_drained_for(e);
+        n++;
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* what has gone is known again */
+        rig_settle();
+    }
+    CHECK(n > 150);
+}
+
+/* ---- what is answered or has a way of its own ---- */
+
+static CUresult with(uint32_t e, uintptr_t a, uintptr_t b, uintptr_t c)
+{
+    const uintptr_t args[LITHOS_ORDER_WORDS] = {a, b, c};
+    return lithos_order_ours((enum lithos_export)e, args);
+}
+#define CALL(name, a, b, c) with(LITHOS_EXPORT_##name, (uintptr_t)(a), (uintptr_t)(b), (uintptr_t)(c))
+
+static void answers(void)
+{
+    const uintptr_t event = 0x440040, other = 0x440080;
+    float ms = 0;
+    begin();
+    queue_two();
+    CHECK_EQ(CALL(cuStreamQuery, RIG_STREAM, 0, 0), CUDA_ERROR_NOT_READY);
+    CHECK_EQ(CALL(cuStreamQuery, 0, 0, 0), CUDA_ERROR_NOT_READY);
+    CHECK_EQ(CALL(cuStreamQuery, 0x9990, 0, 0), CUDA_SUCCESS); /* another stream's answer is the driver's */
+    CHECK_EQ(CALL(cuEventQuery, event, 0, 0), CUDA_SUCCESS);
+    CHECK_EQ(CALL(cuEventRecord, event, RIG_STREAM, 0), CUDA_SUCCESS);
+    CHECK_EQ(CALL(cuEventQuery, event, 0, 0), CUDA_ERROR_NOT_READY);
+    CHECK_EQ(CALL(cuEventElapsedTime, &ms, event, other), CUDA_ERROR_NOT_READY);
+    CHECK_EQ(CALL(cuEventElapsedTime, &ms, other, event), CUDA_ERROR_NOT_READY);
+    CHECK_EQ(CALL(cuEventElapsedTime, &ms, other, other), CUDA_SUCCESS);
+    /* It goes when all that names it has been issued. */
+    CHECK_EQ(CALL(cuStreamWaitEvent, RIG_STREAM, event, 0), CUDA_SUCCESS);
+    CHECK_EQ(CALL(cuEventDestroy_v2, event, 0, 0), CUDA_SUCCESS);
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuEventDestroy_v2), -1);
+    rig_let_go();
+    rig_settle();
+    CHECK(rig_find(LITHOS_EXPORT_cuEventRecord) < rig_find(LITHOS_EXPORT_cuStreamWaitEvent));
+    CHECK(rig_find(LITHOS_EXPORT_cuStreamWaitEvent) < rig_find(LITHOS_EXPORT_cuEventDestroy_v2));
+    CHECK_EQ(CALL(cuStreamQuery, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+}
+
+/* A wait waits for the record it is for, not for an earlier or a later one, whatever streams do. */
+static void versions(void)
+{
+    const uintptr_t event = 0x440040;
+    const struct rig_call *calls;
+    static const uint32_t want[] = {LITHOS_EXPORT_cuEventRecord, LITHOS_EXPORT_cuStreamWaitEvent,
+                                    LITHOS_EXPORT_cuEventRecord, LITHOS_EXPORT_cuStreamWaitEvent};
+    begin();
+    rig_hold();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_forget_calls();
+    for (uintptr_t i = 0; i < 2; i++) {
+        CHECK_EQ(CALL(cuEventRecord, event, RIG_STREAM, 0), CUDA_SUCCESS);
+        CHECK_EQ(CALL(cuStreamWaitEvent, 0x5550 + 16 * i, event, 0), CUDA_SUCCESS);
+    }
+    rig_let_go();
+    rig_settle();
+    size_t n = rig_calls(&calls), met = 0;
+    for (size_t i = 0; i < n; i++)
+        if (calls[i].function == want[0] || calls[i].function == want[1]) {
+            CHECK_EQ(calls[i].function, want[met]);
+            met++;
+        }
+    CHECK_EQ(met, 4);
+}
+
+/* The default stream comes after all that blocking streams were asked for before, and before what they are asked for later; more
+ * than is issued of a stream at a time. */
+static void default_stream(void)
+{
+    const struct rig_call *calls;
+    int n = 0;
+    begin();
+    rig_hold();
+    for (unsigned i = 0; i < 24; i++)
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch(NULL), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch((CUstream)0x5550), CUDA_SUCCESS);
+    rig_forget_calls();
+    rig_let_go();
+    rig_settle();
+    size_t all = rig_calls(&calls);
+    for (size_t i = 0; i < all; i++) {
+        if (calls[i].function != LITHOS_EXPORT_cuLaunchKernel)
+            continue;
+        CHECK_EQ(calls[i].args[8], n < 24 ? (uintptr_t)RIG_STREAM : n == 24 ? 0 : 0x5550);
+        n++;
+    }
+    CHECK_EQ(n, 26);
+}
+
+/* A wait for a value comes behind what was called before in any stream. */
+static void wait_value(void)
+{
+    begin();
+    rig_hold();
+    for (unsigned i = 0; i < 24; i++)
+        CHECK_EQ(rig_launch((CUstream)0x5550), CUDA_SUCCESS);
+    const uintptr_t args[LITHOS_ORDER_WORDS] = {(uintptr_t)RIG_STREAM, 0x100000, 7, 0};
+    CHECK_EQ(lithos_order_ours(LITHOS_EXPORT_cuStreamWaitValue32_v2, args), CUDA_SUCCESS);
+    rig_forget_calls();
+    rig_let_go();
+    rig_settle();
+    const struct rig_call *calls;
+    int place = rig_find(LITHOS_EXPORT_cuStreamWaitValue32_v2), kernels = 0;
+    rig_calls(&calls);
+    for (int i = 0; i < place; i++)
+        kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
+    CHECK_EQ(kernels, 24);
+}
+
+static void pageable(void)
+{
+    struct call c = {.function = LITHOS_EXPORT_cuMemcpyAsync,
+                     .args = {0x100000, 0x3000, 64, (uintptr_t)RIG_STREAM}};
+    pthread_t thread;
+    begin();
+    queue_two();
+    CHECK_EQ(pthread_create(&thread, NULL, call_thread, &c), 0);
+    while (!atomic_load(&atomic_load(&lithos_queue)->waiters) && !atomic_load(&c.returned))
+        sched_yield();
+    CHECK(!atomic_load(&c.returned));
+    rig_let_go();
+    pthread_join(thread, NULL);
+    CHECK(rig_find(LITHOS_EXPORT_cuMemcpyAsync) > rig_find(LITHOS_EXPORT_cuLaunchKernel));
+    CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_DRAINED_PAGEABLE), 1);
+}
+
+/* While a stream captures nothing is queued; before, all is issued. */
+static void captures(void)
+{
+    struct queue *q;
+    begin();
+    q = atomic_load(&lithos_queue);
+    rig_hold();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_forget_calls();
+    struct call c = {.function = LITHOS_EXPORT_cuStreamBeginCapture_v2, .args = {0x6660, 1}};
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, call_thread, &c), 0);
+    while (!atomic_load(&q->waiters) && !atomic_load(&c.returned))
+        sched_yield();
+    CHECK(!atomic_load(&c.returned));
+    rig_let_go();
+    pthread_join(thread, NULL);
+    rig_hold(); /* what goes at once is not held back by it */
+    CHECK_EQ(rig_launch((CUstream)0x6660), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    CHECK_EQ(lithos_queue_depth(q), 0);
+    CHECK_EQ(CALL(cuStreamEndCapture, 0x6660, zeros, 0), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    CHECK_EQ(lithos_queue_depth(q), 1);
+    rig_let_go();
+    rig_settle();
+}
+
+/* What a queued call comes to is told once, by the next that may tell it; what breaks a context is told by all, and nothing is queued. */
+static void errors(void)
+{
+    begin();
+    rig_answer(LITHOS_EXPORT_cuMemsetD32Async, CUDA_ERROR_INVALID_VALUE);
+    queue_two();
+    const uintptr_t set[LITHOS_ORDER_WORDS] = {0x100000, 7, 16, (uintptr_t)RIG_STREAM};
+    CHECK_EQ(lithos_order_ours(LITHOS_EXPORT_cuMemsetD32Async, set), CUDA_SUCCESS);
+    rig_let_go();
+    rig_settle();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_ERROR_INVALID_VALUE);
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    rig_answer(LITHOS_EXPORT_cuLaunchKernel, CUDA_ERROR_ILLEGAL_ADDRESS);
+    rig_hold();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_let_go();
+    rig_settle();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_ERROR_ILLEGAL_ADDRESS);
+    CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FAILED), 2);
+    CHECK_EQ(lithos_queue_depth(atomic_load(&lithos_queue)), 0);
+}
+
+/* Events of our own, which tell the ends of graphs, go before their context does. */
+static void own_events(void)
+{
+    begin();
+    CHECK_EQ(CALL(cuGraphLaunch, 0x9990, RIG_STREAM, 0), CUDA_SUCCESS); /* seen */
+    CHECK_EQ(CALL(cuGraphLaunch, 0x9990, RIG_STREAM, 0), CUDA_SUCCESS); /* queued */
+    rig_settle();
+    CHECK(rig_find(LITHOS_EXPORT_cuEventCreate) >= 0);
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuEventDestroy_v2), -1);
+    CHECK_EQ(CALL(cuCtxDestroy_v2, RIG_CTX, 0, 0), CUDA_SUCCESS);
+    CHECK(rig_find(LITHOS_EXPORT_cuEventDestroy_v2) >= 0);
+    CHECK(rig_find(LITHOS_EXPORT_cuEventDestroy_v2) < rig_find(LITHOS_EXPORT_cuCtxDestroy_v2));
+}
+
+/* The app is not kept by a scheduler that has died. */
+static void lease(void)
+{
+    begin();
+    queue_two();
+    atomic_store(&lithos_tenant_home.lease_ns, 0);
+    rig_settle(); /* or the alarm */
+}
+
+/* A stream takes so many calls, then the app waits; other streams do not. */
+static void full(void)
+{
+    struct queue *q;
+    begin();
+    q = atomic_load(&lithos_queue);
+    rig_hold();
+    CHECK_EQ(rig_launch((CUstream)0x7770), CUDA_SUCCESS); /* seen now, when none of it waits */
+    for (unsigned i = 1; i < QUEUE_DEPTH; i++)
+        CHECK_EQ(rig_launch((CUstream)0x7770), CUDA_SUCCESS);
+    CHECK_EQ(lithos_queue_depth(q), QUEUE_DEPTH);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    struct call c = {.function = LITHOS_EXPORT_cuLaunchKernel,
+                     .args = {(uintptr_t)RIG_FUNCTION, 1, 1, 1, 32, 1, 1, 0, 0x7770}};
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, call_thread, &c), 0);
+    while (!atomic_load(&q->waiters) && !atomic_load(&c.returned))
+        sched_yield();
+    CHECK(!atomic_load(&c.returned));
+    rig_let_go();
+    pthread_join(thread, NULL);
+    rig_settle();
+    CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FULL), 1);
+}
+
+#define IN_CHILD(name)                                \
+    static void test_##name(void **state)             \
+    {                                                 \
+        (void)state;                                  \
+        assert_int_equal(in_child(name, NULL, 0), 0); \
+    }
+IN_CHILD(all_nothing)
+IN_CHILD(all_queue)
+IN_CHILD(all_drain)
+IN_CHILD(answers)
+IN_CHILD(versions)
+IN_CHILD(default_stream)
+IN_CHILD(wait_value)
+IN_CHILD(pageable)
+IN_CHILD(captures)
+IN_CHILD(errors)
+IN_CHILD(own_events)
+IN_CHILD(lease)
+IN_CHILD(full)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_nothing), cmocka_unit_test(test_all_queue),
+        cmocka_unit_test(test_all_drain),   cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_versions),    cmocka_unit_test(test_default_stream),
+        cmocka_unit_test(test_wait_value),  cmocka_unit_test(test_pageable),
+        cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_own_events),  cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_full),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,221 @@
+/* How much of a best-effort tenant is on the card at a time: what stamps teach, the window and its floor, rules, and what is done when
+ * nothing comes back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "queue_rig.h"
+#include "stub/in_child.h"
+#include "tenant/attach.h"
+
+#define US LITHOS_NSEC_PER_USEC
+#define KEY 0x1235u /* of an estimate */
+
+static struct queue *q;
+static struct queue_stream *s;
+static uint64_t sequence;
+
+/* The turn is ours: no dispatcher looks at what is put here. */
+static void begin(void)
+{
+    rig_open("always");
+    q = atomic_load(&lithos_queue);
+    lithos_queue_take_turn(q);
+    s = lithos_queue_stream(q, lithos_queue_context(q), RIG_STREAM, true);
+    CHECK(s);
+}
+
+/* A kernel under way, predicted as it would be. */
+static uint64_t fly(void)
+{
+    uint32_t estimate;
+    uint64_t predicted_ns = lithos_queue_predict_ns(q, KEY, &estimate);
+    lithos_queue_fly(q, s, ++sequence, NULL, predicted_ns, estimate);
+    return predicted_ns;
+}
+
+/* The GPU writes a stamp. */
+static void ends(uint64_t of, uint64_t time_ns)
+{
+    struct lithos_stamp *stamp = &lithos_tenant_home.stamps[of % LITHOS_STAMP_SLOTS];
+    atomic_store(&stamp->time_ns, time_ns);
+    atomic_store(&stamp->payload, of);
+}
+
+static uint64_t predicted(void)
+{
+    uint32_t estimate;
+    return lithos_queue_predict_ns(q, KEY, &estimate);
+}
+
+/* Behind another kernel it took from that one's end to its own. */
+static void learning(void)
+{
+    uint64_t t = 1000000000, unknown_ns;
+    begin();
+    unknown_ns = fly();
+    CHECK(unknown_ns > 0);
+    CHECK_EQ(s->outstanding_ns, unknown_ns);
+    for (int i = 0; i < 40; i++) {
+        fly();
+        ends(sequence - 1, t += 70 * US);
+        CHECK(lithos_queue_reap(q));
+        CHECK_EQ(s->in_flight, 1);
+    }
+    CHECK(predicted() >= 69 * US && predicted() <= 71 * US);
+    /* Ends that come in the wrong order teach nothing, and what is outstanding adds up all the same. */
+    fly();
+    ends(sequence - 1, t - 500 * US);
+    ends(sequence, t - 900 * US);
+    CHECK(lithos_queue_reap(q));
+    CHECK(predicted() <= 100 * LITHOS_NSEC_PER_SEC);
+    CHECK_EQ(s->outstanding_ns, 0);
+    CHECK_EQ(q->devices[0].outstanding_ns, 0);
+    CHECK_EQ(q->devices[0].in_flight, 0);
+}
+
+/* Room for a window, and for two kernels of a stream whatever they take. */
+static void window(void)
+{
+    begin();
+    lithos_queue_window_ns = 100 * US;
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
+        (struct queue_estimate){.key = KEY, .ns = 40 * US, .learnt = true};
+    for (int i = 0; i < 3; i++) {
+        CHECK(lithos_queue_room(q, s));
+        fly();
+    }
+    CHECK(!lithos_queue_room(q, s)); /* 120 us */
+    struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
+    CHECK(lithos_queue_room(q, other)); /* it has none of its two */
+    ends(1, 1000000000);
+    CHECK(lithos_queue_reap(q));
+    CHECK(lithos_queue_room(q, s));
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)].ns = 5000 * US;
+    fly();
+    CHECK(!lithos_queue_room(q, s));
+    ends(2, 1000040000), ends(3, 1000080000);
+    lithos_queue_reap(q);
+    CHECK(s->in_flight == 1 && lithos_queue_room(q, s));
+}
+
+static void set_rule(uint32_t flags, uint32_t window_ns, uint32_t floor, const char *lent,
+                     uint32_t longest_ns)
+{
+    struct lithos_rule rule = {
+        .flags = flags, .window_ns = window_ns, .floor = floor, .longest_ns = longest_ns};
+    lithos_tpcset_parse(lent, &rule.lent);
+    atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+}
+
+static void rules(void)
+{
+    struct lithos_tpcset both;
+    begin();
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
+        (struct queue_estimate){.key = KEY, .ns = 40 * US, .learnt = true};
+    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
+    CHECK(lithos_queue_room(q, s));
+    fly();
+    CHECK(!lithos_queue_room(q, s)); /* narrower than without */
+    struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
+    CHECK(lithos_queue_room(q, other));
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_STRICT, 30 * US, 1, "", 0);
+    CHECK(!lithos_queue_room(q, other)); /* the floor is for all streams */
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
+    CHECK(lithos_queue_held(q, s) && lithos_queue_holds(0));
+    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12", 50 * (uint32_t)US);
+    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && lithos_queue_room(q, s));
+    const struct lithos_gate *gate = lithos_queue_gate(q, s, 40 * US);
+    lithos_tpcset_parse("0-5,9-12", &both);
+    CHECK(gate && lithos_tpcset_equal(&gate->rows[0].set, &both));
+    CHECK(!lithos_queue_gate(q, s, 60 * US)); /* it takes too long for what is lent */
+    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "", 0);
+    CHECK(!lithos_queue_gate(q, s, 40 * US)); /* nothing is lent any more */
+    /* A rule that is not sane is none; so is that of a scheduler that has died. */
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 0, "", 0);
+    CHECK(!lithos_queue_held(q, s));
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
+    CHECK(lithos_queue_held(q, s));
+    atomic_store(&lithos_tenant_home.lease_ns, 0);
+    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0));
+}
+
+/* Stamps that never come: after a while the window is given up. When pages are exchanged, those of before are not waited for. */
+static void stalls(void)
+{
+    begin();
+    fly();
+    uint64_t now_ns = lithos_now_ns();
+    CHECK(!lithos_queue_stalled(q, now_ns));
+    CHECK(!lithos_queue_stalled(q, now_ns + 50000 * US));
+    CHECK(lithos_queue_stalled(q, now_ns + 200000 * US));
+    lithos_queue_renew();
+    CHECK(lithos_queue_reap(q));
+    CHECK(s->in_flight == 0 && s->outstanding_ns == 0);
+    CHECK(!lithos_queue_stalled(q, lithos_now_ns()));
+    /* A kernel that is known to be long is not taken for lost. */
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
+        (struct queue_estimate){.key = KEY, .ns = 80000 * US, .learnt = true};
+    fly();
+    CHECK(!lithos_queue_stalled(q, lithos_now_ns() + 200000 * US));
+}
+
+/* The dispatcher sleeps until shortly before the first of its kernels should end; longer only the later that one is. */
+static void naps(void)
+{
+    begin();
+    uint64_t now_ns = lithos_now_ns();
+    uint64_t held_ns = lithos_queue_nap_ns(q, now_ns);
+    CHECK(held_ns > 0 && held_ns <= 100 * US);
+    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
+        (struct queue_estimate){.key = KEY, .ns = 300 * US, .learnt = true};
+    fly();
+    now_ns = s->flights[s->first].issued_ns;
+    CHECK(lithos_queue_nap_ns(q, now_ns) > 200 * US && lithos_queue_nap_ns(q, now_ns) < 300 * US);
+    CHECK_EQ(lithos_queue_nap_ns(q, now_ns + 300 * US), 0);
+    uint64_t late_ns = lithos_queue_nap_ns(q, now_ns + 700 * US);
+    CHECK(late_ns > 0 && late_ns < 200 * US);
+    CHECK(lithos_queue_nap_ns(q, now_ns + 50000 * US) <= 500 * US);
+}
+
+/* The stream goes, and its place is given to another: what it had in flight does not count for ever. */
+static void place_taken(void)
+{
+    begin();
+    fly();
+    fly();
+    CHECK(q->devices[0].outstanding_ns > 0);
+    lithos_queue_forget_stream(q, RIG_STREAM);
+    struct queue_stream *next = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
+    CHECK(next == s);
+    CHECK(lithos_queue_reap(q));
+    CHECK(next->in_flight == 0 && q->devices[0].outstanding_ns == 0 && q->devices[0].in_flight == 0);
+}
+
+#define IN_CHILD(name)                                \
+    static void test_##name(void **state)             \
+    {                                                 \
+        (void)state;                                  \
+        assert_int_equal(in_child(name, NULL, 0), 0); \
+    }
+IN_CHILD(learning)
+IN_CHILD(window)
+IN_CHILD(rules)
+IN_CHILD(stalls)
+IN_CHILD(naps)
+IN_CHILD(place_taken)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_learning), cmocka_unit_test(test_window),      cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken), cmocka_unit_test(test_naps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
