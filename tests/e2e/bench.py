@@ -49,6 +49,8 @@ RUNS = {
                  {"launch, bare": "async_p50_us", "launch, high, inline": "sync_p50_us", "launch, best-effort": "async_p99_us",
                   "launch, best-effort, always queued": "queued", "toy inference": "speed_over_bare"},
                  ["speed over bare, the slowest"]),
+    "reaction": (["--repetitions", "1", "--seconds", "0.5"], {"idle": "core_percent", "both": "reaction_p99_us"},
+                 ["record read to rule written, p99 us", "lithosd idle, % of a core"]),
     "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "mps,lithos"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
