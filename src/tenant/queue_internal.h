@@ -98,6 +98,7 @@ struct queue_function {
     _Atomic uint32_t version; /* of its attributes */
     uint32_t parameters, bytes;
     bool copyable;
+    uint32_t room; /* behind the pointer */
     struct queue_parameter *parameter;
     uint16_t set; /* attributes that the app has set, and to what */
     int value[16];
@@ -183,6 +184,8 @@ struct queue {
     uint16_t *stream_of;           /* by slot of the map */
     struct queue_event *events;    /* by slot */
     struct queue_function *functions;
+    struct queue_parameter *parameters; /* of them all */
+    uint32_t parameters_used;
     _Atomic uint64_t *checked; /* hashes of launches that the driver took */
     uintptr_t captures[64];
     uint32_t capture_count;

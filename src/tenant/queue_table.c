@@ -10,6 +10,7 @@
 #define GONE ((uintptr_t)1) /* a key that was taken away: others may lie behind it */
 #define CHECKED_SLOTS 16384u
 #define CHECKED_TRIES 4u
+#define PARAMETERS_ALL (1u << 20) /* of all functions */
 
 typedef CUresult (*ctx_current_fn)(CUcontext *);
 typedef CUresult (*ctx_push_fn)(CUcontext);
@@ -99,11 +100,12 @@ int lithos_queue_tables_init(struct queue *q)
     q->stream_of = pages(QUEUE_STREAM_SLOTS * sizeof *q->stream_of);
     q->events = pages(QUEUE_EVENT_SLOTS * sizeof *q->events);
     q->functions = pages(QUEUE_FUNCTION_SLOTS * sizeof *q->functions);
+    q->parameters = pages(PARAMETERS_ALL * sizeof *q->parameters);
     q->checked = pages(CHECKED_SLOTS * sizeof *q->checked);
     q->estimates = pages(QUEUE_ESTIMATES * sizeof *q->estimates);
     void *ring = pages((size_t)QUEUE_RING_GRANULES * LITHOS_QUEUE_GRANULE);
-    if (!ok || !q->streams || !q->stream_of || !q->events || !q->functions || !q->checked || !q->estimates ||
-        !ring)
+    if (!ok || !q->streams || !q->stream_of || !q->events || !q->functions || !q->parameters || !q->checked ||
+        !q->estimates || !ring)
         return -ENOMEM; /* the caller gives up for good: what was mapped costs nothing */
     lithos_queue_ring_init(&q->ring, ring, QUEUE_RING_GRANULES);
     q->loose = &q->streams[0];
@@ -369,8 +371,21 @@ static int ask_parameters(CUfunction handle, struct queue_parameter ret[QUEUE_PA
     return n < (int)QUEUE_PARAMETERS ? n : -1;
 }
 
+/* Under the lock. Room for n; what a place had before is used again. NULL: there is no more. */
+static struct queue_parameter *parameter_room(struct queue *q, struct queue_function *f, uint32_t n)
+{
+    if (n <= f->room)
+        return f->parameter;
+    if (n > PARAMETERS_ALL - q->parameters_used)
+        return NULL;
+    f->room = n;
+    q->parameters_used += n;
+    return q->parameters + q->parameters_used - n;
+}
+
 /* Under the lock. Nobody reads what is replaced: the function that had the handle before is gone. */
-static void describe(struct queue_function *f, const struct queue_parameter *parameter, int n)
+static void describe(struct queue *q, struct queue_function *f, const struct queue_parameter *parameter,
+                     int n)
 {
     uint32_t bytes = 0;
     for (int i = 0; i < n; i++)
@@ -381,13 +396,12 @@ static void describe(struct queue_function *f, const struct queue_parameter *par
                 (n == 0 || !memcmp(f->parameter, parameter, (size_t)n * sizeof *parameter));
     if (same)
         return;
-    free(f->parameter);
-    f->parameter = n > 0 ? malloc((size_t)n * sizeof *parameter) : NULL;
-    f->copyable = n == 0 || f->parameter;
-    f->parameters = (uint32_t)LITHOS_MAX(n, 0);
+    struct queue_parameter *room = n > 0 ? parameter_room(q, f, (uint32_t)n) : NULL;
+    f->copyable = n == 0 || room;
+    f->parameters = f->copyable ? (uint32_t)n : 0;
     f->bytes = bytes;
-    if (f->parameter)
-        memcpy(f->parameter, parameter, (size_t)n * sizeof *parameter);
+    if (room)
+        f->parameter = memcpy(room, parameter, (size_t)n * sizeof *parameter);
 }
 
 struct queue_function *lithos_queue_function_here(struct queue *q, CUfunction handle)
@@ -408,7 +422,7 @@ static const struct queue_function *see_function(struct queue *q, CUfunction han
         slot = added = make_room(&q->function_map, (uintptr_t)handle);
     struct queue_function *f = slot >= 0 ? &q->functions[slot] : NULL;
     if (f && atomic_load_explicit(&f->epoch, memory_order_relaxed) != epoch) {
-        describe(f, parameter, n);
+        describe(q, f, parameter, n);
         atomic_store_explicit(&f->epoch, epoch, memory_order_release);
     }
     if (added >= 0)

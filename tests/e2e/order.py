@@ -77,6 +77,17 @@ def changes(stack):
     check(child.wait(60 * SLACK) == 0, stack.log("changes"))
 
 
+def sample(stack):
+    """A program that knows nothing of these tests, whose calls are of each kind; and its fault is told as ever."""
+    for way in ("order", "graphs", "contexts"):
+        done = stack.lithos("run", "--class", "best-effort", "--quota", "40%", "--name", "exact", "--",
+                            stack.sample("lithos-exact"), "--only", way, env=dict(stack.env, LITHOS_QUEUE="always"), timeout=200)
+        check(done.returncode == 0, f"lithos-exact --only {way}: {done.stdout} {done.stderr}")
+    done = stack.lithos("run", "--class", "best-effort", "--quota", "40%", "--name", "exact", "--",
+                        stack.sample("lithos-exact"), "--fault", timeout=200)
+    check(done.returncode == 0 and "error 700" in done.stdout, f"lithos-exact --fault: {done.stdout} {done.stderr}")
+
+
 def settled(stack):
     """What has been queued ever, once that stays the same while launches go on."""
     def look():
@@ -157,6 +168,7 @@ def main():
         bare(stack, 50)
         for i, way in enumerate(WAYS):
             run_programs(stack, 1 + 100 * i, 60, way, ["--fork"])
+        sample(stack)
         changes(stack)
         killed(stack)
 
