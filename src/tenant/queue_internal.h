@@ -298,6 +298,8 @@ bool lithos_queue_held(struct queue *q, struct queue_stream *s);
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
+/* Or that all the TPCs it has are those that are lent? */
+bool lithos_queue_owns_nothing(uint32_t device);
 /* It was issued. event: what tells its end when no stamp does, or NULL. */
 void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
                       uint64_t predicted_ns, uint32_t estimate);

@@ -134,7 +134,8 @@ static const struct lithos_rule *rule_of(struct queue_device *d)
     return d->rule.flags && lease_runs() ? &d->rule : &none;
 }
 
-bool lithos_queue_holds(uint32_t device)
+/* For any thread: does the rule in force have this flag? */
+static bool rule_has(uint32_t device, uint32_t flag)
 {
     if (device >= LITHOS_HOOK_MAX_DEVICES)
         return false;
@@ -142,10 +143,20 @@ bool lithos_queue_holds(uint32_t device)
     struct lithos_rule rule;
     uint32_t seq;
     if (gpu >= LITHOS_MAX_GPUS ||
-        !(__atomic_load_n(&lithos_tenant_home.rules[gpu].rule.flags, __ATOMIC_RELAXED) & LITHOS_RULE_HOLD))
+        !(__atomic_load_n(&lithos_tenant_home.rules[gpu].rule.flags, __ATOMIC_RELAXED) & flag))
         return false;
-    return lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq) == 0 &&
-           rule.flags & LITHOS_RULE_HOLD && lease_runs();
+    return lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq) == 0 && rule.flags & flag &&
+           lease_runs();
+}
+
+bool lithos_queue_holds(uint32_t device)
+{
+    return rule_has(device, LITHOS_RULE_HOLD);
+}
+
+bool lithos_queue_owns_nothing(uint32_t device)
+{
+    return rule_has(device, LITHOS_RULE_INSTEAD);
 }
 
 static struct queue_device *device_of(struct queue *q, const struct queue_stream *s)
