@@ -38,8 +38,10 @@ struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g)
         r.longest_ns = (uint32_t)at_most(longest_ns ? longest_ns : 1, (uint64_t)UINT32_MAX);
         r.until_ns = until_ns;
     }
-    if (lithos_tpcset_empty(&g->own))
-        r.flags |= LITHOS_RULE_INSTEAD;
+    if (lithos_tpcset_empty(&g->own)) { /* what it is given may be one launch's alone */
+        r.flags |= LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT;
+        r.floor = FLOOR_LENT;
+    }
     if (g->flags & LITHOS_TPCGRANT_HOLD || (lithos_tpcset_empty(&g->own) && g->part_count == 0))
         r.flags |= LITHOS_RULE_HOLD;
     return r;

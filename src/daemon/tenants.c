@@ -475,7 +475,7 @@ static int resize(struct lithosd *d, const struct lithosd_tenant *t, const struc
 {
     for (uint32_t i = 0; i < g->gpu_count; i++) {
         struct lithosd_gpu *gpu = &d->gpus.gpu[t->gpu[i]];
-        unsigned want = quota_on(gpu, q), has = lithos_tpcset_count(&g->gpus[i].own);
+        unsigned want = quota_on(gpu, q), has = lithosd_owns(t) ? lithos_tpcset_count(&g->gpus[i].own) : 0;
         if (want == 0 && q->value)
             return too_large(gpu, q, text);
         allocs[i] = gpu->alloc;

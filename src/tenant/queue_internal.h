@@ -202,7 +202,7 @@ struct queue {
     CUcontext current; /* of the dispatcher */
     uint32_t current_epoch;
     struct queue_device devices[QUEUE_DEVICES];
-    struct queue_estimate *estimates;
+    struct queue_estimate *estimates; /* and one more, for what nothing is to be learnt from */
     CUevent pool[QUEUE_EVENT_POOL]; /* events of our own that are free, each of the context beside it */
     struct queue_context *pool_of[QUEUE_EVENT_POOL];
     uint32_t pooled;
@@ -293,6 +293,9 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s);
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate);
 /* Where it may run; NULL: the quota. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns);
+/* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
+ * as ever. */
+uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate);
 bool lithos_queue_held(struct queue *q, struct queue_stream *s);
 /* Is there nowhere that it may run? Of a tenant that has no quota. */
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);

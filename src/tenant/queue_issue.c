@@ -197,6 +197,11 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
     struct lithos_issue issue = {/* what a graph's kernels carry stays in them for later launches */
                                  .gate = key && !graph ? lithos_queue_gate(q, s, predicted_ns) : NULL};
     CUevent event = NULL;
+    uint32_t longer = lithos_queue_longer(q, s, issue.gate);
+    if (longer > 1) {
+        predicted_ns *= longer;
+        estimate = QUEUE_ESTIMATES;
+    }
     lithos_order_issue = &issue;
     CUresult result = call(arg);
     if (result == CUDA_SUCCESS && graph)

@@ -11,6 +11,8 @@
 #define FLOOR 2u
 /* What is not known yet: a few of it fill a window. */
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
+/* Fewer TPCs than this part of the card say nothing of how long a kernel takes elsewhere. */
+#define FEW_PART 8u
 #define CLOCK_DRIFT 20000u /* 50 ppm */
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
 #define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
@@ -212,6 +214,14 @@ const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream
     if (d->lent && borne(d, rule, predicted_ns))
         return &d->gate;
     return d->spare ? &d->spare_gate : NULL;
+}
+
+uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate)
+{
+    if (!gate || !(rule_of(device_of(q, s))->flags & LITHOS_RULE_INSTEAD))
+        return 1;
+    uint32_t all = lithos_tpcset_count(&gate->topology.valid), here = lithos_tpcset_count(&gate->rows[0].set);
+    return here && here * FEW_PART < all ? all / here : 1;
 }
 
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key)

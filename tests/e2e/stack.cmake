@@ -2,6 +2,8 @@
 lithos_e2e_test(tenancy tenancy.py TIMEOUT 240)
 lithos_e2e_test(badinput badinput.py TIMEOUT 240)
 lithos_e2e_test(chaos chaos.py --events 200 --seed 1 TIMEOUT 400)
+# Every second tenant borrows.
+lithos_e2e_test(chaos_lend chaos.py --events 40 --seed 2 --lend TIMEOUT 200)
 lithos_e2e_test(atoms atoms.py TIMEOUT 400)
 lithos_e2e_test(atom_length atom_length.py TIMEOUT 300 LABELS timing SERIAL)
 # Random programs of a best-effort tenant, whose launches wait in queues.

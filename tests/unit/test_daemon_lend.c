@@ -154,7 +154,7 @@ static void no_quota_and_nothing_idle(void **state)
     struct lithos_rule r = rule_of(&z);
     for (int i = 0; i < 100 && !(r.flags & LITHOS_RULE_HOLD); i++, r = rule_of(&z))
         usleep(1000);
-    assert_int_equal(r.flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_HOLD);
+    assert_int_equal(r.flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT | LITHOS_RULE_HOLD);
     /* it has waited for long enough: one launch, on one TPC, whatever its owner does */
     until_lends(&owner, &z, true);
     uint64_t waited_ns = lithos_now_ns() - begin_ns;
@@ -164,7 +164,7 @@ static void no_quota_and_nothing_idle(void **state)
                  (long long)(rule_of(&z).until_ns - lithos_now_ns()) / 1000);
     r = rule_of(&z);
     assert_int_equal(lithos_tpcset_count(&r.spare), 1);
-    assert_int_equal(r.flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD);
+    assert_int_equal(r.flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
     launch(&z, true);
     until_lends(&owner, &z, false);
     assert_true(rule_of(&z).flags & LITHOS_RULE_HOLD);

@@ -86,7 +86,8 @@ static void without_own_tpcs_it_waits(void **state)
 {
     (void)state;
     struct lithos_tpcgrant g = grant_of(none);
-    assert_int_equal(lithosd_rule(&g).flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_HOLD);
+    assert_int_equal(lithosd_rule(&g).flags,
+                     LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT | LITHOS_RULE_HOLD);
     add_part(&g, a, 200000, 0);
     assert_int_equal(lithosd_rule(&g).flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
 }
