@@ -23,7 +23,8 @@ static bool wait_streams(struct queue *q, const struct queue_context *c, bool bl
     uint32_t count = atomic_load_explicit(&q->stream_count, memory_order_acquire);
     for (uint32_t i = 0; i < count; i++) {
         struct queue_stream *s = &q->streams[i];
-        if ((!c || s->context == c) && (!blocking || s->blocking))
+        /* Of a place that nothing is queued for, whose it is may change just now. */
+        if (lithos_queue_pending(s) && (!c || s->context == c) && (!blocking || s->blocking))
             waited |= lithos_queue_wait_stream(q, s);
     }
     return waited;

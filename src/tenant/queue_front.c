@@ -7,21 +7,14 @@
 typedef CUresult (*capturing_fn)(CUstream, int *);
 
 /* NOLINTBEGIN(performance-no-int-to-ptr): the words of a call */
-static bool pending(const struct queue *q, const struct queue_stream *s)
-{
-    (void)q;
-    return atomic_load_explicit(&s->issued, memory_order_acquire) !=
-           atomic_load_explicit(&s->enqueued, memory_order_acquire);
-}
-
 /* The default stream is done when those are that it waits for. */
 static bool stream_pending(struct queue *q, struct queue_context *c, const struct queue_stream *s)
 {
     if (!s->legacy)
-        return pending(q, s);
+        return lithos_queue_pending(s);
     uint32_t count = atomic_load_explicit(&q->stream_count, memory_order_acquire);
     for (uint32_t i = 0; i < count; i++)
-        if (q->streams[i].context == c && q->streams[i].blocking && pending(q, &q->streams[i]))
+        if (lithos_queue_pending(&q->streams[i]) && q->streams[i].context == c && q->streams[i].blocking)
             return true;
     return false;
 }
@@ -119,7 +112,9 @@ static void destroy_stream(struct queue *q, CUstream handle)
         return;
     lithos_queue_drained(lithos_queue_wait_stream(q, s), LITHOS_DRAIN_ORDER);
     if (lithos_queue_try_turn(q)) {
+        int mode = lithos_queue_relax();
         lithos_queue_reap_stream(q, s);
+        lithos_queue_relax_no_more(mode);
         lithos_queue_give_turn(q);
     }
     lithos_queue_forget_stream(q, handle);
@@ -210,8 +205,11 @@ static void drain(struct queue *q, uint32_t function, const struct lithos_order_
         lithos_queue_drain_all(q, lithos_queue_depth(q) ? lithos_queue_context(q) : NULL, why);
     else
         lithos_queue_drain_all(q, NULL, why);
-    if (why == LITHOS_DRAIN_END)
+    if (why == LITHOS_DRAIN_END) {
+        int mode = lithos_queue_relax();
         lithos_queue_drop_events(q);
+        lithos_queue_relax_no_more(mode);
+    }
     if (function == LITHOS_EXPORT_cuGraphExecDestroy)
         atomic_fetch_add(&q->graph_epoch, 1);
 }

@@ -262,6 +262,9 @@ void lithos_queue_forget_stream(struct queue *q, CUstream handle);
 void lithos_queue_forget_event(struct queue *q, CUevent handle);
 /* ctx NULL: all of that device. */
 void lithos_queue_forget_contexts(struct queue *q, CUcontext ctx, int device);
+/* Around calls of our own on a thread of the app's which would spoil what it, or another, captures. */
+int lithos_queue_relax(void);
+void lithos_queue_relax_no_more(int mode);
 void lithos_queue_capture_begins(struct queue *q, uintptr_t stream);
 void lithos_queue_capture_ends(struct queue *q, uintptr_t stream);
 
@@ -328,6 +331,12 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
                             CUresult *ret_result);
 
 /* ---- queue_drain.c; the app's threads: wait until calls have been issued ---- */
+/* Has a stream something queued? */
+static inline bool lithos_queue_pending(const struct queue_stream *s)
+{
+    return atomic_load_explicit(&s->issued, memory_order_acquire) !=
+           atomic_load_explicit(&s->enqueued, memory_order_acquire);
+}
 /* All that a stream has queued. True: there was something to wait for. */
 bool lithos_queue_wait_stream(struct queue *q, struct queue_stream *s);
 /* All that is queued, of one context or (NULL) of the process. */

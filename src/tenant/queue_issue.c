@@ -26,7 +26,6 @@ typedef CUresult (*ctx_set_fn)(CUcontext);
 typedef CUresult (*event_fn)(CUevent);
 typedef CUresult (*event_create_fn)(CUevent *, unsigned);
 typedef CUresult (*event_record_fn)(CUevent, CUstream);
-typedef CUresult (*capture_mode_fn)(int *);
 
 /* ---- taking in ---- */
 
@@ -406,10 +405,9 @@ static void dispatch(struct queue *q)
 void *lithos_queue_dispatcher(void *queue)
 {
     struct queue *q = queue;
-    int relaxed = CU_STREAM_CAPTURE_MODE_RELAXED; /* what another thread captures is no concern of this one */
     prctl(PR_SET_NAME, "lithos-queue");
     prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
-    LITHOS_REAL(capture_mode_fn, cuThreadExchangeStreamCaptureMode)(&relaxed);
+    (void)lithos_queue_relax(); /* what another thread captures is no concern of this one */
     for (;;) {
         while (!lithos_queue_depth(q))
             lithos_queue_rest(q, 0);

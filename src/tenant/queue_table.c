@@ -17,6 +17,7 @@ typedef CUresult (*ctx_push_fn)(CUcontext);
 typedef CUresult (*stream_ctx_fn)(CUstream, CUcontext *);
 typedef CUresult (*stream_flags_fn)(CUstream, unsigned *);
 typedef CUresult (*event_fn)(CUevent);
+typedef CUresult (*capture_mode_fn)(int *);
 typedef CUresult (*parameter_fn)(const void *, size_t, size_t *, size_t *);
 typedef CUresult (*name_fn)(const char **, const void *);
 
@@ -315,6 +316,18 @@ void lithos_queue_capture_ends(struct queue *q, uintptr_t stream)
 
 /* ---- events ---- */
 
+int lithos_queue_relax(void)
+{
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    LITHOS_REAL(capture_mode_fn, cuThreadExchangeStreamCaptureMode)(&mode);
+    return mode;
+}
+
+void lithos_queue_relax_no_more(int mode)
+{
+    LITHOS_REAL(capture_mode_fn, cuThreadExchangeStreamCaptureMode)(&mode);
+}
+
 struct queue_event *lithos_queue_event(struct queue *q, CUevent handle, bool add)
 {
     uintptr_t key = (uintptr_t)handle;
@@ -323,7 +336,9 @@ struct queue_event *lithos_queue_event(struct queue *q, CUevent handle, bool add
         return &q->events[slot];
     if (!add || key <= GONE)
         return NULL;
+    int mode = lithos_queue_relax();
     CUresult result = LITHOS_REAL(event_fn, cuEventQuery)(handle);
+    lithos_queue_relax_no_more(mode);
     if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
         return NULL;
     pthread_mutex_lock(&q->lock);

@@ -323,6 +323,9 @@ static void versions(void)
         CHECK_EQ(CALL(cuEventRecord, event, RIG_STREAM, 0), CUDA_SUCCESS);
         CHECK_EQ(CALL(cuStreamWaitEvent, 0x5550 + 16 * i, event, 0), CUDA_SUCCESS);
     }
+    /* An event is looked at when it is met, which must not spoil what somebody captures. */
+    CHECK(rig_find(LITHOS_EXPORT_cuThreadExchangeStreamCaptureMode) >= 0);
+    CHECK(rig_find(LITHOS_EXPORT_cuThreadExchangeStreamCaptureMode) < rig_find(LITHOS_EXPORT_cuEventQuery));
     rig_let_go();
     rig_settle();
     size_t n = rig_calls(&calls), met = 0;

@@ -15,9 +15,17 @@ static struct CUstream_st *next_capturing(struct CUctx_st *ctx, struct CUstream_
     return s;
 }
 
+/* Another thread may be looking for the streams of a capture of its own. */
+static void set_capture(struct CUstream_st *s, struct CUgraph_st *g)
+{
+    pthread_mutex_lock(&vgpu.lock);
+    s->capture = g;
+    pthread_mutex_unlock(&vgpu.lock);
+}
+
 static void leave(struct CUstream_st *s)
 {
-    s->capture = NULL;
+    set_capture(s, NULL);
     vgpu_nodes_free(&s->captured);
 }
 
@@ -71,7 +79,7 @@ CUresult vgpu_capture_wait(struct CUstream_st *s, const struct CUevent_st *event
         return VGPU_CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
     }
     s->capture_mode = of->capture_mode;
-    s->capture = of->capture;
+    set_capture(s, of->capture);
     return add_all(&s->captured, &event->captured);
 }
 
@@ -92,7 +100,7 @@ static CUresult begin(CUstream handle, int mode, bool per_thread)
         return CUDA_ERROR_OUT_OF_MEMORY;
     g->origin = s;
     s->capture_mode = mode;
-    s->capture = g;
+    set_capture(s, g);
     return CUDA_SUCCESS;
 }
 
