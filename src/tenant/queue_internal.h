@@ -203,7 +203,7 @@ struct queue {
     uint32_t current_epoch;
     struct queue_device devices[QUEUE_DEVICES];
     struct queue_estimate *estimates; /* and one more, for what nothing is to be learnt from */
-    CUevent pool[QUEUE_EVENT_POOL]; /* events of our own that are free, each of the context beside it */
+    CUevent pool[QUEUE_EVENT_POOL];   /* events of our own that are free, each of the context beside it */
     struct queue_context *pool_of[QUEUE_EVENT_POOL];
     uint32_t pooled;
 };
