@@ -12,6 +12,7 @@ card), the result read back. With --rate, us counts from when the request was du
 --gate: prints "ready" once warm, and begins at a line on standard input. --obey: prints "ready", and then a JSON object for
 each line on standard input, until its end:
   run N            N iterations          seconds S       for so long          each N     each batch size N times, shuffled
+  serve R S        for S seconds, requests that come at random (Poisson), R a second on average; us counts from when each was due
   profile N FILE   N iterations under PyTorch's profiler, whose JSON goes to FILE"""
 import argparse
 import json
@@ -80,16 +81,18 @@ class Driver:
         self.out.write(text + "\n")
         self.out.flush()
 
-    def measure(self, batches, rate=0.0):
+    def measure(self, batches, rate=0.0, poisson=False):
         """One iteration for each batch size that `batches` gives."""
         start_ns, us, sizes = [], [], []
         begin = time.monotonic_ns()
-        for i, batch in enumerate(batches):
+        arrivals = random.Random(self.o.seed)  # the same each time
+        due = begin
+        for batch in batches:
             if self.stopped:
                 break
             now = time.monotonic_ns()
             if rate:
-                due = begin + int(i * 1e9 / rate)
+                due += int((arrivals.expovariate(rate) if poisson else 1 / rate) * 1e9) if us or poisson else 0
                 if due > now:
                     time.sleep((due - now) / 1e9)
                 now = due
@@ -136,6 +139,7 @@ class Driver:
     def obey(self):
         commands = {"run": lambda n: self.measure(self.at_random(int(n))), "each": lambda n: self.measure(self.each(int(n))),
                     "seconds": lambda s: self.measure(self.at_random(seconds=float(s))),
+                    "serve": lambda rate, s: self.measure(self.at_random(seconds=float(s)), float(rate), poisson=True),
                     "profile": lambda n, path: self.profiled(int(n), path)}
         self.idle = True
         for line in sys.stdin:

@@ -191,12 +191,19 @@ static int read_all(int fd, size_t bytes, char **ret_text)
 
 int lithos_client_document(int sock, json_t **ret_document)
 {
-    static union lithos_message request, answer;
-    char *text = NULL;
-    int fd = -1, r;
+    static union lithos_message request;
 
     lithos_message_init(&request, LITHOS_MSG_STATUS);
-    r = lithos_client_ask(sock, &request, LITHOS_MSG_DOCUMENT, &answer, &fd);
+    return lithos_client_ask_document(sock, &request, ret_document);
+}
+
+int lithos_client_ask_document(int sock, const union lithos_message *request, json_t **ret_document)
+{
+    static union lithos_message answer;
+    char *text = NULL;
+    int fd = -1;
+
+    int r = lithos_client_ask(sock, request, LITHOS_MSG_DOCUMENT, &answer, &fd);
     if (r < 0)
         return r;
     if (fd < 0 || answer.document.bytes > DOCUMENT_BYTES_MAX)
@@ -216,6 +223,6 @@ int lithos_client_document(int sock, json_t **ret_document)
         free(text);
     }
     if (r < 0)
-        lithos_error("lithosd's status cannot be read: %s", strerror(-r));
+        lithos_error("lithosd's answer cannot be read: %s", strerror(-r));
     return r;
 }

@@ -33,5 +33,8 @@ int lithos_client_start_daemon(const char *path, const char *mps, int *ret_sock)
 int lithos_client_ask(int sock, const union lithos_message *request, enum lithos_msg_type expected,
                       union lithos_message *ret_answer, int *ret_fd);
 
-/* The status document. The caller owns it (json_decref). */
+/* A document asked for. The caller owns it (json_decref). */
+int lithos_client_ask_document(int sock, const union lithos_message *request, json_t **ret_document);
+
+/* The status document. The same. */
 int lithos_client_document(int sock, json_t **ret_document);

@@ -15,6 +15,7 @@
 #include "cli/document.h"
 #include "cli/environment.h"
 #include "cli/gpus.h"
+#include "cli/share_option.h"
 #include "proto/grant_text.h"
 
 static const char help[] =
@@ -22,7 +23,8 @@ static const char help[] =
     "Runs an unchanged CUDA program on TPCs of its own. Starts lithosd when none runs.\n"
     "  --quota Q        TPCs on each GPU: 26, or a share of the GPU: 40%, 37.5%. Needed unless nobody else "
     "is on the\n"
-    "                   GPU; then the whole of it is taken\n"
+    "                   GPU; then the whole of it is taken. 0, for --class best-effort: it lives on what is "
+    "lent\n"
     "  --gpu G          number, UUID, list (0,1) or all; without it the visible GPU with most room\n"
     "  --name N         the tenant's name in `lithos status' and `lithos set' (default: the program's)\n"
     "  --coarse         do not use the queue descriptor hook (for programs that make green contexts): the "
@@ -30,7 +32,7 @@ static const char help[] =
     "                   then held as a number of SMs by MPS\n"
     "  --class C        high (the default), or best-effort: launches wait in queues, and the card is given "
     "little of\n"
-    "                   them at a time\n"
+    "                   them at a time\n" LITHOS_SHARE_HELP
     "  --atom A         what long kernels are cut into, so that others need not wait for them: parts of "
     "about "
     "250us,\n"
@@ -56,6 +58,7 @@ struct run {
     struct lithos_gpu_choice visible, choice; /* choice.count 0: the daemon's */
     struct lithos_atom_policy policy;
     uint32_t class; /* enum lithos_class */
+    struct lithos_share share;
 };
 
 static int add_whole(struct run *run, const char *pattern)
@@ -75,10 +78,19 @@ static int parse(int argc, char **argv, struct run *run)
 {
     enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},     {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},   {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
-        {"class", 1, 0, CLASS},     {"whole", 1, 0, WHOLE}, {0},
+        {"quota", 1, 0, QUOTA},
+        {"gpu", 1, 0, GPU},
+        {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},
+        {"mps", 1, 0, MPS},
+        {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE},
+        {"help", 0, 0, HELP},
+        {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},
+        {"whole", 1, 0, WHOLE},
+        LITHOS_SHARE_OPTIONS,
+        {0},
     };
     int c;
 
@@ -123,7 +135,8 @@ static int parse(int argc, char **argv, struct run *run)
         case HELP:
             exit(lithos_help(help));
         default:
-            return -EINVAL;
+            if (lithos_share_option("run", c, &run->share) <= 0)
+                return -EINVAL;
         }
     }
     run->command = argv + optind;
@@ -141,7 +154,7 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     int r = run->quota ? lithos_quota_parse(run->quota, ret_quota) : 0;
 
     if (r == -ERANGE) {
-        lithos_error("run: quota %s is out of range: from 1 to 128 TPCs, or over 0%% to 100%%", run->quota);
+        lithos_error("run: quota %s is out of range: from 0 to 128 TPCs, or over 0%% to 100%%", run->quota);
         return r;
     }
     if (r < 0) {
@@ -156,6 +169,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     }
     if (run->class_name && lithos_class_parse(run->class_name, &run->class) < 0) {
         lithos_error("run: --class %s: must be high or best-effort", run->class_name);
+        return -EINVAL;
+    }
+    if (run->quota && ret_quota->value == 0 && run->class != LITHOS_CLASS_BEST_EFFORT) {
+        lithos_error("run: a quota of 0 is for --class best-effort: others need TPCs of their own");
         return -EINVAL;
     }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
@@ -273,6 +290,7 @@ static void fill_admit(const struct run *run, const struct lithos_quota *quota, 
     m->admit.want_coarse = run->coarse;
     m->admit.atom = run->policy;
     m->admit.class = run->class;
+    m->admit.share = run->share;
     m->admit.gpu_count = run->choice.count;
     for (unsigned i = 0; i < run->choice.count; i++)
         memcpy(m->admit.gpus[i], run->gpus[run->choice.gpus[i]].uuid, LITHOS_UUID_BYTES);

@@ -9,13 +9,16 @@
 #include "base/log.h"
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/share_option.h"
 
 static const char set_help[] =
     "usage: lithos set [--socket PATH] NAME [QUOTA] [--class C] [--atom A]\n"
+    "                  [--weight N] [--floor N] [--slo DUR] [--slip X]\n"
     "Changes a running tenant; its next launches keep to it.\n"
     "  QUOTA     TPCs on each of its GPUs (26), or a share (40%). Refused when others hold what it would "
     "need\n"
-    "  --class C high, or best-effort: launches wait in queues, and the card is given little at a time\n"
+    "  --class C high, or best-effort: launches wait in queues, and the card is given little at a "
+    "time\n" LITHOS_SHARE_HELP
     "  --atom A  what its long kernels are cut into: parts of about 250us, off, or x7 for 7 parts each (for "
     "tests)\n";
 static const char stop_help[] = "usage: lithos stop [--socket PATH]\n"
@@ -24,14 +27,15 @@ static const char stop_help[] = "usage: lithos stop [--socket PATH]\n"
 /* What is to be changed, as written; NULL where it stays. */
 struct changes {
     const char *quota, *class, *atom;
+    struct lithos_share share;
 };
 
 /* --socket, --help and, where changes are taken, those: returns the exit code to leave with, or -1 to go on at optind. */
 static int parse(int argc, char **argv, const char *help, char path[LITHOS_PATH_BYTES],
                  struct changes *ret_changes)
 {
-    static const struct option options[] = {
-        {"socket", 1, 0, 's'}, {"help", 0, 0, 'h'}, {"atom", 1, 0, 'a'}, {"class", 1, 0, 'c'}, {0}};
+    static const struct option options[] = {{"socket", 1, 0, 's'}, {"help", 0, 0, 'h'},  {"atom", 1, 0, 'a'},
+                                            {"class", 1, 0, 'c'},  LITHOS_SHARE_OPTIONS, {0}};
     const char *socket = NULL;
     int c;
 
@@ -44,7 +48,7 @@ static int parse(int argc, char **argv, const char *help, char path[LITHOS_PATH_
             ret_changes->class = optarg;
         else if (c == 's')
             socket = optarg;
-        else
+        else if (!ret_changes || lithos_share_option(argv[0], c, &ret_changes->share) <= 0)
             return lithos_usage(argv[0]);
     }
     return lithos_client_path(socket, path) < 0 ? LITHOS_EXIT_FAILED : -1;
@@ -66,7 +70,7 @@ static int fill_set(struct lithos_msg_set *m, const struct changes *to)
 {
     int r = to->quota ? lithos_quota_parse(to->quota, &m->quota) : 0;
     if (r < 0) {
-        lithos_error("set: quota \"%s\" %s: a number of TPCs from 1 to 128, or a share over 0%% to 100%%",
+        lithos_error("set: quota \"%s\" %s: a number of TPCs from 0 to 128, or a share over 0%% to 100%%",
                      to->quota, r == -ERANGE ? "is out of range" : "is not understood");
         return LITHOS_EXIT_USAGE;
     }
@@ -79,7 +83,8 @@ static int fill_set(struct lithos_msg_set *m, const struct changes *to)
         return LITHOS_EXIT_USAGE;
     }
     m->what = (to->quota ? LITHOS_SET_QUOTA : 0) | (to->atom ? LITHOS_SET_ATOM : 0) |
-              (to->class ? LITHOS_SET_CLASS : 0);
+              (to->class ? LITHOS_SET_CLASS : 0) | (to->share.given ? LITHOS_SET_SHARE : 0);
+    m->share = to->share;
     return -1;
 }
 
@@ -92,7 +97,8 @@ int lithos_cmd_set(int argc, char **argv)
 
     if (code >= 0)
         return code;
-    if (argc - optind < 1 || argc - optind > 2 || (argc - optind == 1 && !to.atom && !to.class)) {
+    if (argc - optind < 1 || argc - optind > 2 ||
+        (argc - optind == 1 && !to.atom && !to.class && !to.share.given)) {
         lithos_error("set: needs a tenant's name and what to change: lithos set NAME 40%%");
         return lithos_usage("set");
     }

@@ -20,6 +20,7 @@ enum {
 int lithos_cmd_run(int argc, char **argv);
 int lithos_cmd_status(int argc, char **argv);
 int lithos_cmd_set(int argc, char **argv);
+int lithos_cmd_explain(int argc, char **argv);
 int lithos_cmd_stop(int argc, char **argv);
 int lithos_cmd_doctor(int argc, char **argv);
 int lithos_cmd_demo(int argc, char **argv);

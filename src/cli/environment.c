@@ -84,5 +84,7 @@ int lithos_environment_apply(const struct lithos_msg_admitted *admitted, const c
     r |= set_visible(&admitted->grant);
     if (admitted->mps)
         r |= setenv("CUDA_MPS_PIPE_DIRECTORY", admitted->mps_pipe_dir, 1);
+    if (admitted->client_priority)
+        r |= setenv("CUDA_MPS_CLIENT_PRIORITY", "1", 1);
     return r ? -ENOMEM : 0;
 }

@@ -9,7 +9,8 @@ static const char help[] =
     "usage: lithos COMMAND [options]\n"
     "  run [--quota 40%|26] [--gpu G] [--name N] -- CMD...   run a CUDA program on its own TPCs of a GPU\n"
     "  status [--json]                                       who holds what\n"
-    "  set NAME QUOTA                                        change a tenant's quota while it runs\n"
+    "  set NAME QUOTA                                        change a tenant while it runs\n"
+    "  explain TENANT [--json]                               why it has the TPCs it has\n"
     "  stop                                                  end the daemon; tenants keep what they hold\n"
     "  doctor [--json]                                       what works on this machine, what does not, how "
     "to mend it\n"
@@ -38,11 +39,14 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"run", lithos_cmd_run},     {"status", lithos_cmd_status}, {"set", lithos_cmd_set},
-    {"stop", lithos_cmd_stop},   {"doctor", lithos_cmd_doctor}, {"demo", lithos_cmd_demo},
-    {"trace", lithos_cmd_trace}, {"top", lithos_cmd_top},       {"sim", lithos_cmd_sim},
-    {"version", cmd_version},    {"--version", cmd_version},    {"-V", cmd_version},
-    {"help", cmd_help},          {"--help", cmd_help},          {"-h", cmd_help},
+    {"run", lithos_cmd_run},       {"status", lithos_cmd_status},
+    {"set", lithos_cmd_set},       {"stop", lithos_cmd_stop},
+    {"doctor", lithos_cmd_doctor}, {"demo", lithos_cmd_demo},
+    {"trace", lithos_cmd_trace},   {"top", lithos_cmd_top},
+    {"sim", lithos_cmd_sim},       {"explain", lithos_cmd_explain},
+    {"version", cmd_version},      {"--version", cmd_version},
+    {"-V", cmd_version},           {"help", cmd_help},
+    {"--help", cmd_help},          {"-h", cmd_help},
 };
 
 int main(int argc, char **argv)

@@ -85,6 +85,8 @@ static void add_tenant(struct lithos_table *t, const json_t *tenant, const json_
         bits = "?";
     lithos_table_cell(t, "%u", lithos_tpcset_count(&set));
     lithos_table_cell(t, "%s", bits);
+    lithos_table_cell(t, "%lld", (long long)lithos_json_integer(gpu, "lent"));
+    lithos_table_cell(t, "%lld", (long long)lithos_json_integer(gpu, "lent_away"));
     lithos_table_cell(t, "%s", lithos_json_string(tenant, "mode"));
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(counted); i++) {
         if (first)
@@ -96,8 +98,8 @@ static void add_tenant(struct lithos_table *t, const json_t *tenant, const json_
 
 static int print_tenants(const json_t *document, FILE *out)
 {
-    static const char *const headings[] = {"TENANT", "PIDS", ">GPU",      ">QUOTA",   ">TPCS",
-                                           "BITS",   "MODE", ">LAUNCHES", ">ESCAPED", ">BREACHES"};
+    static const char *const headings[] = {"TENANT", "PIDS",  ">GPU", ">QUOTA",    ">TPCS",    "BITS",
+                                           ">LENT",  ">AWAY", "MODE", ">LAUNCHES", ">ESCAPED", ">BREACHES"};
     const json_t *tenants = json_object_get(document, "tenants"), *tenant, *gpu;
     size_t i, j;
 

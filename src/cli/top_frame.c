@@ -16,7 +16,7 @@ struct row {
     const char *name;
     char letter;
     unsigned owner; /* colour */
-    unsigned tpcs;
+    unsigned tpcs, lent, away;
 };
 
 struct picture {
@@ -125,8 +125,12 @@ static void collect(struct picture *p, const json_t *document)
                                            : p->count < 52 ? 'A' + p->count - 26
                                                            : '#'),
                           .owner = p->count % LITHOS_TOP_OWNERS};
-        json_array_foreach(json_object_get(tenant, "gpus"), j, gpu) r->tpcs +=
-            (unsigned)lithos_json_integer(gpu, "tpcs");
+        json_array_foreach(json_object_get(tenant, "gpus"), j, gpu)
+        {
+            r->tpcs += (unsigned)lithos_json_integer(gpu, "tpcs");
+            r->lent += (unsigned)lithos_json_integer(gpu, "lent");
+            r->away += (unsigned)lithos_json_integer(gpu, "lent_away");
+        }
         p->count++;
     }
     enum lithos_top_sort sort = p->view->sort;
@@ -154,9 +158,9 @@ static void add_headings(struct picture *p)
 {
     if (!line(p))
         return;
-    heading(p, LITHOS_TOP_BY_NAME, "  %-12s", "TENANT");
+    heading(p, LITHOS_TOP_BY_NAME, "  %-11s", "TENANT");
     heading(p, LITHOS_TOP_SORT_MAX, " %5s", "QUOTA");
-    heading(p, LITHOS_TOP_BY_TPCS, " %4s", "TPCS");
+    heading(p, LITHOS_TOP_BY_TPCS, " %5s", "TPCS");
     heading(p, LITHOS_TOP_BY_BUSY, " %5s", "BUSY");
     heading(p, LITHOS_TOP_BY_TIME, " %8s", "TPC-TIME");
     heading(p, LITHOS_TOP_BY_RATE, " %7s", "LAUNCH/S");
@@ -177,13 +181,19 @@ static void add_tenant(struct picture *p, unsigned index)
     if (!line(p))
         return;
     put(p, (uint8_t)(LITHOS_TOP_OWNER + r->owner), "%c", r->letter);
-    put(p, style, " %-12.12s %5s %4u", r->name, lithos_json_string(r->tenant, "quota"), r->tpcs);
+    char tpcs[32]; /* and what it has of others', or they have of it */
+    if (r->lent || r->away)
+        snprintf(tpcs, sizeof tpcs, "%u%+d", r->tpcs, r->lent ? (int)r->lent : -(int)r->away);
+    else
+        snprintf(tpcs, sizeof tpcs, "%u", r->tpcs);
+    put(p, style, " %-11.11s %5s %5s", r->name, lithos_json_string(r->tenant, "quota"), tpcs);
     if (!json_is_object(r->observed)) {
         put(p, LITHOS_TOP_FAINT, " nothing of it has been observed");
         return;
     }
     snprintf(a, sizeof a, "%.0f%%",
-             r->tpcs ? 100 * lithos_json_number(r->observed, "busy_tpcs") / r->tpcs : 0.0);
+             r->tpcs + r->lent ? 100 * lithos_json_number(r->observed, "busy_tpcs") / (r->tpcs + r->lent)
+                               : 0.0);
     put(p, style, " %5s %7ss %8s %6s %7s", a, short_number(lithos_json_number(r->observed, "tpc_time_s"), b),
         short_number(lithos_json_number(r->observed, "kernels_per_s"), c),
         short_time(lithos_json_number(r->observed, "p50_us"), d),

@@ -22,6 +22,7 @@ enum lithos_policy_need {
     LITHOS_NEED_PRIORITY = 1u << 6, /* of launches, across tenants */
     LITHOS_NEED_RECALL = 1u << 7,   /* what was submitted and has not started can be taken back */
     LITHOS_NEED_PROFILE = 1u << 8,  /* what kernels need most is known before they run */
+    LITHOS_NEED_PACE = 1u << 9,     /* queued launches go out at a given rate */
 };
 
 struct lithos_policy {

@@ -76,7 +76,7 @@ static void plan(struct lithos_sched *s)
 const struct lithos_policy lithos_policy_tgs = {
     .name = "tgs",
     .what = "the rate of best-effort launches follows how high-priority tenants get on",
-    .needs = LITHOS_NEED_SPACE | LITHOS_NEED_QUEUES,
+    .needs = LITHOS_NEED_SPACE | LITHOS_NEED_QUEUES | LITHOS_NEED_PACE,
     .plan = plan,
     .event = count,
 };

@@ -229,6 +229,8 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
     sched_note_launch(t, predicted_ns, e->launch.flags);
     t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
+    if (t->fed)
+        s->dirty = true;
     for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
          b = lithos_tpcset_next(&foreign, b + 1)) {
         s->tpc_user[b] = (uint8_t)sched_slot(s, t);
@@ -253,6 +255,8 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
         t->outstanding_ns = 0;
         if (s->withheld) /* soon, but not with every end */
             sched_wake_at(s, s->planned_ns + s->config.useful_ns);
+        if (t->queued) /* from now on it may starve, and no plan has said so */
+            sched_wake_at(s, t->progress_ns + s->config.starved_ns);
     }
     /* what was ahead of the others is over, or was taken back: none of them ends later than all of them take from now */
     t->end_ns = LITHOS_MIN(t->end_ns, s->now_ns + t->outstanding_ns);

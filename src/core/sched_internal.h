@@ -36,6 +36,7 @@ struct sched_tenant {
     bool used;
     bool stale; /* it has changed itself: its grant is to be made anew whatever it borrows */
     bool lease_lost;
+    bool fed; /* it had starved: its next launch may go where others may not, but no further one */
     struct lithos_sched_tenant desc;
     struct lithos_tpcgrant grant;
 

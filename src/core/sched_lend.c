@@ -78,6 +78,19 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
     }
 }
 
+/* Who pauses between launches, to look at what came of them, is back in a moment: where nobody else wants it, what it has stays lent to
+ * it for that long. Else its next launch would always find only its own. */
+static void gather_pausing(struct lithos_sched *s, struct borrowers *b)
+{
+    for (uint64_t lent = s->borrowers & s->used & ~s->busy; lent; lent &= lent - 1) {
+        struct sched_tenant *t = &s->tenants[__builtin_ctzll(lent)];
+        if (!sched_is_best_effort(t) || t->lease_lost || s->now_ns - t->state_ns >= s->config.turn_ns)
+            continue;
+        b->tenant[b->count++] = t;
+        sched_wake_at(s, t->state_ns + s->config.turn_ns);
+    }
+}
+
 /* Best-effort tenants and high-priority ones with a weight share; the others take what nobody wants. */
 static void gather_borrowers(struct lithos_sched *s, struct borrowers *b)
 {
@@ -89,6 +102,8 @@ static void gather_borrowers(struct lithos_sched *s, struct borrowers *b)
                 b->tenant[b->count++] = t;
         }
     }
+    if (!b->count)
+        gather_pausing(s, b);
 }
 
 /* --- shares --- */
@@ -389,7 +404,8 @@ static void publish(struct lithos_sched *s, struct sched_tenant *t, const struct
         g.wider = lithos_tpcset_minus(o->wider, t->desc.own);
         g.wider_ns = o->wider_ns;
     }
-    if (starves(s, t))
+    t->fed = starves(s, t);
+    if (t->fed)
         feed(s, t, &g, lent);
     const struct lithos_tpcset has = lithos_tpcgrant_lent(&g), lost = lithos_tpcset_minus(t->lent, has);
     const struct lithos_tpcset taken_back = lithos_tpcset_minus(lost, o->all);

@@ -170,6 +170,7 @@ static void pop(struct lithos_timeline *tl, uint32_t index)
     s->head = tl->slots[slot].next;
     s->behind_since_ns = 0;
     tl->stats.outstanding -= tl->slots[slot].ends;
+    tl->stats.gpu_outstanding[s->gpu] -= tl->slots[slot].ends;
     tl->slots[slot].next = tl->free_slot;
     tl->free_slot = slot;
     if (s->head == NONE) {
@@ -241,6 +242,7 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
     s->gap = false;
     s->used_ns = l->submit_ns;
     tl->stats.outstanding += l->atom == 0;
+    tl->stats.gpu_outstanding[s->gpu] += l->atom == 0;
     if (s->head == NONE) {
         s->head = slot;
         activate(tl, index);

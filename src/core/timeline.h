@@ -114,6 +114,7 @@ struct lithos_timeline_stats {
     uint64_t launches; /* given in; = kernels + outstanding + sum of lost */
     uint64_t kernels;  /* events */
     uint64_t outstanding;
+    uint64_t gpu_outstanding[LITHOS_TIMELINE_GPUS];
     uint64_t lost[LITHOS_LOST_MAX];
     uint64_t tpc_ns; /* durations times TPCs */
     uint64_t overlapped, clamped;

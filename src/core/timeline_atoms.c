@@ -39,6 +39,7 @@ void timeline_cut_ends(struct lithos_timeline *tl, uint32_t stream, enum lithos_
     s->gap = true;
     tl->stats.lost[why]++;
     tl->stats.outstanding--;
+    tl->stats.gpu_outstanding[s->gpu]--;
 }
 
 enum timeline_joined timeline_join(struct lithos_timeline *tl, uint32_t stream,

@@ -182,6 +182,7 @@ static void probed(void *ctx, const struct lithosd_child_result *result)
     }
     if (d->gpus.error[0])
         lithos_warning("no GPU can be used: %s. lithosd runs, and refuses every tenant", d->gpus.error);
+    lithosd_lend_start(d);
     lithosd_state_load(d, &saved);
     start_mps(d, &saved);
 }
@@ -251,6 +252,7 @@ static void finish(struct lithosd *d)
     for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
         if (d->tenants[i].used)
             lithosd_tenant_release(&d->tenants[i]);
+    lithosd_lend_finish(d);
     int fd = d->signals.fd;
     lithosd_watch_remove(&d->loop, &d->signals);
     close(fd);

@@ -4,6 +4,7 @@
 #include "daemon/child.h"
 #include "daemon/events.h"
 #include "daemon/gpus.h"
+#include "daemon/lend.h"
 #include "daemon/loop.h"
 #include "daemon/mps.h"
 #include "daemon/observe.h"
@@ -29,14 +30,16 @@ struct lithosd_tenant {
     bool mps_lost; /* and that was restarted since: its contexts of then are gone */
     struct lithos_quota quota;
     struct lithos_atom_policy atom; /* as asked for; grant.atom is what it gets */
+    struct lithos_share share;      /* as asked for; lithosd_share is what it gets */
     pid_t root_pid;
     uint64_t root_start;
     struct lithosd_watch root; /* pidfd; fd is -1 once the root process has ended */
     uint64_t since_unix_ms;
     struct lithos_grant grant;
-    unsigned gpu[LITHOS_MAX_GPUS];         /* grant.gpus[i] is this one of lithosd_gpus */
-    unsigned processes;                    /* attached and alive */
-    uint64_t counters[LITHOS_COUNTER_MAX]; /* of processes that have ended */
+    struct lithosd_lent lent[LITHOS_MAX_GPUS]; /* in the order of grant.gpus */
+    unsigned gpu[LITHOS_MAX_GPUS];             /* grant.gpus[i] is this one of lithosd_gpus */
+    unsigned processes;                        /* attached and alive */
+    uint64_t counters[LITHOS_COUNTER_MAX];     /* of processes that have ended */
     uint64_t breaches_told, escaped_told;
     struct lithosd_timer grace;
     struct lithosd_observed *observed; /* NULL: nothing of it has been observed */
@@ -82,6 +85,7 @@ struct lithosd {
     struct lithosd_process processes[LITHOSD_PROCESS_MAX];
     struct lithosd_timer lease, idle;
     struct lithosd_observe observe;
+    struct lithosd_lend lend;
     unsigned lease_ticks;
     bool atoms_off; /* LITHOS_ATOMS=off */
     /* persist.c */
@@ -148,7 +152,9 @@ int lithosd_attach(struct lithosd *d, struct lithosd_connection *c, const struct
 int lithosd_process_adopt(struct lithosd_tenant *t, const struct lithosd_saved_process *saved);
 /* Its connection has ended: the process may live on. */
 void lithosd_process_disconnected(struct lithosd_process *p);
-/* Give the tenant's grant to all its processes. */
+/* Its grant as launches are to keep to it: where the policy goes by quotas, that of the tenant. */
+struct lithos_grant lithosd_grant(const struct lithosd_tenant *t);
+/* Give that to all its processes. */
 void lithosd_publish(struct lithosd_tenant *t);
 void lithosd_processes_finish(struct lithosd *d);
 

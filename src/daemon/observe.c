@@ -27,6 +27,8 @@
 #define SPIN_FIRST_NS (8 * LITHOS_NSEC_PER_MSEC)
 #define SPIN_FIRST 100u
 #define SPIN_FORGOTTEN_NS LITHOS_NSEC_PER_SEC
+/* And while TPCs are lent, until it is the sockets' turn. */
+#define WATCH_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Ticks and time are read at the same moment when no more passes between. */
 #define CLOCK_PAIR_NS 2000
 #define CLOCK_TRIES 3
@@ -188,7 +190,9 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
                                 &prediction, &l->ticket);
         l->predicted_ns = prediction.duration_ns;
     }
-    lithos_timeline_submit(o->timeline, l);
+    bool followed = lithos_timeline_submit(o->timeline, l);
+    if (l->atom == 0)
+        lithosd_lend_launch(p->tenant, l, followed);
 }
 
 static bool has_no_blocks(const struct lithos_record *r)
@@ -425,6 +429,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
         reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+    lithosd_lend_done(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
     if (!t->daemon->observe.recording_count)
@@ -532,6 +537,7 @@ static struct sight look(struct lithosd *d)
         sight.happened = poll_stamps(t) > 0 || sight.happened;
         sight.outstanding = sight.outstanding || lithos_timeline_stats(t->observed->timeline)->outstanding;
     }
+    lithosd_lend_look(d);
     return sight;
 }
 
@@ -575,15 +581,28 @@ static void spin(struct lithosd *d, struct sight *sight)
     o->spun_ns = begin_ns;
 }
 
+/* Somebody borrows: owners are to be seen as they come back. Sockets have their turn in between. */
+static void watch(struct lithosd *d, struct sight *sight)
+{
+    uint64_t begin_ns = lithos_now_ns();
+    while (lithos_now_ns() - begin_ns < WATCH_NS && lithosd_lend_period_ns(d) == 0) {
+        struct sight more = look(d);
+        more.happened = more.happened || sight->happened;
+        *sight = more;
+    }
+}
+
 static void tick(void *ctx)
 {
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     struct sight sight = look(d);
-    if ((sight.outstanding || sight.happened) &&
-        !d->gpus.is_virtual) /* whose clock follows from the host's */
+    if (lithosd_lend_period_ns(d) == 0)
+        watch(d, &sight);
+    else if ((sight.outstanding || sight.happened) &&
+             !d->gpus.is_virtual) /* whose clock follows from the host's */
         spin(d, &sight);
-    o->period_ns = next_period_ns(&sight, o->period_ns);
+    o->period_ns = LITHOS_MIN(next_period_ns(&sight, o->period_ns), lithosd_lend_period_ns(d));
     if (o->period_ns > ASK_NS) {
         ask_for_wake(d, true);
         sight = look(d); /* what came before the tenants could see it */

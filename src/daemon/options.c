@@ -9,6 +9,8 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "core/policy.h"
+#include "daemon/lend.h"
 #include "proto/socket.h"
 
 #ifndef LITHOS_VERSION
@@ -27,6 +29,8 @@ static const char usage[] =
     "  --mps=on|off          use, or start and mind, NVIDIA MPS, so that tenants share a GPU in space "
     "(default: on)\n"
     "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
+    "  --policy NAME         who gets which TPCs when: lithos (the default), partition, mig, mps, priority,\n"
+    "                        timeslice; `--policy help` says what they are\n"
     "  --state-dir DIR       where the file lies that a restarted daemon reads (default: the socket's "
     "folder)\n"
     "  --allow-uid UID|all   let another user's programs in (repeatable); root and this user always may\n"
@@ -42,6 +46,7 @@ enum {
     BACKGROUND,
     MPS,
     OBSERVE,
+    POLICY,
     STATE_DIR,
     ALLOW_UID,
     IDLE_EXIT,
@@ -57,6 +62,7 @@ static const struct option long_options[] = {
     {"background", no_argument, NULL, BACKGROUND},
     {"mps", required_argument, NULL, MPS},
     {"observe", required_argument, NULL, OBSERVE},
+    {"policy", required_argument, NULL, POLICY},
     {"state-dir", required_argument, NULL, STATE_DIR},
     {"allow-uid", required_argument, NULL, ALLOW_UID},
     {"idle-exit", required_argument, NULL, IDLE_EXIT},
@@ -117,6 +123,36 @@ static int parse_switch(const char *option, const char *text, bool *ret)
     return 0;
 }
 
+static int list_policies(const struct lithosd_options *o)
+{
+    const struct lithos_policy *p;
+    for (size_t i = 0; (p = lithos_policy_at(i)); i++) {
+        const char *why = lithosd_policy_why_not(p, o);
+        printf("%-10s %s%s%s%s\n", p->name, p->what, why ? " (cannot be had: " : "", why ? why : "",
+               why ? ")" : "");
+    }
+    return 1;
+}
+
+static int parse_policy(const char *text, struct lithosd_options *o)
+{
+    if (!strcmp(text, "help"))
+        return list_policies(o);
+    o->policy = lithos_policy_find(text);
+    if (!o->policy)
+        lithos_error("--policy %s: there is none of that name; `lithosd --policy help` lists them", text);
+    return o->policy ? 0 : -EINVAL;
+}
+
+/* With all options known. */
+static int check_policy(const struct lithosd_options *o)
+{
+    const char *why = o->policy ? lithosd_policy_why_not(o->policy, o) : NULL;
+    if (why)
+        lithos_error("--policy %s cannot be had: %s", o->policy->name, why);
+    return why ? -EINVAL : 0;
+}
+
 static int parse_one(int c, struct lithosd_options *o)
 {
     unsigned long seconds;
@@ -132,6 +168,8 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_switch("mps", optarg, &o->mps);
     case OBSERVE:
         return parse_switch("observe", optarg, &o->observe);
+    case POLICY:
+        return parse_policy(optarg, o);
     case STATE_DIR:
         return copy_path(o->state_dir, sizeof o->state_dir, "state-dir", optarg);
     case ALLOW_UID:
@@ -193,6 +231,8 @@ int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_opt
         lithos_error("%s: lithosd takes no arguments; see `lithosd --help`", argv[optind]);
         r = -EINVAL;
     }
+    if (r == 0)
+        r = check_policy(&o);
     if (r == 0)
         r = fill_defaults(&o);
     if (r == 0)

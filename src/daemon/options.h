@@ -6,13 +6,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct lithos_policy;
+
 #define LITHOSD_UIDS_MAX 64u
 
 struct lithosd_options {
-    char socket[108];         /* sockaddr_un's room */
-    char state_dir[PATH_MAX]; /* default: the socket's folder */
-    char probe[PATH_MAX];     /* default: libexec/lithos/lithos-probe beside this program */
-    const char *log;          /* file, or NULL for standard error */
+    char socket[108];                   /* sockaddr_un's room */
+    char state_dir[PATH_MAX];           /* default: the socket's folder */
+    char probe[PATH_MAX];               /* default: libexec/lithos/lithos-probe beside this program */
+    const struct lithos_policy *policy; /* NULL: the first of core/policies.def */
+    const char *log;                    /* file, or NULL for standard error */
     bool background, mps, observe, allow_all;
     unsigned uid_count;
     uid_t uids[LITHOSD_UIDS_MAX];

@@ -27,6 +27,7 @@ static void save_tenant(const struct lithosd_tenant *t, struct lithosd_saved_ten
     s->mps = t->mps;
     s->quota = t->quota;
     s->atom = t->atom;
+    s->share = t->share;
     s->class = t->grant.class;
     s->root_pid = t->root_pid;
     s->root_start = t->root_start;
@@ -96,11 +97,11 @@ static int adopt_tpcs(struct lithosd *d, struct lithosd_tenant *t, const struct 
     struct lithos_grant g = {.epoch = s->epoch + 1, .gpu_count = s->gpu_count};
     for (uint32_t i = 0; i < s->gpu_count; i++) {
         int gpu = lithosd_gpus_find(&d->gpus, s->gpus[i].uuid);
-        int r = gpu < 0 || d->gpus.gpu[gpu].error[0]
-                    ? -ENODEV
-                    : lithos_alloc_adopt(&d->gpus.gpu[gpu].alloc, s->id, &s->gpus[i].own);
+        int r = gpu < 0 || d->gpus.gpu[gpu].error[0] ? -ENODEV
+                : lithosd_owns(t) ? lithos_alloc_adopt(&d->gpus.gpu[gpu].alloc, s->id, &s->gpus[i].own)
+                                  : 0;
         if (r < 0) {
-            while (i-- > 0)
+            while (lithosd_owns(t) && i-- > 0)
                 lithos_alloc_release(&d->gpus.gpu[t->gpu[i]].alloc, s->id);
             return r;
         }
@@ -142,6 +143,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
     t->mps = s->mps;
     t->quota = s->quota;
     t->atom = s->atom;
+    t->share = s->share;
     t->root_pid = s->root_pid;
     t->root_start = s->root_start;
     t->since_unix_ms = s->since_unix_ms;
@@ -156,6 +158,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
     }
     t->grant.atom = lithosd_atoms_grant(t);
     t->grant.class = s->class;
+    lithosd_lend_add(t);
     adopt_root(t);
     return t;
 }
@@ -168,6 +171,7 @@ static void adopt_all(struct lithosd *d, const struct lithosd_saved *s)
     for (uint32_t i = 0; i < s->process_count; i++)
         if (tenants[s->processes[i].tenant])
             lithosd_process_adopt(tenants[s->processes[i].tenant], &s->processes[i]);
+    lithosd_refuges_renew(d);
     for (uint32_t i = 0; i < s->tenant_count; i++) {
         struct lithosd_tenant *t = tenants[i];
         if (!t)

@@ -58,6 +58,8 @@ static void process_forget(struct lithosd_process *p)
     lithos_assert(p->tenant->processes > 0);
     p->tenant->processes--;
     p->used = false;
+    lithosd_lend_processes(p->tenant);
+    lithosd_lend_look(d); /* what died with it */
     d->process_count--;
     if (d->process_count == 0)
         lithosd_timer_cancel(&d->loop, &d->lease);
@@ -132,12 +134,21 @@ static void renew_leases(void *ctx)
     lithosd_timer_set(&d->loop, &d->lease, LEASE_NS, renew_leases, d);
 }
 
+struct lithos_grant lithosd_grant(const struct lithosd_tenant *t)
+{
+    struct lithos_grant g = t->grant;
+    for (uint32_t i = 0; i < g.gpu_count; i++)
+        g.gpus[i].own = lithosd_lend_own(t, i);
+    return g;
+}
+
 void lithosd_publish(struct lithosd_tenant *t)
 {
+    struct lithos_grant g = lithosd_grant(t);
     for (unsigned i = 0; i < LITHOSD_PROCESS_MAX; i++) {
         struct lithosd_process *p = &t->daemon->processes[i];
         if (p->used && p->tenant == t && p->arena)
-            lithos_arena_publish(p->arena, &t->grant);
+            lithos_arena_publish(p->arena, &g);
     }
 }
 
@@ -165,7 +176,8 @@ static int make_arena(const struct lithosd_tenant *t, struct lithos_arena **ret_
     a->version = LITHOS_ARENA_VERSION;
     a->size = LITHOS_ARENA_BYTES;
     a->tenant = t->id;
-    lithos_arena_publish(a, &t->grant);
+    struct lithos_grant g = lithosd_grant(t);
+    lithos_arena_publish(a, &g);
     *ret_arena = a;
     *ret_fd = fd;
     return 0;
@@ -232,6 +244,7 @@ static int enter(struct lithosd_tenant *t, struct lithosd_connection *c, const s
     p->connection = c;
     c->process = p;
     lithosd_observe_attach(p);
+    lithosd_lend_processes(t);
     return 0;
 }
 
@@ -290,6 +303,7 @@ int lithosd_process_adopt(struct lithosd_tenant *t, const struct lithosd_saved_p
     int r = watch_life(p, pidfd);
     if (r < 0)
         process_forget(p);
+    lithosd_lend_processes(t);
     return r;
 }
 

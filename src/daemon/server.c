@@ -129,9 +129,9 @@ static bool answer_error(struct lithosd_connection *c, int error, const char *te
     return answer(c, &m, -1);
 }
 
-static bool answer_status(struct lithosd_connection *c)
+/* Takes text, which may be NULL. */
+static bool answer_document(struct lithosd_connection *c, char *text)
 {
-    char *text = lithosd_status(c->daemon);
     size_t len = text ? strlen(text) : 0;
     int fd = memfd_create("lithos-status", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     bool written = text && fd >= 0 && write(fd, text, len) == (ssize_t)len &&
@@ -203,6 +203,16 @@ static bool handle_set(struct lithosd_connection *c, const struct lithos_msg_set
     return answer(c, &m, -1);
 }
 
+static bool handle_explain(struct lithosd_connection *c, const struct lithos_msg_explain *request)
+{
+    struct lithosd_tenant *t = lithosd_tenant_by_name(c->daemon, request->name);
+    char text[LITHOS_TEXT_MAX];
+    if (t)
+        return answer_document(c, lithosd_explain(t));
+    snprintf(text, sizeof text, "there is no tenant named %s: `lithos status` lists them", request->name);
+    return answer_error(c, -ENOENT, text);
+}
+
 static bool handle_shutdown(struct lithosd_connection *c)
 {
     struct lithosd *d = c->daemon;
@@ -232,7 +242,9 @@ static bool handle(struct lithosd_connection *c, const union lithos_message *m, 
     case LITHOS_MSG_ATTACH:
         return handle_attach(c, &m->attach);
     case LITHOS_MSG_STATUS:
-        return answer_status(c);
+        return answer_document(c, lithosd_status(c->daemon));
+    case LITHOS_MSG_EXPLAIN:
+        return handle_explain(c, &m->explain);
     case LITHOS_MSG_SET:
         return handle_set(c, &m->set);
     case LITHOS_MSG_SHUTDOWN:

@@ -25,6 +25,21 @@ static json_t *encode_counters(const uint64_t counters[LITHOS_COUNTER_MAX])
     return object;
 }
 
+/* What was said, in the core's units. */
+static json_t *encode_share(const struct lithos_share *s)
+{
+    json_t *object = json_object();
+    if (s->given & LITHOS_SHARE_WEIGHT)
+        json_object_set_new(object, "weight", json_integer(s->weight));
+    if (s->given & LITHOS_SHARE_FLOOR)
+        json_object_set_new(object, "floor_tpcs", json_integer(s->floor_tpcs));
+    if (s->given & LITHOS_SHARE_SLIP)
+        json_object_set_new(object, "slip_ppm", json_integer(s->slip_ppm));
+    if (s->given & LITHOS_SHARE_SLO)
+        json_object_set_new(object, "slo_ns", json_integer((json_int_t)s->slo_ns));
+    return object;
+}
+
 static json_t *encode_tenant(const struct lithosd_saved_tenant *t)
 {
     char credentials[LITHOS_TENANT_TEXT_MAX], quota[16], atom[LITHOS_ATOM_POLICY_TEXT_MAX];
@@ -34,14 +49,15 @@ static json_t *encode_tenant(const struct lithosd_saved_tenant *t)
         json_array_append_new(gpus, json_pack("{s:s,s:s}", "uuid", lithos_uuid_format(t->gpus[i].uuid, uuid),
                                               "own", lithos_tpcset_format(&t->gpus[i].own, own)));
     }
-    return json_pack("{s:s,s:s,s:s,s:I,s:s,s:i,s:b,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:o,s:o}", "credentials",
+    return json_pack("{s:s,s:s,s:s,s:I,s:s,s:i,s:b,s:s,s:s,s:s,s:o,s:i,s:I,s:I,s:I,s:o,s:o}", "credentials",
                      lithos_tenant_format(t->id, t->token, credentials), "name", t->name, "command",
                      t->command, "uid", (json_int_t)t->uid, "mode", mode_names[t->mode], "thread_percentage",
                      (int)t->thread_percentage, "mps", (int)t->mps, "quota",
                      lithos_quota_format(&t->quota, quota), "atom", lithos_atom_policy_format(&t->atom, atom),
-                     "class", lithos_class_name(t->class), "root_pid", (int)t->root_pid, "root_start",
-                     (json_int_t)t->root_start, "since_unix_ms", (json_int_t)t->since_unix_ms, "epoch",
-                     (json_int_t)t->epoch, "gpus", gpus, "counters", encode_counters(t->counters));
+                     "class", lithos_class_name(t->class), "share", encode_share(&t->share), "root_pid",
+                     (int)t->root_pid, "root_start", (json_int_t)t->root_start, "since_unix_ms",
+                     (json_int_t)t->since_unix_ms, "epoch", (json_int_t)t->epoch, "gpus", gpus, "counters",
+                     encode_counters(t->counters));
 }
 
 char *lithosd_state_encode(const struct lithosd_saved *s)
@@ -147,6 +163,32 @@ static void read_gpus(struct reader *r, const json_t *array, struct lithosd_save
     t->gpu_count = (uint32_t)json_array_size(array);
 }
 
+static uint64_t read_said(struct reader *r, const json_t *object, const char *key, uint32_t option,
+                          json_int_t max, uint32_t *given)
+{
+    if (!json_object_get(object, key))
+        return 0;
+    *given |= option;
+    return read_integer(r, object, key, 0, max);
+}
+
+/* Not in files of before. */
+static void read_share(struct reader *r, const json_t *object, struct lithos_share *s)
+{
+    if (!object)
+        return;
+    s->weight =
+        (uint32_t)read_said(r, object, "weight", LITHOS_SHARE_WEIGHT, LITHOS_SHARE_WEIGHT_MAX, &s->given);
+    s->floor_tpcs =
+        (uint32_t)read_said(r, object, "floor_tpcs", LITHOS_SHARE_FLOOR, LITHOS_TPC_BITS, &s->given);
+    s->slip_ppm =
+        (uint32_t)read_said(r, object, "slip_ppm", LITHOS_SHARE_SLIP, LITHOS_SHARE_SLIP_MAX_PPM, &s->given);
+    s->slo_ns =
+        read_said(r, object, "slo_ns", LITHOS_SHARE_SLO, (json_int_t)LITHOS_SHARE_SLO_MAX_NS, &s->given);
+    if (!json_is_object(object) || lithos_share_validate(s) < 0)
+        bad(r, "share");
+}
+
 static void read_tenant(struct reader *r, const json_t *object, struct lithosd_saved_tenant *t)
 {
     const char *credentials = json_string_value(json_object_get(object, "credentials"));
@@ -162,6 +204,9 @@ static void read_tenant(struct reader *r, const json_t *object, struct lithosd_s
     const json_t *class = json_object_get(object, "class"); /* the same */
     if (class && (!json_is_string(class) || lithos_class_parse(json_string_value(class), &t->class) < 0))
         bad(r, "class");
+    if (t->quota.value == 0 && t->class != LITHOS_CLASS_BEST_EFFORT)
+        bad(r, "quota");
+    read_share(r, json_object_get(object, "share"), &t->share);
     read_text(r, object, "name", t->name, sizeof t->name);
     if (!t->name[0] || strpbrk(t->name, " \"'\\"))
         bad(r, "name");
@@ -196,7 +241,8 @@ static bool overlap(const struct lithosd_saved_tenant *a, const struct lithosd_s
     for (uint32_t i = 0; i < a->gpu_count; i++)
         for (uint32_t j = 0; j < b->gpu_count; j++) {
             struct lithos_tpcset both = lithos_tpcset_and(a->gpus[i].own, b->gpus[j].own);
-            if (!memcmp(a->gpus[i].uuid, b->gpus[j].uuid, LITHOS_UUID_BYTES) && !lithos_tpcset_empty(&both))
+            if (!memcmp(a->gpus[i].uuid, b->gpus[j].uuid, LITHOS_UUID_BYTES) && !lithos_tpcset_empty(&both) &&
+                a->quota.value && b->quota.value) /* the others own nothing */
                 return true;
         }
     return false;

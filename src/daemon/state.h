@@ -35,6 +35,7 @@ struct lithosd_saved_tenant {
     struct lithos_quota quota;
     struct lithos_atom_policy atom;
     uint32_t class; /* enum lithos_class */
+    struct lithos_share share;
     pid_t root_pid;
     uint64_t root_start;
     uint64_t since_unix_ms, epoch;

@@ -115,11 +115,18 @@ static json_t *tenant_gpus(const struct lithosd *d, const struct lithosd_tenant 
     for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
         char bits[LITHOS_TPCSET_TEXT_MAX], uuid[LITHOS_UUID_TEXT_MAX], quota[16];
         const struct lithos_grant_gpu *g = &t->grant.gpus[i];
+        static const struct lithos_tpcset none;
+        struct lithos_tpcset own = lithosd_owns(t) ? lithosd_lend_own(t, i) : none;
+        struct lithos_tpcset lent = lithosd_lend_lent(t, i), away = lithosd_lend_away(t, i);
+        char lent_bits[LITHOS_TPCSET_TEXT_MAX], away_bits[LITHOS_TPCSET_TEXT_MAX];
         json_array_append_new(
-            array, json_pack("{s:i,s:s,s:s,s:i,s:s}", "index", (int)d->gpus.gpu[t->gpu[i]].index, "uuid",
-                             lithos_uuid_format(g->uuid, uuid), "quota",
-                             lithos_quota_format(&t->quota, quota), "tpcs", (int)lithos_tpcset_count(&g->own),
-                             "bits", lithos_tpcset_format(&g->own, bits)));
+            array,
+            json_pack("{s:i,s:s,s:s,s:i,s:s,s:i,s:s,s:i,s:s}", "index", (int)d->gpus.gpu[t->gpu[i]].index,
+                      "uuid", lithos_uuid_format(g->uuid, uuid), "quota",
+                      lithos_quota_format(&t->quota, quota), "tpcs", (int)lithos_tpcset_count(&own), "bits",
+                      lithos_tpcset_format(&own, bits), "lent", (int)lithos_tpcset_count(&lent), "lent_bits",
+                      lithos_tpcset_format(&lent, lent_bits), "lent_away", (int)lithos_tpcset_count(&away),
+                      "lent_away_bits", lithos_tpcset_format(&away, away_bits)));
     }
     return array;
 }
@@ -162,7 +169,7 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         json_object_set_new(counts, lithos_counter_name((enum lithos_counter)c),
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
-    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "name",
+    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name",
                      t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode",
                      mode_names[t->mode], "class", lithos_class_name(t->grant.class), "quota",
                      lithos_quota_format(&t->quota, quota), "thread_percentage", (int)t->thread_percentage,
@@ -170,7 +177,8 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
                      (double)t->since_unix_ms / 1000, "seconds",
                      ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t),
                      "gpus", tenant_gpus(d, t), "counters", counts, "queue", queue_status(t, counters),
-                     "atoms", lithosd_atoms_status(t, counters), "observed", lithosd_observe_status(t));
+                     "share", lithosd_share_status(t), "atoms", lithosd_atoms_status(t, counters), "observed",
+                     lithosd_observe_status(t));
 }
 
 static json_t *events_status(const struct lithosd_events *e)
@@ -200,6 +208,7 @@ char *lithosd_status(struct lithosd *d)
     json_object_set_new(root, "virtual", json_boolean(d->gpus.is_virtual));
     json_object_set_new(root, "error", text_or_null(d->gpus.error));
     json_object_set_new(root, "mps", mps_status(&d->mps));
+    json_object_set_new(root, "scheduler", lithosd_lend_status(d));
     for (unsigned i = 0; i < d->gpus.count; i++)
         json_array_append_new(gpus, gpu_status(&d->gpus.gpu[i]));
     json_object_set_new(root, "gpus", gpus);

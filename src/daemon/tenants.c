@@ -67,7 +67,8 @@ void lithosd_tenant_release(struct lithosd_tenant *t)
     struct lithosd *d = t->daemon;
     lithos_assert(t->used && t->processes == 0);
     lithosd_observe_ended(t);
-    for (uint32_t i = 0; i < t->grant.gpu_count; i++)
+    lithosd_lend_remove(t);
+    for (uint32_t i = 0; lithosd_owns(t) && i < t->grant.gpu_count; i++)
         lithos_assert(lithos_alloc_release(&d->gpus.gpu[t->gpu[i]].alloc, t->id) == 0);
     lithosd_timer_cancel(&d->loop, &t->grace);
     if (t->root.fd >= 0) {
@@ -77,6 +78,7 @@ void lithosd_tenant_release(struct lithosd_tenant *t)
     }
     t->used = false;
     d->tenant_count--;
+    lithosd_refuges_renew(d);
 }
 
 bool lithosd_tenant_check(struct lithosd_tenant *t)
@@ -206,8 +208,8 @@ static int pick_gpu(struct lithosd *d, const struct lithos_quota *q, struct sele
     for (unsigned i = 0; i < s->count; i++) {
         const struct lithosd_gpu *g = &d->gpus.gpu[s->gpu[i]];
         unsigned want = quota_on(g, q), unused = lithos_alloc_free_count(&g->alloc);
-        fits_empty += want > 0;
-        if (want == 0 || unused < want || (best >= 0 && unused <= best_free))
+        fits_empty += want > 0 || q->value == 0;
+        if ((want == 0 && q->value) || unused < want || (best >= 0 && unused <= best_free))
             continue;
         best = (int)s->gpu[i];
         best_free = unused;
@@ -243,7 +245,7 @@ static int select_gpus(struct lithosd *d, const struct lithos_msg_admit *m, stru
     }
     for (unsigned i = 0; r == 0 && i < s.count; i++) {
         s.tpcs[i] = quota_on(&d->gpus.gpu[s.gpu[i]], &m->quota);
-        if (s.tpcs[i] == 0)
+        if (s.tpcs[i] == 0 && m->quota.value)
             r = too_large(&d->gpus.gpu[s.gpu[i]], &m->quota, text);
     }
     if (r == 0)
@@ -258,7 +260,9 @@ static int place(struct lithosd *d, struct lithosd_tenant *t, const struct selec
     struct lithos_grant g = {.epoch = 1, .gpu_count = s->count};
     for (unsigned i = 0; i < s->count; i++) {
         struct lithosd_gpu *gpu = &d->gpus.gpu[s->gpu[i]];
-        int r = lithos_alloc_place(&gpu->alloc, t->id, s->tpcs[i], &g.gpus[i].own);
+        int r = lithosd_owns(t) ? lithos_alloc_place(&gpu->alloc, t->id, s->tpcs[i], &g.gpus[i].own) : 0;
+        if (!lithosd_owns(t))
+            g.gpus[i].own = lithosd_refuge(d, s->gpu[i], lithosd_share(t).floor_tpcs);
         if (r == 0) {
             memcpy(g.gpus[i].uuid, gpu->uuid, LITHOS_UUID_BYTES);
             g.gpus[i].topology = gpu->alloc.topology;
@@ -271,7 +275,7 @@ static int place(struct lithosd *d, struct lithosd_tenant *t, const struct selec
         else
             snprintf(text, LITHOS_TEXT_MAX, "GPU %u (%s): its TPCs cannot be given out: %s", gpu->index,
                      gpu->name, strerror(-r));
-        while (i-- > 0)
+        while (i-- > 0) /* one that owns nothing is never refused here */
             lithos_alloc_release(&d->gpus.gpu[s->gpu[i]].alloc, t->id);
         return r;
     }
@@ -355,6 +359,7 @@ static int introduce(struct lithosd *d, struct lithosd_connection *c, const stru
     lithosd_clean_text(t->command, m->command, sizeof t->command);
     t->quota = m->quota;
     t->atom = m->atom;
+    t->share = m->share;
     t->uid = c->uid;
     t->root_pid = c->pid;
     t->since_unix_ms = lithosd_unix_ms();
@@ -391,13 +396,16 @@ static void fill_answer(const struct lithosd *d, const struct lithosd_tenant *t,
     if (t->mps)
         snprintf(a->mps_pipe_dir, sizeof a->mps_pipe_dir, "%s", d->mps.pipe_dir);
     snprintf(a->note, sizeof a->note, "%s", text);
-    a->grant = t->grant;
+    /* Not of one without TPCs of its own: beside an owner that never pauses it would starve on the card. */
+    a->client_priority = t->mps && lithosd_owns(t) && t->grant.class == LITHOS_CLASS_BEST_EFFORT &&
+                         d->lend.policy->needs & LITHOS_NEED_PRIORITY;
+    a->grant = lithosd_grant(t);
 }
 
 int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct lithos_msg_admit *m,
                   union lithos_message *ret_answer, char text[LITHOS_TEXT_MAX])
 {
-    struct selection s;
+    struct selection s = {.count = 0};
     char notes[LITHOS_TEXT_MAX] = "";
     const struct lithosd_tenant *same = m->name[0] ? lithosd_tenant_by_name(d, m->name) : NULL;
     if (same) {
@@ -406,7 +414,9 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
                  (int)same->root_pid);
         return -EEXIST;
     }
-    int r = select_gpus(d, m, &s, text);
+    int r = lithosd_share_check(d, m->class, &m->quota, &m->share, text);
+    if (r == 0)
+        r = select_gpus(d, m, &s, text);
     if (r < 0)
         return r;
     struct lithosd_tenant *t = lithosd_tenant_new(d);
@@ -429,6 +439,13 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
         note(notes, "%s", why);
     t->grant.atom = lithosd_atoms_grant(t);
     t->grant.class = m->class;
+    if (!lithosd_owns(t) && t->mode != LITHOS_MODE_MASK) {
+        snprintf(text, LITHOS_TEXT_MAX, "a quota of 0 needs TPC masks, to be lent some: %s", notes);
+        lithosd_tenant_release(t);
+        return -EOPNOTSUPP;
+    }
+    lithosd_lend_add(t);
+    lithosd_refuges_renew(d);
     lithosd_state_save(d);
     char quota[16];
     lithosd_event(&d->events, "admitted", "tenant %s (pid %d, %s): quota %s, %u TPCs of GPU %u%s", t->name,
@@ -442,17 +459,27 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
 
 /* ---- lithos set ---- */
 
+/* From or to nothing as well. */
+static int resize_on(struct lithos_alloc *a, const struct lithosd_tenant *t, unsigned want,
+                     struct lithos_tpcset *own)
+{
+    if (want == 0)
+        return lithosd_owns(t) ? lithos_alloc_release(a, t->id) : 0;
+    return lithosd_owns(t) ? lithos_alloc_resize(a, t->id, want, own)
+                           : lithos_alloc_place(a, t->id, want, own);
+}
+
 /* Resize on copies of the allocators, so that it happens on all GPUs or on none. */
 static int resize(struct lithosd *d, const struct lithosd_tenant *t, const struct lithos_quota *q,
                   struct lithos_alloc *allocs, struct lithos_grant *g, char text[LITHOS_TEXT_MAX])
 {
     for (uint32_t i = 0; i < g->gpu_count; i++) {
         struct lithosd_gpu *gpu = &d->gpus.gpu[t->gpu[i]];
-        unsigned want = quota_on(gpu, q), has = lithos_tpcset_count(&g->gpus[i].own);
-        if (want == 0)
+        unsigned want = quota_on(gpu, q), has = lithosd_owns(t) ? lithos_tpcset_count(&g->gpus[i].own) : 0;
+        if (want == 0 && q->value)
             return too_large(gpu, q, text);
         allocs[i] = gpu->alloc;
-        int r = lithos_alloc_resize(&allocs[i], t->id, want, &g->gpus[i].own);
+        int r = resize_on(&allocs[i], t, want, &g->gpus[i].own);
         if (r == -ENOSPC)
             lithosd_refusal(d, t->gpu, g->gpu_count, text,
                             "GPU %u (%s) has no room to take %s from %u to %u TPCs:", gpu->index, gpu->name,
@@ -474,6 +501,11 @@ static int set_quota(struct lithosd *d, struct lithosd_tenant *t, const struct l
         snprintf(text, LITHOS_TEXT_MAX,
                  "the quota of %s is held through MPS, which fixes it when a program starts: run the "
                  "program again with the new quota",
+                 t->name);
+        return -EOPNOTSUPP;
+    }
+    if (q->value == 0 && t->mode != LITHOS_MODE_MASK) {
+        snprintf(text, LITHOS_TEXT_MAX, "%s cannot live on what is lent: its launches carry no TPC masks",
                  t->name);
         return -EOPNOTSUPP;
     }
@@ -515,6 +547,9 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     struct lithos_grant g = t->grant;
     if (m->what & LITHOS_SET_ATOM)
         r = lithosd_atoms_check(t, &m->atom, text);
+    if (r == 0)
+        r = lithosd_share_check(d, m->what & LITHOS_SET_CLASS ? m->class : t->grant.class,
+                                m->what & LITHOS_SET_QUOTA ? &m->quota : &t->quota, &m->share, text);
     if (r == 0 && m->what & LITHOS_SET_QUOTA)
         r = set_quota(d, t, &m->quota, &g, text);
     if (r < 0)
@@ -524,10 +559,13 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     g.atom = lithosd_atoms_grant(t);
     if (m->what & LITHOS_SET_CLASS)
         g.class = m->class;
+    lithos_share_merge(&t->share, &m->share);
     g.epoch++;
     t->grant = g;
     if (m->what & LITHOS_SET_ATOM)
         lithosd_plans_renew(t);
+    lithosd_lend_change(t);
+    lithosd_refuges_renew(d);
     lithosd_publish(t);
     lithosd_recordings_granted(t);
     lithosd_state_save(d);

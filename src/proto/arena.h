@@ -17,7 +17,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 8u
+#define LITHOS_ARENA_VERSION 9u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -25,7 +25,9 @@
 struct lithos_grant_gpu {
     uint8_t uuid[LITHOS_UUID_BYTES]; /* as cuDeviceGetUuid_v2 gives it */
     struct lithos_topology topology;
-    struct lithos_tpcset own; /* the tenant's quota; never empty, always within topology.valid */
+    /* The tenant's quota; never empty, always within topology.valid. Of a tenant with a quota of 0 the TPCs that its launches
+     * keep to where no rule says otherwise: not its own, and few (docs/adr/0014-quota-0.md). */
+    struct lithos_tpcset own;
 };
 
 enum lithos_class {
@@ -46,6 +48,8 @@ struct lithos_grant {
     1u /* there is a rule; else none of the rest is looked at, and the tenant keeps to its quota */
 #define LITHOS_RULE_HOLD 2u   /* nothing is issued, until the rule changes or the lease runs out */
 #define LITHOS_RULE_STRICT 4u /* floor is for the GPU, not for each stream */
+#define LITHOS_RULE_INSTEAD \
+    8u /* the TPCs named here are all there is: kernels that may not run there wait, they do not go to the quota's */
 #define LITHOS_RULE_WINDOW_MAX_NS 1000000000u
 #define LITHOS_RULE_FLOOR_MAX 64u
 /* A lease that is older says that no scheduler is there: rules are then not looked at. */
@@ -57,8 +61,12 @@ struct lithos_rule {
     uint32_t window_ns; /* issue while less than this is outstanding, by prediction */
     uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
     uint32_t
-        longest_ns; /* kernels that are predicted to take longer keep to the quota; 0: none is too long */
-    struct lithos_tpcset lent; /* TPCs beside the quota, as long as this says so; may be empty */
+        longest_ns; /* kernels that are predicted to take longer do not go to `lent`; 0: none is too long */
+    uint64_t
+        until_ns; /* but for those that are predicted to be over by then (CLOCK_MONOTONIC); 0: for none */
+    struct lithos_tpcset spare; /* TPCs beside the quota for all kernels: nobody's; may be empty */
+    struct lithos_tpcset
+        lent; /* and those that others own and bear kernels on, within these limits; may be empty */
 };
 
 struct lithos_rule_slot {
@@ -86,6 +94,9 @@ struct lithos_arena {
     /* written by the tenant, on pages of its own */
     _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring */
     _Atomic uint32_t queue_depth;                                 /* calls queued at the last look */
+    _Atomic uint32_t queue_held;    /* calls past the queues that a rule holds up */
+    _Atomic uint32_t queue_why;     /* the first kernel of them waits: enum lithos_tpcpick; any value */
+    _Atomic uint64_t queue_head_ns; /* and is predicted to take so long */
     struct lithos_record_rings records;
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];

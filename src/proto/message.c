@@ -21,6 +21,8 @@ size_t lithos_message_size(enum lithos_msg_type type)
         return sizeof(struct lithos_msg_document);
     case LITHOS_MSG_SET:
         return sizeof(struct lithos_msg_set);
+    case LITHOS_MSG_EXPLAIN:
+        return sizeof(struct lithos_msg_explain);
     case LITHOS_MSG_ERROR:
         return sizeof(struct lithos_msg_error);
     case LITHOS_MSG_TRACE:
@@ -69,10 +71,10 @@ static bool name_ok(const char name[LITHOS_NAME_MAX])
     return true;
 }
 
-static bool quota_ok(const struct lithos_quota *q)
+static bool quota_ok(const struct lithos_quota *q, bool may_be_none)
 {
     if (q->unit == LITHOS_QUOTA_TPCS)
-        return q->value > 0 && q->value <= LITHOS_TPC_BITS;
+        return (q->value > 0 || may_be_none) && q->value <= LITHOS_TPC_BITS;
     return q->unit == LITHOS_QUOTA_PERCENT && q->value > 0 && q->value <= 10000;
 }
 
@@ -88,8 +90,11 @@ static bool uuids_differ(const uint8_t uuids[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES]
 static const char name_why[] =
     "a name must end within 63 characters and be visible ASCII without spaces, quotes or "
     "backslashes";
-static const char quota_why[] = "a quota must be 1 to 128 TPCs, or more than 0 % and at most 100 %";
+static const char quota_why[] =
+    "a quota must be 1 to 128 TPCs, or more than 0 % and at most 100 %; 0 TPCs only for best-effort tenants";
 
+static const char share_why[] =
+    "the weight must be 0 to 1000, the floor at most 128 TPCs, the slip 1 to 100, the SLO at most an hour";
 static const char class_why[] = "the class must be high or best-effort";
 static const char atom_why[] = "what kernels are to be cut into must be off, or 2 to 4096 atoms";
 
@@ -99,7 +104,7 @@ static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why
         return refuse(-EINVAL, name_why, ret_why);
     if (!text_ends(m->command, sizeof m->command))
         return refuse(-EPROTO, "the command's name does not end", ret_why);
-    if (!quota_ok(&m->quota))
+    if (!quota_ok(&m->quota, m->class == LITHOS_CLASS_BEST_EFFORT))
         return refuse(-EINVAL, quota_why, ret_why);
     if (m->want_coarse > 1)
         return refuse(-EPROTO, "a flag is neither 0 nor 1", ret_why);
@@ -109,6 +114,8 @@ static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why
         return refuse(-EINVAL, "more than 16 GPUs are named", ret_why);
     if (lithos_atom_policy_validate(&m->atom) < 0)
         return refuse(-EINVAL, atom_why, ret_why);
+    if (lithos_share_validate(&m->share) < 0)
+        return refuse(-EINVAL, share_why, ret_why);
     if (!uuids_differ(m->gpus, m->gpu_count) || !uuids_differ(m->visible, m->visible_count))
         return refuse(-EINVAL, "a GPU is named twice", ret_why);
     return 0;
@@ -116,7 +123,8 @@ static int validate_admit(const struct lithos_msg_admit *m, const char **ret_why
 
 static int validate_admitted(const struct lithos_msg_admitted *m, const char **ret_why)
 {
-    if (!m->tenant || m->mode >= LITHOS_MODE_MAX || m->mps > 1 || m->thread_percentage > 100 || m->reserved)
+    if (!m->tenant || m->mode >= LITHOS_MODE_MAX || m->mps > 1 || m->thread_percentage > 100 ||
+        m->client_priority > 1)
         return refuse(-EPROTO, "a field of the admission is out of range", ret_why);
     if (!name_ok(m->name) || !text_ends(m->mps_pipe_dir, sizeof m->mps_pipe_dir) ||
         !text_ends(m->note, sizeof m->note))
@@ -139,14 +147,16 @@ static int validate_set(const struct lithos_msg_set *m, const char **ret_why)
 {
     if (!name_ok(m->name) || !m->name[0])
         return refuse(-EINVAL, m->name[0] ? name_why : "the tenant's name is missing", ret_why);
-    if (!m->what || m->what & ~(LITHOS_SET_QUOTA | LITHOS_SET_ATOM | LITHOS_SET_CLASS))
+    if (!m->what || m->what & ~(LITHOS_SET_QUOTA | LITHOS_SET_ATOM | LITHOS_SET_CLASS | LITHOS_SET_SHARE))
         return refuse(-EPROTO, "what is to be set is not known", ret_why);
-    if (m->what & LITHOS_SET_QUOTA ? !quota_ok(&m->quota) : m->quota.unit || m->quota.value)
+    if (m->what & LITHOS_SET_QUOTA ? !quota_ok(&m->quota, true) : m->quota.unit || m->quota.value)
         return refuse(-EINVAL, quota_why, ret_why);
     if (lithos_atom_policy_validate(&m->atom) < 0 || (!(m->what & LITHOS_SET_ATOM) && m->atom.mode))
         return refuse(-EINVAL, atom_why, ret_why);
     if (m->class >= LITHOS_CLASS_MAX || (!(m->what & LITHOS_SET_CLASS) && m->class))
         return refuse(-EINVAL, class_why, ret_why);
+    if (lithos_share_validate(&m->share) < 0 || !(m->what & LITHOS_SET_SHARE) != !m->share.given)
+        return refuse(-EINVAL, share_why, ret_why);
     return 0;
 }
 
@@ -182,6 +192,10 @@ static int validate_body(const union lithos_message *m, const char **ret_why)
         if (m->error.error >= 0 || m->error.error < -4095 || m->error.reserved ||
             !text_ends(m->error.text, sizeof m->error.text))
             return refuse(-EPROTO, "the error message is damaged", ret_why);
+        return 0;
+    case LITHOS_MSG_EXPLAIN:
+        if (!name_ok(m->explain.name) || !m->explain.name[0])
+            return refuse(-EINVAL, m->explain.name[0] ? name_why : "the tenant's name is missing", ret_why);
         return 0;
     case LITHOS_MSG_TRACE:
         return validate_trace(&m->trace, ret_why);

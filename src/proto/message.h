@@ -12,7 +12,7 @@
 #include "proto/arena.h"
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
-#define LITHOS_MSG_VERSION 4u
+#define LITHOS_MSG_VERSION 5u
 #define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u
@@ -31,6 +31,7 @@ enum lithos_msg_type {
     LITHOS_MSG_ERROR, /* struct lithos_msg_error */
     LITHOS_MSG_TRACE, /* struct lithos_msg_trace, START with the fd of a regular file -> traced | error */
     LITHOS_MSG_TRACED,
+    LITHOS_MSG_EXPLAIN, /* `lithos explain`: struct lithos_msg_explain -> document + a memfd with JSON (docs/status.md) */
     LITHOS_MSG_WAKE, /* liblithos, attached: header only; a record has come that the daemon asked to be woken for */
     LITHOS_MSG_TYPE_MAX,
 };
@@ -50,8 +51,29 @@ enum lithos_quota_unit {
 };
 
 struct lithos_quota {
-    uint32_t unit; /* enum lithos_quota_unit */
-    uint32_t value;
+    uint32_t unit;  /* enum lithos_quota_unit */
+    uint32_t value; /* 0: none of its own, it lives on what is lent; best-effort tenants only, in TPCs */
+};
+
+#define LITHOS_SHARE_WEIGHT 1u
+#define LITHOS_SHARE_FLOOR 2u
+#define LITHOS_SHARE_SLIP 4u
+#define LITHOS_SHARE_SLO 8u
+#define LITHOS_SHARE_BEST_EFFORT \
+    (LITHOS_SHARE_WEIGHT | LITHOS_SHARE_FLOOR) /* what means something for such tenants */
+#define LITHOS_SHARE_HIGH (LITHOS_SHARE_SLIP | LITHOS_SHARE_SLO)
+#define LITHOS_SHARE_WEIGHT_MAX 1000u
+#define LITHOS_SHARE_SLIP_MAX_PPM 100000000u
+#define LITHOS_SHARE_SLO_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
+
+/* What a tenant asks of the scheduler beside its quota (docs/scheduler.md). */
+struct lithos_share {
+    uint32_t
+        given; /* LITHOS_SHARE_*: these were said; the others are 0 here, and as the daemon has them by default */
+    uint32_t weight;     /* of its share of what is lent; 0: takes what nobody else wants */
+    uint32_t floor_tpcs; /* it gets so many when it has waited for too long, whatever their owner does */
+    uint32_t slip_ppm;   /* requests may take that much of their time alone, 1100000 for 1.1; 0: not said */
+    uint64_t slo_ns;     /* requests are to be over within; 0: not said */
 };
 
 /* How the quota is held. */
@@ -74,6 +96,7 @@ struct lithos_msg_admit {
     uint32_t class;         /* enum lithos_class */
     uint8_t visible[LITHOS_MAX_GPUS][LITHOS_UUID_BYTES];
     struct lithos_atom_policy atom;
+    struct lithos_share share;
 };
 
 struct lithos_msg_admitted {
@@ -83,7 +106,7 @@ struct lithos_msg_admitted {
     uint32_t mode;                     /* enum lithos_mode */
     uint32_t mps;                      /* 1: mps_pipe_dir is to be used */
     uint32_t thread_percentage;        /* for LITHOS_MODE_COARSE, else 0 */
-    uint32_t reserved;
+    uint32_t client_priority;          /* 1: MPS is to let the launches of others go first */
     char name[LITHOS_NAME_MAX];
     char mps_pipe_dir[LITHOS_PATH_BYTES];
     char
@@ -115,6 +138,7 @@ struct lithos_msg_document {
 #define LITHOS_SET_QUOTA 1u
 #define LITHOS_SET_ATOM 2u
 #define LITHOS_SET_CLASS 4u
+#define LITHOS_SET_SHARE 8u /* what share.given names; the rest stays */
 
 struct lithos_msg_set {
     struct lithos_msg_header h;
@@ -123,6 +147,12 @@ struct lithos_msg_set {
     uint32_t class; /* enum lithos_class */
     struct lithos_quota quota;
     struct lithos_atom_policy atom;
+    struct lithos_share share;
+};
+
+struct lithos_msg_explain {
+    struct lithos_msg_header h;
+    char name[LITHOS_NAME_MAX];
 };
 
 enum lithos_trace_action {
@@ -160,6 +190,7 @@ union lithos_message {
     struct lithos_msg_attached attached;
     struct lithos_msg_document document;
     struct lithos_msg_set set;
+    struct lithos_msg_explain explain;
     struct lithos_msg_error error;
     struct lithos_msg_trace trace;
     struct lithos_msg_traced traced;
@@ -170,7 +201,8 @@ size_t lithos_message_size(enum lithos_msg_type type);
 /* Zero *m, fill in its header. */
 void lithos_message_init(union lithos_message *m, enum lithos_msg_type type);
 /* Everything that can be checked without knowing the daemon's state: magic, version, type, size, strings that end,
- * counts in range, enums in range, quota in range (0 < TPCs <= 128, 0 < percent <= 100 %), reserved fields 0.
+ * counts in range, enums in range, quota in range (TPCs <= 128, 0 only for best-effort tenants; 0 < percent <= 100 %),
+ * reserved fields 0.
  * 0; -EPROTO (not ours or damaged); -EPROTONOSUPPORT (another version); -EINVAL (a value out of range).
  * ret_why (may be NULL): a static string for people. */
 int lithos_message_validate(const union lithos_message *m, size_t received_bytes, const char **ret_why);
@@ -179,7 +211,19 @@ int lithos_message_validate(const union lithos_message *m, size_t received_bytes
 const char *lithos_class_name(enum lithos_class class);
 /* 0; -EINVAL for anything else. */
 int lithos_class_parse(const char *text, uint32_t *ret_class);
-/* "40%", "37.5%", "26" -> quota. 0; -EINVAL for anything else; -ERANGE for 0, over 100 % or over 128 TPCs. */
+/* "40%", "37.5%", "26", "0" -> quota. 0; -EINVAL for anything else; -ERANGE for 0 %, over 100 % or over 128 TPCs. */
 int lithos_quota_parse(const char *text, struct lithos_quota *ret_quota);
 /* "40%" or "26". Returns text. */
 char *lithos_quota_format(const struct lithos_quota *q, char text[16]);
+
+/* ---- share.c ---- */
+
+/* 0; -EINVAL: a value out of range, or of what was not said. */
+int lithos_share_validate(const struct lithos_share *s);
+/* What one option says: exactly one of LITHOS_SHARE_*; "off" for slip and SLO. 0; -EINVAL for what is not understood or out of
+ * range. */
+int lithos_share_parse(uint32_t option, const char *text, struct lithos_share *share);
+/* What was said in `to`, and otherwise in `from`. */
+void lithos_share_merge(struct lithos_share *to, const struct lithos_share *from);
+/* "15ms", "2.5ms", "250us", "1s" -> ns; 0, -EINVAL, -ERANGE (0, or over an hour). */
+int lithos_duration_parse(const char *text, uint64_t *ret_ns);

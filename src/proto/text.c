@@ -54,7 +54,7 @@ int lithos_quota_parse(const char *text, struct lithos_quota *ret_quota)
     }
     if (*text || fraction)
         return -EINVAL;
-    if (whole == 0 || whole > LITHOS_TPC_BITS)
+    if (whole > LITHOS_TPC_BITS)
         return -ERANGE;
     *ret_quota = (struct lithos_quota){LITHOS_QUOTA_TPCS, whole};
     return 0;

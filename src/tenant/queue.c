@@ -266,4 +266,5 @@ void lithos_queue_forget(void)
     lithos_queue_tables_forget();
     lithos_queue_window_forget();
     lithos_queue_place_forget();
+    lithos_queue_drain_forget();
 }

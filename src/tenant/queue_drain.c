@@ -1,6 +1,7 @@
 /* A call that is not queued waits here, on the app's own thread, until what has to come before it has been given to the driver. */
 #include <time.h>
 
+#include "tenant/attach.h"
 #include "tenant/queue_internal.h"
 
 #define HOLD_LOOK_NS (50 * LITHOS_NSEC_PER_USEC)
@@ -79,12 +80,29 @@ void lithos_queue_drain_event(struct queue *q, CUevent handle, enum lithos_drain
     lithos_queue_drained(v && lithos_queue_wait_event(q, &v->touches_issued, &v->touched), why);
 }
 
-/* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. */
+/* Threads in lithos_queue_hold_back. */
+static _Atomic uint32_t held_back;
+
+/* lithosd is told that somebody waits, for nothing else shows it. */
 void lithos_queue_hold_back(const struct queue *q, const struct queue_context *c)
 {
     static const struct timespec look = {.tv_nsec = HOLD_LOOK_NS};
-    while (c && lithos_queue_holds(c->device) && !atomic_load(&q->ending))
+    struct lithos_arena *a = &lithos_tenant_home;
+    if (!c || !lithos_queue_holds(c->device))
+        return;
+    atomic_fetch_add(&held_back, 1);
+    while (lithos_queue_holds(c->device) && !atomic_load(&q->ending)) {
+        atomic_store(&a->queue_held, atomic_load(&held_back)); /* again: another arena may lie there now */
+        if (lithos_record_wake(&a->records.ring[0]))
+            lithos_tenant_wake_daemon();
         nanosleep(&look, NULL);
+    }
+    atomic_store(&a->queue_held, atomic_fetch_sub(&held_back, 1) - 1);
+}
+
+void lithos_queue_drain_forget(void)
+{
+    atomic_store(&held_back, 0); /* the parent's threads */
 }
 
 CUresult lithos_queue_take_error(struct queue_context *c)

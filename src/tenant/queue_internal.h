@@ -18,6 +18,7 @@
 #include "driver/gate.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
+#include "hw/tpcgrant.h"
 #include "proto/arena.h"
 #include "tenant/queue.h"
 #include "tenant/queue_ring.h"
@@ -144,8 +145,9 @@ struct queue_entry {
 struct queue_device {
     struct lithos_rule rule; /* in force; flags 0: none */
     uint32_t rule_seq, quota_seq, generation;
-    bool lent;
-    struct lithos_gate gate; /* of the quota and what is lent */
+    bool lent, spare;
+    struct lithos_gate gate;       /* of the quota and all that the rule names */
+    struct lithos_gate spare_gate; /* of the quota and what is good for all kernels */
     uint64_t outstanding_ns;
     uint32_t in_flight;
     int64_t clock_apart_ns; /* the host's clock less the card's, when they were last looked at */
@@ -193,13 +195,15 @@ struct queue {
     struct queue_stream *loose;          /* of entries that belong to no stream */
     uint32_t held;                       /* entries met and not issued */
     uint64_t number;
+    enum lithos_tpcpick blocked; /* why a kernel waits that was looked at last, and how long it is */
+    uint64_t blocked_ns;
     bool fallen_open;
     uint64_t progress_ns;
     CUcontext current; /* of the dispatcher */
     uint32_t current_epoch;
     struct queue_device devices[QUEUE_DEVICES];
-    struct queue_estimate *estimates;
-    CUevent pool[QUEUE_EVENT_POOL]; /* events of our own that are free, each of the context beside it */
+    struct queue_estimate *estimates; /* and one more, for what nothing is to be learnt from */
+    CUevent pool[QUEUE_EVENT_POOL];   /* events of our own that are free, each of the context beside it */
     struct queue_context *pool_of[QUEUE_EVENT_POOL];
     uint32_t pooled;
 };
@@ -292,9 +296,16 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s);
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate);
 /* Where it may run; NULL: the quota. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns);
+/* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
+ * as ever. */
+uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate);
 bool lithos_queue_held(struct queue *q, struct queue_stream *s);
+/* Is there nowhere that it may run? Of a tenant that has no quota. */
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
+/* Or that all the TPCs it has are those that are lent? */
+bool lithos_queue_owns_nothing(uint32_t device);
 /* It was issued. event: what tells its end when no stamp does, or NULL. */
 void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
                       uint64_t predicted_ns, uint32_t estimate);
@@ -340,6 +351,8 @@ void lithos_queue_drain_event(struct queue *q, CUevent handle, enum lithos_drain
 void lithos_queue_drained(bool waited, enum lithos_drain why);
 /* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. */
 void lithos_queue_hold_back(const struct queue *q, const struct queue_context *c);
+/* The child of a fork. */
+void lithos_queue_drain_forget(void);
 /* An error of a queued call that the app was not told of yet: once. */
 CUresult lithos_queue_take_error(struct queue_context *c);
 /* The same of the thread's context. */

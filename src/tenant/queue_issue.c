@@ -193,8 +193,14 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
 {
     uint32_t estimate = 0;
     uint64_t predicted_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
-    struct lithos_issue issue = {.gate = key ? lithos_queue_gate(q, s, predicted_ns) : NULL};
+    struct lithos_issue issue = {/* what a graph's kernels carry stays in them for later launches */
+                                 .gate = key && !graph ? lithos_queue_gate(q, s, predicted_ns) : NULL};
     CUevent event = NULL;
+    uint32_t longer = lithos_queue_longer(q, s, issue.gate);
+    if (longer > 1) {
+        predicted_ns *= longer;
+        estimate = QUEUE_ESTIMATES;
+    }
     lithos_order_issue = &issue;
     CUresult result = call(arg);
     if (result == CUDA_SUCCESS && graph)
@@ -224,7 +230,7 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
 {
     if (!lithos_queue_try_turn(q))
         return false;
-    bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
+    bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) && !lithos_queue_outlives(q, s, key) &&
                 (lithos_queue_room(q, s) || (lithos_queue_reap(q) && lithos_queue_room(q, s)));
     if (room)
         *ret_result = give(q, s, key, graph, handle, call, arg);
@@ -278,6 +284,21 @@ static void issue(struct queue *q, struct queue_entry *e)
     lithos_queue_progress(q);
 }
 
+/* Must it wait for the rule, or for what is in flight? lithosd is told why, and how long it is. */
+static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key)
+{
+    enum lithos_tpcpick why = lithos_queue_held(q, s)            ? LITHOS_PICK_HELD
+                              : lithos_queue_outlives(q, s, key) ? LITHOS_PICK_OUTLIVES
+                              : key && !lithos_queue_room(q, s)  ? LITHOS_PICK_WINDOW
+                                                                 : LITHOS_PICK_RUN;
+    uint32_t estimate;
+    if (why == LITHOS_PICK_RUN)
+        return false;
+    q->blocked = why;
+    q->blocked_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
+    return true;
+}
+
 /* As many of a stream's as may go now. */
 static bool issue_stream(struct queue *q, struct queue_stream *s)
 {
@@ -285,7 +306,7 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
         if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
-            lithos_queue_held(q, s) || (e->estimate_key && !lithos_queue_room(q, s)))
+            blocked(q, s, e->estimate_key))
             break;
         issue(q, e);
         any = true;
@@ -315,9 +336,23 @@ static void fall_open(struct queue *q)
         "nothing comes back from the card: what is queued is issued without a window until something does");
 }
 
-/* Entries are there, and none may go: the card has enough to do. */
+/* What lithosd is to know of what waits here. */
+static void tell(struct queue *q, uint32_t depth)
+{
+    struct lithos_arena *a = &lithos_tenant_home;
+    if (depth) {
+        atomic_store_explicit(&a->queue_why, q->blocked, memory_order_relaxed);
+        atomic_store_explicit(&a->queue_head_ns, q->blocked_ns, memory_order_relaxed);
+    }
+    atomic_store_explicit(&a->queue_depth, depth, memory_order_release);
+}
+
+/* Entries are there, and none may go: the card has enough to do, or lithosd has to say where. Should that sleep, nothing but this would
+ * wake it: what is not launched leaves no record. */
 static void wait_for_card(struct queue *q, uint32_t *spins)
 {
+    if (lithos_record_wake(&lithos_tenant_home.records.ring[0]))
+        lithos_tenant_wake_daemon();
     if (++*spins < SPINS) {
         for (int i = 0; i < 16; i++)
             __builtin_ia32_pause();
@@ -342,11 +377,12 @@ static void dispatch(struct queue *q)
     for (;;) {
         take_in(q);
         bool any = lithos_queue_reap(q);
+        q->blocked = LITHOS_PICK_RUN;
         any |= issue_some(q);
         if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
             return;
         uint32_t depth = lithos_queue_depth(q);
-        atomic_store_explicit(&lithos_tenant_home.queue_depth, depth, memory_order_relaxed);
+        tell(q, depth);
         if (depth) {
             idle_since_ns = 0;
             if (any)

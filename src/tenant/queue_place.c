@@ -1,5 +1,6 @@
 /* Launches and other calls that take a place in a queue, or are made at once by the app's own thread where nothing is queued. */
 #include <string.h>
+#include <time.h>
 
 #include "tenant/queue_internal.h"
 
@@ -8,6 +9,8 @@
  * calls then run beside the app's own work. A program that waits for each launch keeps making them itself. */
 #define RUN 16u
 #define RUN_NS (30 * LITHOS_NSEC_PER_USEC)
+#define FIRST_LOOK_NS (50 * LITHOS_NSEC_PER_USEC)
+#define FIRST_LOOKS 400u
 
 static __thread struct {
     uint32_t launches; /* made by the thread itself */
@@ -133,6 +136,21 @@ static bool launch_at_once(struct queue *q, struct queue_stream *s, uint64_t key
     return true;
 }
 
+/* The first launch of its shape, of a tenant without a quota: on its refuge it would take as many times as long as that has fewer TPCs, in the
+ * way of whose they are. It waits a little until it can go as others do. */
+static bool launch_where_lent(struct queue *q, struct queue_stream *s, uint64_t key, const struct now *n,
+                              CUstream handle, CUresult *ret_result)
+{
+    static const struct timespec look = {.tv_nsec = FIRST_LOOK_NS};
+    for (unsigned i = 0; i < FIRST_LOOKS && lithos_queue_owns_nothing(s->context->device); i++) {
+        if (lithos_queue_issue_now(q, s, key, false, handle, make_launch, n, ret_result))
+            return true;
+        lithos_queue_hold_back(q, s->context);
+        nanosleep(&look, NULL);
+    }
+    return false;
+}
+
 /* Why a call on a stream is not queued; LITHOS_DRAIN_MAX: it may be. */
 static enum lithos_drain closed_to(const struct queue *q, const struct queue_context *c,
                                    const struct queue_stream *s, CUstream handle)
@@ -173,7 +191,9 @@ bool lithos_queue_on_launch(uint32_t number, const struct lithos_launch *l, CUre
     if (__builtin_expect(!lithos_queue_checked(q, hash), 0)) {
         lithos_queue_drain_for(q, c, l->stream, LITHOS_DRAIN_FIRST);
         lithos_queue_hold_back(q, c);
-        *ret_result = launch_past(function, l);
+        const struct now first = {.function = function, .launch = l};
+        if (!launch_where_lent(q, s, lithos_queue_estimate_key(l), &first, l->stream, ret_result))
+            *ret_result = launch_past(function, l);
         if (*ret_result == CUDA_SUCCESS)
             lithos_queue_check(q, hash);
         *ret_result = or_error(*ret_result, c);

@@ -103,7 +103,7 @@ int lithos_queue_tables_init(struct queue *q)
     q->functions = pages(QUEUE_FUNCTION_SLOTS * sizeof *q->functions);
     q->parameters = pages(PARAMETERS_ALL * sizeof *q->parameters);
     q->checked = pages(CHECKED_SLOTS * sizeof *q->checked);
-    q->estimates = pages(QUEUE_ESTIMATES * sizeof *q->estimates);
+    q->estimates = pages((QUEUE_ESTIMATES + 1) * sizeof *q->estimates);
     void *ring = pages((size_t)QUEUE_RING_GRANULES * LITHOS_QUEUE_GRANULE);
     if (!ok || !q->streams || !q->stream_of || !q->events || !q->functions || !q->parameters || !q->checked ||
         !q->estimates || !ring)

@@ -11,6 +11,8 @@
 #define FLOOR 2u
 /* What is not known yet: a few of it fill a window. */
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
+/* Fewer TPCs than this part of the card say nothing of how long a kernel takes elsewhere. */
+#define FEW_PART 8u
 #define CLOCK_DRIFT 20000u /* 50 ppm */
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
 #define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
@@ -59,12 +61,17 @@ void lithos_queue_window_forget(void)
 
 /* ---- rules ---- */
 
-/* A gate for the quota and what is lent beside it. Nothing is lent that is no TPC of the card. */
-static void build_gate(struct queue_device *d, const struct quota *quota)
+/* Gates for the quota and what is lent beside it, or instead of it. Nothing is lent that is no TPC of the card. */
+static void build_gates(struct queue_device *d, const struct quota *quota)
 {
-    struct lithos_tpcset both = lithos_tpcset_or(quota->own, d->rule.lent);
-    d->lent = d->rule.flags && !lithos_tpcset_empty(&d->rule.lent) &&
-              lithos_gate_build(&quota->topology, both, &d->gate) == 0;
+    const struct lithos_rule *r = &d->rule;
+    static const struct lithos_tpcset none;
+    struct lithos_tpcset base =
+        lithos_tpcset_or(r->flags & LITHOS_RULE_INSTEAD ? none : quota->own, r->spare);
+    d->spare = r->flags && !lithos_tpcset_empty(&r->spare) &&
+               lithos_gate_build(&quota->topology, base, &d->spare_gate) == 0;
+    d->lent = r->flags && !lithos_tpcset_empty(&r->lent) &&
+              lithos_gate_build(&quota->topology, lithos_tpcset_or(base, r->lent), &d->gate) == 0;
 }
 
 /* With the quotas' lock. */
@@ -84,7 +91,7 @@ static void read_rule(struct queue_device *d, const struct quota *quota, uint32_
     d->rule = rule;
     d->rule_seq = seq;
     d->quota_seq = atomic_load_explicit(&quota->seq, memory_order_relaxed);
-    build_gate(d, quota);
+    build_gates(d, quota);
 }
 
 /* The rule for a device, as it is now. */
@@ -108,7 +115,7 @@ static struct queue_device *look(struct queue *q, uint32_t device)
         read_rule(d, quota, gpu);
     } else {
         d->rule = (struct lithos_rule){0};
-        d->lent = false;
+        d->lent = d->spare = false;
         d->quota_seq = atomic_load_explicit(&quota->seq, memory_order_relaxed);
     }
     pthread_mutex_unlock(&quotas_lock);
@@ -129,7 +136,8 @@ static const struct lithos_rule *rule_of(struct queue_device *d)
     return d->rule.flags && lease_runs() ? &d->rule : &none;
 }
 
-bool lithos_queue_holds(uint32_t device)
+/* For any thread: does the rule in force have this flag? */
+static bool rule_has(uint32_t device, uint32_t flag)
 {
     if (device >= LITHOS_HOOK_MAX_DEVICES)
         return false;
@@ -137,10 +145,20 @@ bool lithos_queue_holds(uint32_t device)
     struct lithos_rule rule;
     uint32_t seq;
     if (gpu >= LITHOS_MAX_GPUS ||
-        !(__atomic_load_n(&lithos_tenant_home.rules[gpu].rule.flags, __ATOMIC_RELAXED) & LITHOS_RULE_HOLD))
+        !(__atomic_load_n(&lithos_tenant_home.rules[gpu].rule.flags, __ATOMIC_RELAXED) & flag))
         return false;
-    return lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq) == 0 &&
-           rule.flags & LITHOS_RULE_HOLD && lease_runs();
+    return lithos_arena_read_rule(&lithos_tenant_home, gpu, &rule, &seq) == 0 && rule.flags & flag &&
+           lease_runs();
+}
+
+bool lithos_queue_holds(uint32_t device)
+{
+    return rule_has(device, LITHOS_RULE_HOLD);
+}
+
+bool lithos_queue_owns_nothing(uint32_t device)
+{
+    return rule_has(device, LITHOS_RULE_INSTEAD);
 }
 
 static struct queue_device *device_of(struct queue *q, const struct queue_stream *s)
@@ -155,6 +173,16 @@ bool lithos_queue_held(struct queue *q, struct queue_stream *s)
     return rule_of(device_of(q, s))->flags & LITHOS_RULE_HOLD;
 }
 
+/* How long the first of a stream's flights has run, as far as it was foretold. */
+static uint64_t ran_ns(const struct queue_stream *s)
+{
+    if (!s->in_flight)
+        return 0;
+    const struct queue_flight *f = &s->flights[s->first];
+    uint64_t begin_ns = LITHOS_MAX(f->issued_ns + LAUNCH_NS, s->end_host_ns), now_ns = lithos_now_ns();
+    return LITHOS_MIN(now_ns > begin_ns ? now_ns - begin_ns : 0, f->predicted_ns);
+}
+
 bool lithos_queue_room(struct queue *q, struct queue_stream *s)
 {
     if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
@@ -165,16 +193,46 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s)
     uint32_t floor = rule->flags ? rule->floor : FLOOR;
     uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
     uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
-    return in_flight < floor || d->outstanding_ns < window_ns;
+    if (in_flight < floor || d->outstanding_ns < window_ns)
+        return true;
+    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
+}
+
+/* Do the owners of what is lent bear it? */
+static bool borne(const struct queue_device *d, const struct lithos_rule *rule, uint64_t predicted_ns)
+{
+    return !rule->longest_ns || predicted_ns <= rule->longest_ns ||
+           (rule->until_ns && lithos_now_ns() + d->outstanding_ns + predicted_ns <= rule->until_ns);
 }
 
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns)
 {
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
-    if (!rule->flags || !d->lent || (rule->longest_ns && predicted_ns > rule->longest_ns))
+    if (!rule->flags)
         return NULL;
-    return &d->gate;
+    if (d->lent && borne(d, rule, predicted_ns))
+        return &d->gate;
+    return d->spare ? &d->spare_gate : NULL;
+}
+
+uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate)
+{
+    if (!gate || !(rule_of(device_of(q, s))->flags & LITHOS_RULE_INSTEAD))
+        return 1;
+    uint32_t all = lithos_tpcset_count(&gate->topology.valid), here = lithos_tpcset_count(&gate->rows[0].set);
+    return here && here * FEW_PART < all ? all / here : 1;
+}
+
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key)
+{
+    if (!key || atomic_load_explicit(&q->open, memory_order_relaxed))
+        return false;
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    uint32_t estimate;
+    return rule->flags & LITHOS_RULE_INSTEAD && !d->spare &&
+           !(d->lent && borne(d, rule, lithos_queue_predict_ns(q, key, &estimate)));
 }
 
 /* ---- durations ---- */

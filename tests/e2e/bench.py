@@ -49,6 +49,16 @@ RUNS = {
                  {"launch, bare": "async_p50_us", "launch, high, inline": "sync_p50_us", "launch, best-effort": "async_p99_us",
                   "launch, best-effort, always queued": "queued", "toy inference": "speed_over_bare"},
                  ["speed over bare, the slowest"]),
+    "reaction": (["--repetitions", "1", "--seconds", "0.5"], {"idle": "core_percent", "both": "reaction_p99_us"},
+                 ["record read to rule written, p99 us", "lithosd idle, % of a core"]),
+    "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "mps,lithos"],
+               {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
+                "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
+               ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
+    "stack3": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "partition,lithos"],
+               {"a alone": "a_p99_us", "b alone on its quota": "b_iterations_per_s", "partition": "b_iterations_per_s",
+                "lithos": "c_iterations_per_s"},
+               ["A p99 over alone", "A SLO %", "B over its quota's speed", "aggregate over partition"]),
 }
 
 

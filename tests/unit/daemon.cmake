@@ -1,4 +1,5 @@
-foreach(name test_daemon test_daemon_mps test_daemon_observe)
+foreach(name test_daemon test_daemon_mps test_daemon_observe test_daemon_lend)
   lithos_unit_test(${name} ${CMAKE_CURRENT_SOURCE_DIR}/unit/test_daemon_rig.c LINK lithos_proto jansson TIMEOUT 120)
   add_dependencies(${name} lithosd)
 endforeach()
+lithos_unit_test(test_lend LINK lithos_daemon)

@@ -194,7 +194,8 @@ static const char document_text[] =
     " \"tenants\": [{\"name\": \"one\", \"pids\": [{\"pid\": 10, \"alive\": false}, {\"pid\": 11, \"alive\": "
     "true}, {\"pid\": 12}, {\"pid\": 13}, {\"pid\": "
     "14}],"
-    "   \"quota\": \"20%\", \"mode\": \"mask\", \"gpus\": [{\"index\": 0, \"bits\": \"0-3,9-17\"}, "
+    "   \"quota\": \"20%\", \"mode\": \"mask\", \"gpus\": [{\"index\": 0, \"bits\": \"0-3,9-17\", \"lent\": "
+    "7, \"lent_away\": 2}, "
     "{\"index\": 1, \"bits\": \"4\"}],"
     "   \"counters\": {\"launches\": 100, \"escaped\": 1, \"breaches\": 2}},"
     "  {\"name\": \"damaged\", \"gpus\": [{\"index\": 0, \"bits\": \"9-0\"}]}, null]}";
@@ -216,7 +217,8 @@ static void status(void **state)
     assert_int_equal(lithos_status_print(empty, f), 0);
     fclose(f);
     assert_non_null(strstr(
-        text, "one      11,12,13,+1    0    20%    13  0-3,9-17  mask       100        1         2\n"));
+        text,
+        "one      11,12,13,+1    0    20%    13  0-3,9-17     7     2  mask       100        1         2\n"));
     assert_non_null(strstr(text, "no tenants\n"));
     free(text);
     json_decref(document);

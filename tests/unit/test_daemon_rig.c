@@ -21,16 +21,19 @@
 #include "base/util.h"
 
 #define CALL_NS (10 * LITHOS_NSEC_PER_SEC)
-#define H200(index, uuid, hook, why, topology)                                                            \
+#define H200(index, uuid, hook, why, topology) H200_MORE(index, uuid, hook, why, topology, "")
+#define H200_MORE(index, uuid, hook, why, topology, more)                                                 \
     "{\"index\":" #index ",\"uuid\":\"" uuid "\",\"name\":\"NVIDIA H200\",\"cc\":[9,0],\"sm_count\":132," \
     "\"qmd\":\"V04_00\",\"hook\":" hook ",\"hook_why\":\"" why "\",\"topology\":" topology                \
-    ",\"cached\":true,\"error\":null}"
+    ",\"cached\":true," more "\"error\":null}"
 #define TOPOLOGY                                                                                            \
     "{\"valid\":\"0-3,9-16,18-25,27-34,36-43,45-52,54-71,75,78,81,83\",\"sms_per_tpc\":2,\"gpc_stride\":9," \
     "\"gpc_count\":8}"
 #define HEAD "{\"driver\":\"580.159.04\",\"virtual\":false,\"error\":null,\"gpus\":["
 
 const char rig_h200[] = HEAD H200(0, "GPU-00000000-0000-0000-0000-000000000001", "true", "", TOPOLOGY) "]}";
+const char rig_stamps[] = HEAD H200_MORE(0, "GPU-00000000-0000-0000-0000-000000000001", "true", "", TOPOLOGY,
+                                         "\"stamps\":true,") "]}";
 const char rig_node[] =
     HEAD H200(0, "GPU-00000000-0000-0000-0000-000000000001", "true", "", TOPOLOGY) "," H200(
         1, "GPU-00000000-0000-0000-0000-000000000002", "false", "the driver is not known", "null") "]}";
@@ -218,6 +221,7 @@ struct lithos_arena *rig_attach(const struct rig_tenant *t, int sock)
     lithos_message_init(&m, LITHOS_MSG_ATTACH);
     m.attach.tenant = t->answer.admitted.tenant;
     memcpy(m.attach.token, t->answer.admitted.token, LITHOS_TOKEN_BYTES);
+    m.attach.hook_active = 1;
     assert_int_equal(lithos_socket_call(sock, &m, &m, &fd, LITHOS_NSEC_PER_SEC), 0);
     assert_int_equal(m.h.type, LITHOS_MSG_ATTACHED);
     struct lithos_arena *arena = mmap(NULL, LITHOS_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

@@ -30,8 +30,8 @@ enum rig_after {
 
 /* A folder, and the probe script in it, printing this JSON. */
 void rig_init(struct rig *rig, const char *probe_json);
-extern const char rig_h200[],
-    rig_node[]; /* one H200; two GPUs of which the second is an H200 without the hook */
+/* one H200; one whose kernels are stamped; two GPUs of which the second is an H200 without the hook */
+extern const char rig_h200[], rig_stamps[], rig_node[];
 
 /* Start lithosd with these further options (NULL-ended) and wait until it answers. */
 void rig_start(struct rig *rig, const char *const *options);

@@ -123,7 +123,8 @@ static const char card[] =
     "\"stamps\":true,\"bits\":\"0-3,9-16,75\",\"gpcs\":[\"0-3\",\"9-16\",\"75\"]}],\"tenants\":[%s]}";
 static const char tenant[] =
     "{\"name\":\"%s\",\"command\":\"python\",\"quota\":\"40%%\",\"mode\":\"mask\",\"pids\":[{\"pid\":1}],"
-    "\"gpus\":[{\"uuid\":\"GPU-1\",\"tpcs\":%d,\"bits\":\"%s\"}],\"counters\":{\"breaches\":3},"
+    "\"gpus\":[{\"uuid\":\"GPU-1\",\"tpcs\":%d,\"bits\":\"%s\",\"lent_away\":3}],\"counters\":{\"breaches\":"
+    "3},"
     "\"observed\":{\"kernels_per_s\":%g,\"tpc_time_s\":%g,\"busy_tpcs\":2,\"p50_us\":98.04,\"p99_us\":15000,"
     "\"queue\":7,"
     "\"lost\":{\"died\":4,\"missing\":1},\"prediction\":{\"mispredicted_percent\":0.5},\"clock\":{\"offset_"
@@ -173,6 +174,7 @@ static void top_shows_it(void **state)
     assert_true(shows(&frame, "GPU 0 NVIDIA H200  66 TPCs, 10 free"));
     assert_true(shows(&frame, "  aaaa bbbb.... .")); /* by GPC, by owner */
     assert_true(shows(&frame, "98.0us  15.0ms     7    5    3"));
+    assert_true(shows(&frame, "-3 ")); /* what others have of it */
     assert_false(shows(&frame, "gemm_kernel"));
     assert_true(shows(&frame, "q quit"));
     view.selected = 0;

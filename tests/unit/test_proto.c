@@ -165,10 +165,12 @@ static void rules_are_read_back_and_checked(void **state)
 {
     (void)state;
     struct lithos_arena *a = new_arena();
-    struct lithos_rule r = {.flags = LITHOS_RULE_ON | LITHOS_RULE_STRICT,
+    struct lithos_rule r = {.flags = LITHOS_RULE_ON | LITHOS_RULE_STRICT | LITHOS_RULE_INSTEAD,
                             .window_ns = 250000,
                             .floor = 1,
                             .longest_ns = 400000,
+                            .until_ns = 1ull << 50,
+                            .spare = {{0xe00, 0}},
                             .lent = {{0x1ff, 1}}},
                        back;
     uint32_t seq = 99;
@@ -185,7 +187,7 @@ static void rules_are_read_back_and_checked(void **state)
     static const struct lithos_rule bad[] = {
         {.flags = LITHOS_RULE_HOLD},
         {.flags = LITHOS_RULE_ON},
-        {.flags = LITHOS_RULE_ON | 8, .floor = 1},
+        {.flags = LITHOS_RULE_ON | 16, .floor = 1},
         {.flags = LITHOS_RULE_ON, .floor = LITHOS_RULE_FLOOR_MAX + 1},
         {.flags = LITHOS_RULE_ON, .floor = 1, .window_ns = LITHOS_RULE_WINDOW_MAX_NS + 1},
     };
@@ -364,7 +366,7 @@ static void quota_text(void **state)
         assert_string_equal(lithos_quota_format(&q, text), good[i].back);
     }
     static const char *const out_of_range[] = {
-        "0", "0%", "0.00%", "100.01%", "101%", "129", "99999999999999999999", "99999999999999999999%"};
+        "0%", "0.00%", "100.01%", "101%", "129", "99999999999999999999", "99999999999999999999%"};
     static const char *const invalid[] = {"",   "%",   "a",   "40 %", " 40%",   "40%%",      "-1",
                                           "+1", "1.5", ".5%", "5.%",  "5.123%", "40percent", "0x10"};
     struct lithos_quota q = {7, 7};

@@ -119,7 +119,10 @@ static void test_idle_tpcs_are_lent_and_taken_back(void **state)
     done(st, owner, 1 * MS, 1 * MS);
     wait_until(st, st->now + 300 * US);
     assert_set(lent(st, be), "0-3,9-16,18-25,27-34,36-43,54-71,75,78,81,83");
+    /* it has only paused, as far as one can tell; nobody else wants them */
     queue(st, be, 0, 0, LITHOS_PICK_RUN);
+    assert_set(lent(st, be), "0-3,9-16,18-25,27-34,36-43,54-71,75,78,81,83");
+    wait_until(st, st->now + 3 * MS);
     assert_true(nothing(lent(st, be)));
 }
 

@@ -82,6 +82,7 @@ static void finish(struct world *w)
     for (int i = 0; i < LITHOS_LOST_MAX; i++)
         sum += s->lost[i];
     assert_int_equal(sum, s->launches); /* each launch ends in one place */
+    assert_int_equal(s->gpu_outstanding[0], s->outstanding);
     free(w->mem);
     free(w->truth);
 }

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Three programs on one card: two of high priority with TPCs of their own, and one that lives on what they leave.
+
+A: a ResNet-50 service (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) with 75 % of the TPCs. B: a Llama of 1.1
+billion weights that decodes, one sequence after the other, with 25 %. C: BERT-large, batch after batch, with none. Ways as in hybrid.py;
+under partition C has no TPCs and does not run."""
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, colocate, results, servers  # noqa: E402
+from lib.colocate import ALONE, LITHOS, WAYS, Job  # noqa: E402
+from lib.place import virtual  # noqa: E402
+from lib.proc import Failed, log  # noqa: E402
+
+QUOTA_ALONE = "b alone on its quota"
+
+
+def jobs():
+    if virtual():
+        return (Job("a", "toy inference", "75%", extra=["--batch", "2"], rate=60, slo_ms=2),
+                Job("b", "toy inference", "25%", extra=["--batch", "1"]),
+                Job("c", "toy inference", "0", high=False, extra=["--batch", "8"]))
+    return (Job("a", "resnet50 inference", "75%", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
+            Job("b", "llama decode", "25%"), Job("c", "bert inference", "0", high=False))
+
+
+def cases(bench):
+    a, b, c = jobs()
+    for job in (a, b, c):
+        yield f"{job.label} {ALONE}", lambda job=job: {f"{job.label}_{k}": v for k, v in bench.alone(job).items()}
+    yield QUOTA_ALONE, lambda: colocate.flat(bench.run("partition", [b]))
+    for way in colocate.ways(bench.o):
+        yield way, lambda way=way: colocate.flat(bench.run(way, [a, b] if way == "partition" else [a, b, c]))
+
+
+def ratio(result, case, alone, key):
+    there, base = result.median(case, key), result.median(alone, key)
+    return there / base if there is not None and base else None
+
+
+def aggregate(result, way):
+    """Sum of each one's speed over its speed alone; who does not run adds nothing."""
+    parts = [ratio(result, way, f"{label} {ALONE}", f"{label}_iterations_per_s") for label in "abc"]
+    return sum(p for p in parts if p) if parts[0] else None
+
+
+def bars(result):
+    ours, partition = aggregate(result, LITHOS), aggregate(result, "partition")
+    result.bar("A p99 over alone", ratio(result, LITHOS, f"a {ALONE}", "a_p99_us"), "<=", 1.15)
+    result.bar("A SLO %", result.median(LITHOS, "a_slo_percent"), ">=", 100)
+    result.bar("B over its quota's speed", ratio(result, LITHOS, QUOTA_ALONE, "b_iterations_per_s"), ">=", 0.95)
+    result.bar("aggregate over partition", ours / partition if ours and partition else None, ">=", 1.3)
+    for way in WAYS:
+        p99, total = ratio(result, way, f"a {ALONE}", "a_p99_us"), aggregate(result, way)
+        if p99 and total:
+            result.note(f"{way}: A p99 {p99:.2f} x alone, SLO {result.median(way, 'a_slo_percent'):.1f} %, "
+                        f"B {ratio(result, way, QUOTA_ALONE, 'b_iterations_per_s') or 0:.2f} of its quota's speed, aggregate {total:.2f}.")
+    result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs()) + ".")
+    result.note(colocate.NO_PREEMPT)
+
+
+def main():
+    p = cli.parser(__doc__.splitlines()[0])
+    colocate.add_options(p)
+    o, place = cli.start(p)
+    colocate.ways(o)
+    begin, failures = time.monotonic(), 0
+    with servers.Scratch() as scratch:
+        result = results.Result("stack3", cli.command_line(), o.repetitions, place, results.probe(place))
+        bench = colocate.Bench(o, place, scratch)
+        for rep in range(1, o.repetitions + 1):
+            if rep > 1 and o.keep_going_after and time.monotonic() - begin > o.keep_going_after:
+                result.note(f"Ended after {rep - 1} repetitions: --keep-going-after.")
+                break
+            for case, run in cases(bench):
+                log(f"{case}, {rep}")
+                try:
+                    result.case(case, rep, **run())
+                except Failed as e:
+                    failures += 1
+                    result.note(f"{case}, {rep}: {e}")
+        bars(result)
+        return result.end(o.out, failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

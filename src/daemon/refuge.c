@@ -1,0 +1,89 @@
+/* Tenants with a quota of 0 (docs/adr/0014-quota-0.md), and what is taken for said where nothing was. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/daemon.h"
+
+bool lithosd_owns(const struct lithosd_tenant *t)
+{
+    return t->quota.value > 0;
+}
+
+struct lithos_share lithosd_share(const struct lithosd_tenant *t)
+{
+    struct lithos_share s = t->share;
+    if (!(s.given & LITHOS_SHARE_WEIGHT))
+        s.weight = 1;
+    if (!(s.given & LITHOS_SHARE_FLOOR)) /* where nobody is ever idle it would wait for ever */
+        s.floor_tpcs = lithosd_owns(t) ? 0 : 1;
+    return s;
+}
+
+/* Up to count more TPCs of `from`: the last first, which are those of no GPC. */
+static unsigned take(struct lithos_tpcset *to, struct lithos_tpcset from, unsigned count)
+{
+    for (unsigned b = LITHOS_TPC_BITS; b-- > 0 && count;)
+        if (lithos_tpcset_has(&from, b) && !lithos_tpcset_has(to, b)) {
+            lithos_tpcset_add(to, b);
+            count--;
+        }
+    return count;
+}
+
+struct lithos_tpcset lithosd_refuge(const struct lithosd *d, unsigned gpu, uint32_t tpcs)
+{
+    const struct lithos_alloc *a = &d->gpus.gpu[gpu].alloc;
+    struct lithos_tpcset refuge = {{0, 0}};
+    unsigned left = take(&refuge, a->free, LITHOS_MAX(tpcs, 1u));
+    for (unsigned n = 0; left && n < LITHOSD_TENANT_MAX; n++) {
+        const struct lithosd_tenant *t = &d->tenants[n];
+        const struct lithos_alloc_holder *h = t->used ? lithos_alloc_find(a, t->id) : NULL;
+        if (h && t->grant.class == LITHOS_CLASS_BEST_EFFORT)
+            left = take(&refuge, h->set, left);
+    }
+    take(&refuge, a->topology.valid, left);
+    return refuge;
+}
+
+void lithosd_refuges_renew(struct lithosd *d)
+{
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
+        struct lithosd_tenant *t = &d->tenants[n];
+        bool changed = false;
+        if (!t->used || lithosd_owns(t))
+            continue;
+        for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
+            struct lithos_tpcset refuge = lithosd_refuge(d, t->gpu[i], lithosd_share(t).floor_tpcs);
+            changed = changed || !lithos_tpcset_equal(&refuge, &t->grant.gpus[i].own);
+            t->grant.gpus[i].own = refuge;
+        }
+        if (!changed)
+            continue;
+        t->grant.epoch++;
+        lithosd_publish(t);
+    }
+}
+
+int lithosd_share_check(const struct lithosd *d, uint32_t class, const struct lithos_quota *quota,
+                        const struct lithos_share *share, char text[LITHOS_TEXT_MAX])
+{
+    const char *what = NULL;
+    if (class == LITHOS_CLASS_HIGH && share->given & LITHOS_SHARE_BEST_EFFORT)
+        what =
+            "a weight and a floor are of best-effort tenants, who wait for what is lent: leave them out, or "
+            "say --class best-effort";
+    else if (class == LITHOS_CLASS_BEST_EFFORT && share->given & LITHOS_SHARE_HIGH)
+        what = "an SLO and a slip are of high-priority tenants, whose TPCs are lent within them: leave them "
+               "out, or say --class high";
+    else if (class == LITHOS_CLASS_HIGH && quota->value == 0)
+        what = "a quota of 0 is for best-effort tenants: a high-priority one needs TPCs of its own";
+    if (!what && quota->value == 0 && d->lend.off)
+        snprintf(text, LITHOS_TEXT_MAX, "a quota of 0 lives on what is lent, and nothing is: %s",
+                 d->lend.off);
+    else if (what)
+        snprintf(text, LITHOS_TEXT_MAX, "%s", what);
+    else
+        return 0;
+    return -EINVAL;
+}
