@@ -207,7 +207,8 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
 }
 
 void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
-                             struct lithos_tpcset available, struct lithos_rightsize_choice *ret_choice)
+                             struct lithos_tpcset available, struct lithos_tpcset foreign,
+                             struct lithos_rightsize_choice *ret_choice)
 {
     const struct lithos_topology *t = &r->config.topology;
     enum lithos_rightsize_why why = LITHOS_RIGHTSIZE_OFF;
@@ -215,16 +216,27 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
 
     available = lithos_tpcset_and(available, t->valid);
     const uint32_t all = lithos_tpcset_count(&available);
+    const struct lithos_tpcset ours = lithos_tpcset_minus(available, foreign);
+    struct lithos_tpcset from = available;
     uint32_t width = all;
     op->used = ++r->clock;
     if (r->loop.reference && r->loop.open)
         why = LITHOS_RIGHTSIZE_REFERENCE;
     else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
         why = decide(r, op, kernel, all, &width);
+    if (width < all) {
+        from = ours;
+        if (lithos_tpcset_count(&ours) < width ||
+            !lithos_topology_has_room(t, ours, kernel->cluster_blocks)) {
+            why = LITHOS_RIGHTSIZE_FOREIGN;
+            from = available;
+            width = all;
+        }
+    }
     r->stats.chosen[why]++;
     *ret_choice = (struct lithos_rightsize_choice){
         .why = why,
-        .tpcs = lithos_rightsize_pick(t, available, width, kernel->cluster_blocks),
+        .tpcs = lithos_rightsize_pick(t, from, width, kernel->cluster_blocks),
         .ticket = {(uint32_t)(op - r->op), op->tag, (uint16_t)all, (uint16_t)width,
                    why == LITHOS_RIGHTSIZE_REFERENCE}};
 }
@@ -263,7 +275,7 @@ const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_
 
 const char *lithos_rightsize_why_name(enum lithos_rightsize_why why)
 {
-    static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "learn",
+    static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "foreign", "learn",
                                                                 "all", "sized",     "probe"};
     return why < LITHOS_RIGHTSIZE_WHY_MAX ? names[why] : "unknown";
 }

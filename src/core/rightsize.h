@@ -41,6 +41,7 @@ struct lithos_rightsize_kernel {
 enum lithos_rightsize_why {
     LITHOS_RIGHTSIZE_OFF,       /* slip 1, or stopped because the tenant was slower than it may be */
     LITHOS_RIGHTSIZE_REFERENCE, /* all TPCs, to compare with */
+    LITHOS_RIGHTSIZE_FOREIGN,   /* others' work is on too many of them */
     LITHOS_RIGHTSIZE_LEARN,     /* its time with all TPCs is not known yet */
     LITHOS_RIGHTSIZE_ALL,       /* it needs them all, as far as known */
     LITHOS_RIGHTSIZE_SIZED,     /* fewer, measured to be enough */
@@ -87,9 +88,12 @@ void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
 /* It has ended, so long after it arrived. */
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
 
-/* On which of the available TPCs is it to run? None available: none chosen. */
+/* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
+ * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the
+ * rest is enough. */
 void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
-                             struct lithos_tpcset available, struct lithos_rightsize_choice *ret_choice);
+                             struct lithos_tpcset available, struct lithos_tpcset foreign,
+                             struct lithos_rightsize_choice *ret_choice);
 /* It took duration_ns on so many TPCs (which need not be those chosen). Once a ticket, in any order. */
 void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
                               uint64_t duration_ns, uint32_t tpcs);

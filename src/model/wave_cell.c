@@ -406,6 +406,18 @@ void wave_place_all(struct lithos_wave *w, struct lithos_wave_domain *d)
     }
 }
 
+/* Cells that earlier masks have left too small for a cluster: put together what can be, or it would find less room than the
+ * card has. */
+static void cells_for_cluster(struct lithos_wave *w, struct lithos_wave_domain *d, uint32_t cluster_blocks)
+{
+    for (uint32_t i = 0; cluster_blocks > 1 && i < d->cell_count; i++) {
+        if (d->cells[i]->sms % cluster_blocks && d->cell_count > 1) {
+            cells_tidy(w, d);
+            return;
+        }
+    }
+}
+
 void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
 {
     struct lithos_wave_domain *d = op->stream->domain;
@@ -420,6 +432,7 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
                       : 0;
     op->alone_ns = wave_mul_div(k->alone_ns, op->launch.time_ppm, LITHOS_WAVE_PPM);
     lithos_assert(op->room_ppm && k->residency); /* checked at launch: 1 to 64 */
+    cells_for_cluster(w, d, k->cluster_blocks);
     cells_of(w, d, op->launch.tpcs, op->cells);
     for (uint32_t i = 0; i < d->cell_count; i++)
         sms += cells_have(op->cells, i) ? d->cells[i]->sms : 0;

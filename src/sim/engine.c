@@ -307,8 +307,9 @@ static int begin(struct sim *s, char *error)
         if (policy->needs & (LITHOS_NEED_TURNS | LITHOS_NEED_SHORT_TURNS))
             t->domain = lithos_wave_domain_create(s->wave, be ? policy->best_effort_slice_ns : 0);
         t->arrival_ns = t->pump_ns = LITHOS_SIM_NEVER;
+        r = r ? r : sim_rightsize_begin(s, t);
     }
-    r = check_programs(s, error);
+    r = r ? r : check_programs(s, error);
     if (r == 0)
         r = allot(s, error);
     return r;
@@ -332,6 +333,7 @@ static void finish_tenant(struct sim *s, struct sim_tenant *t)
     r->max_us = lithos_quantile(r->latency_us, r->done, 1);
     if (t->known)
         lithos_sched_explain(s->sched, s->now_ns, t->slot, &r->explain);
+    sim_rightsize_finish(t);
     free(t->pending);
     s->result->tenants[t->index] = *r;
     s->result->own[t->index] = t->own;

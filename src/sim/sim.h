@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/policy.h"
+#include "core/rightsize.h"
 #include "sim/check.h"
 #include "sim/scenario.h"
 
@@ -25,6 +26,7 @@ struct lithos_sim_options {
     uint64_t seed;
     uint32_t only; /* a tenant alone on the card; UINT32_MAX: all */
     bool check;
+    bool whole;                        /* right-size nobody, whatever the scenario says */
     uint64_t span_from_ns, span_to_ns; /* placements are kept from there to there */
     /* Called with each tenant's choice before it is carried out, for tests that break it; may be NULL. */
     void (*meddle)(void *ctx, uint32_t tenant, struct lithos_tpcchoice *choice);
@@ -37,6 +39,8 @@ struct lithos_sim_tenant_result {
     uint64_t done;     /* of them */
     uint64_t in_slo;
     uint64_t kernels, launches, atoms, recalled;
+    double tpc_ns; /* TPCs of its launches times their durations, after the warm-up */
+    struct lithos_rightsize_stats rightsize; /* requests 0: it is not right-sized */
     double per_s; /* requests or iterations completed a second, parts of them counted */
     double mean_us, p50_us, p95_us, p99_us, p999_us, max_us;
     double *latency_us;                  /* sorted, `done` of them */

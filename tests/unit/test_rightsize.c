@@ -74,7 +74,7 @@ static double launch(struct lithos_rightsize *r, const struct truth *x, uint64_t
     const struct lithos_topology t = card_h200();
     struct lithos_rightsize_choice c;
 
-    lithos_rightsize_choose(r, &x->k, t.valid, &c);
+    lithos_rightsize_choose(r, &x->k, t.valid, (struct lithos_tpcset){{0, 0}}, &c);
     const uint32_t width = lithos_tpcset_count(&c.tpcs);
     const double mean_ns = true_ns(x, width);
     const double took_ns = mean_ns * (1 + x->noise * normal(state));
@@ -150,10 +150,10 @@ static void learns_without_probing(void **unused)
     struct lithos_rightsize *r = fresh(&c, &mem);
     for (int i = 0; i < 12; i++) {
         const uint32_t width = i % 2 ? 20 : ALL;
-        lithos_rightsize_choose(r, &x.k, t.valid, &choice);
+        lithos_rightsize_choose(r, &x.k, t.valid, (struct lithos_tpcset){{0, 0}}, &choice);
         lithos_rightsize_observe(r, &choice.ticket, (uint64_t)true_ns(&x, width), width);
     }
-    lithos_rightsize_choose(r, &x.k, t.valid, &choice);
+    lithos_rightsize_choose(r, &x.k, t.valid, (struct lithos_tpcset){{0, 0}}, &choice);
     assert_int_equal(choice.why, LITHOS_RIGHTSIZE_SIZED);
     assert_int_equal(lithos_tpcset_count(&choice.tpcs), 20);
     free(mem);
@@ -310,6 +310,36 @@ static void undone_by_latency(void **unused)
     free(mem);
 }
 
+/* Where lent work may be in its way a launch does not go on few TPCs. */
+static void keeps_clear_of_others(void **unused)
+{
+    const struct truth x = {.k = {.key = 1, .blocks = 100000, .residency = 1}, .m_ns = 66e3, .b_ns = 99e3};
+    const struct lithos_rightsize_config c = config();
+    const struct lithos_topology t = card_h200();
+    struct lithos_rightsize_choice choice;
+    struct lithos_tpcset foreign;
+    uint64_t state = 7;
+    uint32_t width = 0;
+    void *mem;
+    struct lithos_rightsize *r = fresh(&c, &mem);
+
+    (void)unused;
+    for (int i = 0; i < 2000; i++)
+        launch(r, &x, &state, &width, NULL);
+    assert_true(width < 12);
+    assert_int_equal(lithos_tpcset_parse("0-3,9-16,18-25,27-34,75-83", &foreign), 0);
+    lithos_rightsize_choose(r, &x.k, t.valid, foreign, &choice);
+    const struct lithos_tpcset both = lithos_tpcset_and(choice.tpcs, foreign);
+    assert_int_equal(choice.why, LITHOS_RIGHTSIZE_SIZED);
+    assert_true(lithos_tpcset_empty(&both));
+    assert_int_equal(lithos_tpcset_count(&choice.tpcs), width);
+    assert_int_equal(lithos_tpcset_parse("0-68", &foreign), 0);
+    lithos_rightsize_choose(r, &x.k, t.valid, foreign, &choice);
+    assert_int_equal(choice.why, LITHOS_RIGHTSIZE_FOREIGN);
+    assert_int_equal(lithos_tpcset_count(&choice.tpcs), ALL);
+    free(mem);
+}
+
 static void picks_by_gpc(void **unused)
 {
     const struct lithos_topology t = card_h200();
@@ -381,11 +411,17 @@ static void refuses_what_makes_no_sense(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_the_width),        cmocka_unit_test(no_slip_no_change),
-        cmocka_unit_test(learns_without_probing), cmocka_unit_test(is_revised),
-        cmocka_unit_test(requests_pay_for_tries), cmocka_unit_test(stays_within_slip),
-        cmocka_unit_test(undone_by_latency),      cmocka_unit_test(picks_by_gpc),
-        cmocka_unit_test(bounds_by_occupancy),    cmocka_unit_test(refuses_what_makes_no_sense),
+        cmocka_unit_test(finds_the_width),
+        cmocka_unit_test(no_slip_no_change),
+        cmocka_unit_test(learns_without_probing),
+        cmocka_unit_test(is_revised),
+        cmocka_unit_test(requests_pay_for_tries),
+        cmocka_unit_test(stays_within_slip),
+        cmocka_unit_test(undone_by_latency),
+        cmocka_unit_test(picks_by_gpc),
+        cmocka_unit_test(keeps_clear_of_others),
+        cmocka_unit_test(bounds_by_occupancy),
+        cmocka_unit_test(refuses_what_makes_no_sense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
