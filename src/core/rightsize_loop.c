@@ -1,6 +1,7 @@
 /* The tenant's own latency has the last word: requests that run right-sized against those that do not. */
 #include <string.h>
 
+#include "base/quantile.h"
 #include "core/rightsize_internal.h"
 
 /* One request in so many is a reference: more of them while there are few. */
@@ -52,16 +53,7 @@ static float at(const float *sorted, uint32_t n, uint32_t percent)
 static uint32_t sorted_of(const struct rightsize_latencies *l, float sorted[RIGHTSIZE_LATENCIES])
 {
     memcpy(sorted, l->us, l->count * sizeof *sorted);
-    /* shell sort: 256 at most, one in 16 requests */
-    for (uint32_t gap = 57; gap; gap = gap == 1 ? 0 : gap / 3 + (gap < 3)) {
-        for (uint32_t i = gap; i < l->count; i++) {
-            const float x = sorted[i];
-            uint32_t j = i;
-            for (; j >= gap && sorted[j - gap] > x; j -= gap)
-                sorted[j] = sorted[j - gap];
-            sorted[j] = x;
-        }
-    }
+    lithos_sort_floats(sorted, l->count);
     return l->count;
 }
 

@@ -4,7 +4,7 @@
 #include "sim/sim_internal.h"
 
 /* Kernels that are the same to the card are one operator. */
-static uint64_t key_of(const struct lithos_wave_kernel *k)
+uint64_t sim_kernel_key(const struct lithos_wave_kernel *k)
 {
     uint64_t h = lithos_random_mix(k->alone_ns);
 
@@ -52,7 +52,7 @@ void sim_rightsize_choose(struct sim *s, struct sim_tenant *t, struct lithos_tpc
 {
     const struct lithos_wave_kernel *k = &t->program->kernels[t->kernel];
     struct lithos_rightsize_choice c;
-    const struct lithos_rightsize_kernel kernel = {.key = key_of(k),
+    const struct lithos_rightsize_kernel kernel = {.key = sim_kernel_key(k),
                                                    .blocks = k->blocks,
                                                    .residency = k->residency,
                                                    .cluster_blocks = k->cluster_blocks};

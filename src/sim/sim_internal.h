@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/util.h"
+#include "core/governor.h"
 #include "sim/random.h"
 #include "sim/sim.h"
 
@@ -127,6 +128,12 @@ struct sim {
     uint64_t fault_ns;  /* next beginning or end of a fault */
     uint64_t tick_ns;
     uint64_t stamp_count;
+    struct {
+        struct lithos_governor *governor; /* NULL: none */
+        void *mem;
+        uint32_t mhz, asked_mhz; /* in force; and from switch_ns on */
+        uint64_t switch_ns, since_ns, next_ns, watch_ns;
+    } power;
     struct lithos_check_report check;
     struct lithos_sim_result *result;
     size_t span_room;
@@ -172,6 +179,18 @@ void sim_rightsize_choose(struct sim *s, struct sim_tenant *t, struct lithos_tpc
 void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_flight *f,
                         const struct lithos_wave_event *e);
 void sim_rightsize_finish(struct sim_tenant *t);
+
+uint64_t sim_kernel_key(const struct lithos_wave_kernel *k);
+
+/* power.c */
+int sim_power_begin(struct sim *s);
+void sim_power_tenant(struct sim *s, const struct sim_tenant *t);
+void sim_power_until(struct sim *s, uint64_t to_ns);
+uint64_t sim_power_next_ns(const struct sim *s);
+void sim_power_step(struct sim *s);
+void sim_power_done(struct sim *s, const struct sim_tenant *t, const struct sim_flight *f,
+                    const struct lithos_wave_event *e);
+void sim_power_request(struct sim *s, const struct sim_tenant *t, uint64_t latency_ns);
 
 /* fault.c: what is wrong now */
 uint64_t sim_fault_next_ns(const struct sim *s);

@@ -423,6 +423,7 @@ static void round_done(struct sim *s, struct sim_tenant *t)
     const bool closed = t->spec->arrival == LITHOS_SIM_CLOSED;
     const uint64_t took_ns = s->now_ns - LITHOS_MAX(t->began_ns, closed ? t->ended_ns : 0);
 
+    sim_power_request(s, t, took_ns);
     if (t->rightsize)
         lithos_rightsize_request_done(t->rightsize, s->now_ns, took_ns);
     t->rounds_done++;
@@ -460,6 +461,7 @@ void sim_tenant_done(struct sim *s, struct sim_tenant *t, const struct lithos_wa
                                               : t->graph_ns - t->graph_ns / 128;
     }
     sim_rightsize_done(s, t, &f, e);
+    sim_power_done(s, t, &f, e);
     sim_mix(s, 200 + t->index, e->op, e->blocks);
     t->flight_first = (t->flight_first + 1) % SIM_FLIGHTS;
     t->flying--;

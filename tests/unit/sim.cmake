@@ -1,5 +1,6 @@
 lithos_unit_test(test_sim LINK lithos_sim)
 lithos_unit_test(test_sim_rightsize LINK lithos_sim)
+lithos_unit_test(test_power LINK lithos_sim)
 # Random scenarios with checkers, as many as CI has time for; tools/swarm.sh runs more.
 add_test(NAME sim/swarm COMMAND lithos sim --swarm 10000 --jobs 2)
 # Right-sized owners: never slower than their slip, with and without the other tenants.

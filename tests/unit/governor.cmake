@@ -1,0 +1,2 @@
+lithos_unit_test(test_governor LINK lithos_core m)
+set_property(TEST unit/test_governor APPEND PROPERTY LABELS notsan) # one thread only
