@@ -174,7 +174,7 @@ static double used_up(const struct lithos_governor *g, const struct governor_ten
 
 static bool measured(const struct lithos_governor *g, const struct governor_tenant *t)
 {
-    return g->config.mode == LITHOS_GOVERNOR_SLO && t->is.high && t->now.count;
+    return g->config.mode == LITHOS_GOVERNOR_SLO && t->is.high && t->top_us[0] > 0;
 }
 
 /* The clock that a tenant bears as far as can be told from the one in force. */
@@ -234,7 +234,8 @@ static bool rebase(struct lithos_governor *g, uint64_t now_ns)
         known &= t->now.count >= 4 * FEW_REQUESTS || !t->is.high;
     }
     g->based_ns = now_ns;
-    return known;
+    /* who has so few requests goes by the formula */
+    return known || now_ns >= g->ready_ns + WATCHES_MOST * g->config.watch_ns;
 }
 
 static void too_low(struct lithos_governor *g, uint64_t now_ns)

@@ -8,6 +8,7 @@
 #include "daemon/mps.h"
 #include "daemon/observe.h"
 #include "daemon/options.h"
+#include "daemon/power.h"
 #include "daemon/state.h"
 #include "proto/message.h"
 
@@ -82,6 +83,7 @@ struct lithosd {
     struct lithosd_process processes[LITHOSD_PROCESS_MAX];
     struct lithosd_timer lease, idle;
     struct lithosd_observe observe;
+    struct lithosd_power power;
     unsigned lease_ticks;
     bool atoms_off; /* LITHOS_ATOMS=off */
     /* persist.c */
