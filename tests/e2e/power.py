@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 
-from stack import SLACK, Stack, check, wait_for
+from stack import SLACK, Failure, Stack, check, wait_for
 
 OURS = ("--power=on", "--these-gpus-are-ours-alone", "--power-watch", "20")
 MAX_MHZ = 1980
+# A process has a limited number of arenas that the GPU can stamp into, one a lithosd.
+WORKER_LIVES = 25
 
 
 class Nvml:
@@ -87,7 +89,11 @@ def advise(stack, nvml):
 
 def lower(stack, nvml):
     """lithosd has set a clock, and the card follows."""
-    wait_for("a lower clock", lambda: nvml.locked() and nvml.mhz() < MAX_MHZ, 30 * SLACK, 0.01)
+    try:
+        wait_for("a lower clock", lambda: nvml.locked() and nvml.mhz() < MAX_MHZ, 30 * SLACK, 0.01)
+    except Failure:
+        print(stack.lithos("status", "--json").stdout, flush=True)
+        raise
 
 
 def restored(nvml, what):
@@ -95,9 +101,28 @@ def restored(nvml, what):
     return took
 
 
+def worker(stack):
+    """A tenant that works on, whatever becomes of lithosd."""
+    stack.start_daemon()
+    wait_for("the one before it is forgotten", lambda: not stack.tenants(), 20 * SLACK)
+    child = stack.run("50%", "worker", stack.sample("lithos-burn"), "--seconds", "100000")
+    wait_for("the tenant runs", lambda: "worker" in stack.tenants() and stack.tenants()["worker"]["counters"]["launches"], 20 * SLACK)
+    stack.kill_daemon(signal.SIGKILL)
+    return child
+
+
+def ended(child):
+    child.kill()
+    child.wait()
+
+
 def kills(stack, nvml, count, verbose=False):
-    worst = 0
+    worst, child = 0, None
     for n in range(count):
+        if n % WORKER_LIVES == 0:
+            if child:
+                ended(child)
+            child = worker(stack)
         stack.start_daemon(*OURS)
         lower(stack, nvml)
         time.sleep(random.uniform(0, 0.3))
@@ -105,6 +130,7 @@ def kills(stack, nvml, count, verbose=False):
         worst = max(worst, restored(nvml, "kill -9"))
         if verbose:
             print(f"{n + 1}: restored, {worst:.3f} s at worst", flush=True)
+    ended(child)
     check(worst < (1 if verbose else 3) * SLACK, f"{worst} s")
     return worst
 
@@ -115,6 +141,7 @@ def clocks_process(stack):
 
 def others_die(stack, nvml):
     """The one that holds the clocks, and both of them at once; and lithosd stops answering without dying."""
+    child = worker(stack)
     stack.start_daemon(*OURS)
     lower(stack, nvml)
     os.kill(clocks_process(stack), signal.SIGKILL)
@@ -133,6 +160,7 @@ def others_die(stack, nvml):
     stack.start_daemon()
     restored(nvml, "both died and a lithosd without --power came")
     stack.kill_daemon(signal.SIGTERM)
+    ended(child)
 
 
 def no_rights(build):
@@ -152,16 +180,10 @@ def main():
         if not only_kills:
             refused(stack)
             advise(stack, nvml)
-        stack.start_daemon()
-        worker = stack.run("50%", "worker", stack.sample("lithos-burn"), "--seconds", "100000")
-        wait_for("the tenant runs", lambda: "worker" in stack.tenants() and stack.tenants()["worker"]["counters"]["launches"], 20 * SLACK)
-        stack.kill_daemon(signal.SIGKILL)
         worst = kills(stack, nvml, int(sys.argv[2]) if only_kills else 3, only_kills)
         print(f"  clocks were back {worst * 1000:.0f} ms after lithosd was killed, at worst", flush=True)
         if not only_kills:
             others_die(stack, nvml)
-        worker.kill()
-        worker.wait()
         nvml.close()
     if not only_kills:
         no_rights(None)
