@@ -261,7 +261,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(ignored); i++)
         signal(ignored[i], SIG_IGN);
     setsid();
-    (void)setpriority(PRIO_PROCESS, 0, -15); /* where it may: on a busy machine, too, clocks are to be back at once */
+    (void)setpriority(PRIO_PROCESS, 0,
+                      -15); /* where it may: on a busy machine, too, clocks are to be back at once */
     if (chdir("/") < 0 || lithos_nvml_open(&state.nvml, error) < 0) {
         lithos_error("NVML cannot be used: %s", error);
         return 3;

@@ -92,7 +92,7 @@ static void request(struct world *w, uint32_t slot)
 {
     struct tenant *t = &w->tenants[slot];
     const bool steady = w->mhz == w->asked_mhz;
-    double took_ns = t->cpu_ns, top_ns = t->cpu_ns;
+    double took_ns = t->cpu_ns, top_ns = took_ns;
 
     for (unsigned i = 0; i < t->count; i++) {
         const double noise = 1 + 0.04 * (uniform(w) - 0.5);
@@ -114,8 +114,10 @@ static struct lithos_governor_advice run(struct world *w, double seconds)
 
     for (; w->now_ns < end_ns; w->now_ns += 5 * MS) {
         for (uint32_t i = 0; i < w->tenant_count; i++)
-            for (; w->tenants[i].next_ns < (double)w->now_ns; w->tenants[i].next_ns += w->tenants[i].every_ns)
+            while (w->tenants[i].next_ns < (double)w->now_ns) {
                 request(w, i);
+                w->tenants[i].next_ns += w->tenants[i].every_ns;
+            }
         a = lithos_governor_step(w->g, w->now_ns);
         assert_true(a.mhz <= MAX_MHZ && a.mhz >= MIN_MHZ && (a.mhz - MIN_MHZ) % STEP_MHZ == 0);
         if (a.mhz != w->asked_mhz) {

@@ -43,7 +43,7 @@ static double true_ns(const struct truth *x, uint32_t t)
 {
     const uint64_t wave = (uint64_t)t * 2 * x->k.residency;
     if (x->wave_ns > 0)
-        return (double)((x->k.blocks + wave - 1) / wave) * x->wave_ns;
+        return ceil((double)x->k.blocks / (double)wave) * x->wave_ns;
     return x->m_ns / t + x->b_ns;
 }
 

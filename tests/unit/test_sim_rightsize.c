@@ -60,7 +60,8 @@ static void saves_where_kernels_do_not_scale(void **state)
     struct lithos_sim_result sized, whole;
 
     (void)state;
-    load(", \"rightsize\": 1.1", "{\"sequence\": [{\"repeat\": 8, \"of\": [\"memory\", \"few\", \"compute\"]}]}");
+    load(", \"rightsize\": 1.1",
+         "{\"sequence\": [{\"repeat\": 8, \"of\": [\"memory\", \"few\", \"compute\"]}]}");
     run(false, &sized);
     run(true, &whole);
     json_t *report = lithos_sim_report_sized_json(&sc, &sized, &whole);
