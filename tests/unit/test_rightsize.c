@@ -340,6 +340,53 @@ static void keeps_clear_of_others(void **unused)
     free(mem);
 }
 
+/* Requests of one to sixteen at a time, and another model: kernels of other grids, times and scaling come and go. Judged by the
+ * second: no second's median request is over slip times what it is with all TPCs. */
+static void follows_changing_traffic(void **unused)
+{
+    const struct lithos_rightsize_config c = config();
+    uint64_t state = 17, now_ns = 0, second_ns = 0, judged = 0, over = 0, all = 0;
+    struct truth x[3][20]; /* model or batch */
+    void *mem;
+    struct lithos_rightsize *r = fresh(&c, &mem);
+
+    (void)unused;
+    for (unsigned m = 0; m < 3; m++) {
+        for (unsigned i = 0; i < 20; i++) {
+            const double share = uniform(&state), ns = 10e3 * (1 + 3 * m) * (0.5 + uniform(&state));
+            x[m][i] = (struct truth){.k = {.key = 100 * m + i, .blocks = 50000, .residency = 2},
+                                     .m_ns = share * ns * ALL,
+                                     .b_ns = (1 - share) * ns,
+                                     .noise = 0.02};
+        }
+    }
+    for (int n = 0; n < 12000; n++) {
+        const unsigned m = n < 3000 ? 0 : n < 6000 ? 1 : n < 9000 ? 2 : (unsigned)(next_random(&state) % 3);
+        double took = 0, alone = 0;
+        uint32_t width;
+        lithos_rightsize_request(r, now_ns);
+        for (unsigned i = 0; i < 20; i++) {
+            double ns;
+            launch(r, &x[m][i], &state, &width, &ns);
+            took += ns;
+            alone += true_ns(&x[m][i], ALL);
+        }
+        now_ns += (uint64_t)took + 3 * LITHOS_NSEC_PER_MSEC;
+        lithos_rightsize_request_done(r, now_ns, (uint64_t)took);
+        judged++;
+        over += took > 1.1 * alone;
+        if (now_ns > second_ns + LITHOS_NSEC_PER_SEC) {
+            assert_true(2 * over < judged);
+            all += over;
+            judged = over = 0;
+            second_ns = now_ns;
+        }
+    }
+    assert_true(all < 12000 / 100); /* and all in all the 99th percentile is within slip */
+    assert_true(lithos_rightsize_stats(r)->tpc_ns < 0.95 * lithos_rightsize_stats(r)->whole_tpc_ns);
+    free(mem);
+}
+
 static void picks_by_gpc(void **unused)
 {
     const struct lithos_topology t = card_h200();
@@ -411,17 +458,12 @@ static void refuses_what_makes_no_sense(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_the_width),
-        cmocka_unit_test(no_slip_no_change),
-        cmocka_unit_test(learns_without_probing),
-        cmocka_unit_test(is_revised),
-        cmocka_unit_test(requests_pay_for_tries),
-        cmocka_unit_test(stays_within_slip),
-        cmocka_unit_test(undone_by_latency),
-        cmocka_unit_test(picks_by_gpc),
-        cmocka_unit_test(keeps_clear_of_others),
-        cmocka_unit_test(bounds_by_occupancy),
-        cmocka_unit_test(refuses_what_makes_no_sense),
+        cmocka_unit_test(finds_the_width),          cmocka_unit_test(no_slip_no_change),
+        cmocka_unit_test(learns_without_probing),   cmocka_unit_test(is_revised),
+        cmocka_unit_test(requests_pay_for_tries),   cmocka_unit_test(stays_within_slip),
+        cmocka_unit_test(undone_by_latency),        cmocka_unit_test(picks_by_gpc),
+        cmocka_unit_test(follows_changing_traffic), cmocka_unit_test(keeps_clear_of_others),
+        cmocka_unit_test(bounds_by_occupancy),      cmocka_unit_test(refuses_what_makes_no_sense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
