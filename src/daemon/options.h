@@ -23,7 +23,7 @@ struct lithosd_options {
     bool background, mps, observe, allow_all;
     enum lithosd_power_mode power;
     uint64_t power_watch_ns; /* between two decisions, at least */
-    bool cards_are_ours; /* nobody outside of LithOS uses them */
+    bool cards_are_ours;     /* nobody outside of LithOS uses them */
     unsigned uid_count;
     uid_t uids[LITHOSD_UIDS_MAX];
     uint64_t idle_exit_ns; /* 0: never */

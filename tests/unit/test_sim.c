@@ -229,8 +229,10 @@ static void test_programs_from_traces(void **state)
     lithos_sim_result_free(&r);
 
     p = (struct lithos_sim_program){0};
-    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "three", 100, NULL, 0, error), -EINVAL);
-    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, "/nowhere", NULL, 100, NULL, 0, error), -ENOENT);
+    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "three", 100, NULL, 0, error),
+                     -EINVAL);
+    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, "/nowhere", NULL, 100, NULL, 0, error),
+                     -ENOENT);
     unlink(path);
 }
 
