@@ -15,13 +15,19 @@
 
 static const char help[] =
     "usage: lithos sim [options] [SCENARIO]\n"
-    "       lithos sim --swarm N [--seed FIRST] [--jobs J] [--policy P] [--card CARD]\n"
+    "       lithos sim --swarm N [--seed FIRST] [--jobs J] [--policy P] [--card CARD] [--slip X]\n"
     "Runs a scenario (a name below share/lithos/scenarios, or a file) in virtual time; hybrid unless another "
     "is named.\n"
     "  --policy P,...     policies to run, or all (default lithos)\n"
     "  --seed N           of arrivals and variations (default 1)\n"
     "  --seconds S        of the scenario's time, instead of its own\n"
     "  --set KEY=VALUE    change a number of the scenario's \"tuning\"; may be repeated\n"
+    "  --slip X           right-size high-priority tenants: their kernels may take X of their time on all "
+    "their "
+    "TPCs\n"
+    "  --power MODE       set the card's clock: off, formula (paper 5.6) or slo (by measured latency); "
+    "default off\n"
+    "  --power-slip X     how much slower tenants without an SLO may be for it (default 1.1)\n"
     "  --json             everything as JSON\n"
     "  --svg FILE         a picture of the first policy's run, from --from MS for --span MS (default: 10 ms "
     "after the\n"
@@ -36,7 +42,8 @@ static const char help[] =
 struct settings {
     struct lithos_sim_command c;
     const char *scenario, *policies, *svg;
-    double seconds, from_ms, span_ms;
+    double seconds, from_ms, span_ms, slip, power_slip;
+    enum lithos_sim_governor governor;
     const char *tuning[32];
     unsigned tuning_count;
     bool json, alone, check;
@@ -79,6 +86,19 @@ static bool read_count(const char *text, uint64_t least, uint64_t most, uint64_t
     return end != text && !*end && *text != '-' && !errno && *ret >= least && *ret <= most;
 }
 
+static bool read_power(const char *text, enum lithos_sim_governor *ret)
+{
+    static const char *const names[] = {"off", "formula", "slo"};
+
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(names); i++) {
+        if (!strcmp(text, names[i])) {
+            *ret = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int list(void)
 {
     const struct lithos_policy *p;
@@ -113,6 +133,12 @@ static bool take_option(struct settings *s, int c)
             return false;
         s->tuning[s->tuning_count++] = optarg;
         return true;
+    case 'P':
+        return read_power(optarg, &s->governor);
+    case 'q':
+        return read_number(optarg, 1, 100, &s->power_slip);
+    case 'z':
+        return read_number(optarg, 1, 100, &s->slip);
     case 'v':
         s->svg = optarg;
         return true;
@@ -134,11 +160,25 @@ static bool take_option(struct settings *s, int c)
 /* Exit code, or -1 to go on. */
 static int parse(int argc, char **argv, struct settings *s)
 {
-    static const struct option options[] = {
-        {"policy", 1, 0, 'p'}, {"seed", 1, 0, 's'},     {"seconds", 1, 0, 'S'}, {"set", 1, 0, 't'},
-        {"json", 0, 0, 'J'},   {"svg", 1, 0, 'v'},      {"from", 1, 0, 'f'},    {"span", 1, 0, 'w'},
-        {"swarm", 1, 0, 'n'},  {"jobs", 1, 0, 'j'},     {"card", 1, 0, 'c'},    {"no-alone", 0, 0, 'A'},
-        {"list", 0, 0, 'l'},   {"no-check", 0, 0, 'C'}, {"help", 0, 0, 'h'},    {0}};
+    static const struct option options[] = {{"policy", 1, 0, 'p'},
+                                            {"seed", 1, 0, 's'},
+                                            {"seconds", 1, 0, 'S'},
+                                            {"set", 1, 0, 't'},
+                                            {"json", 0, 0, 'J'},
+                                            {"svg", 1, 0, 'v'},
+                                            {"from", 1, 0, 'f'},
+                                            {"span", 1, 0, 'w'},
+                                            {"swarm", 1, 0, 'n'},
+                                            {"jobs", 1, 0, 'j'},
+                                            {"card", 1, 0, 'c'},
+                                            {"no-alone", 0, 0, 'A'},
+                                            {"slip", 1, 0, 'z'},
+                                            {"power", 1, 0, 'P'},
+                                            {"power-slip", 1, 0, 'q'},
+                                            {"list", 0, 0, 'l'},
+                                            {"no-check", 0, 0, 'C'},
+                                            {"help", 0, 0, 'h'},
+                                            {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -201,12 +241,71 @@ static int write_svg(const struct settings *s, const struct lithos_sim_scenario 
     return e;
 }
 
+static bool right_sizes(const struct lithos_sim_scenario *sc)
+{
+    for (uint32_t i = 0; i < sc->tenant_count; i++)
+        if (sc->tenants[i].rightsize_ppm)
+            return true;
+    return false;
+}
+
+/* What right-sizing did: the same run without it, to compare with. */
+static int report_sized(const struct lithos_sim_scenario *sc, struct lithos_sim_options options,
+                        const struct lithos_sim_result *r, json_t *out)
+{
+    char error[LITHOS_SIM_ERROR_BYTES] = "no memory";
+    struct lithos_sim_result whole;
+
+    options.whole = true;
+    options.span_to_ns = 0;
+    const int e = lithos_sim_run(sc, &options, &whole, error);
+    if (e < 0) {
+        lithos_error("sim: %s: %s", sc->name, error);
+        return e;
+    }
+    if (out)
+        json_object_set_new(json_array_get(out, json_array_size(out) - 1), "rightsized",
+                            lithos_sim_report_sized_json(sc, r, &whole));
+    else
+        lithos_sim_report_sized_text(stdout, sc, r, &whole);
+    lithos_sim_result_free(&whole);
+    return 0;
+}
+
+/* The same run at the highest clock, to compare with. */
+static int report_power(const struct lithos_sim_scenario *sc, struct lithos_sim_options options,
+                        const struct lithos_sim_result *r, json_t *out)
+{
+    char error[LITHOS_SIM_ERROR_BYTES] = "no memory";
+    struct lithos_sim_result top;
+
+    options.governor = LITHOS_SIM_GOVERNOR_OFF;
+    options.span_to_ns = 0;
+    const int e = lithos_sim_run(sc, &options, &top, error);
+    if (e < 0) {
+        lithos_error("sim: %s: %s", sc->name, error);
+        return e;
+    }
+    if (out)
+        json_object_set_new(json_array_get(out, json_array_size(out) - 1), "power",
+                            lithos_sim_report_power_json(sc, r, &top));
+    else
+        lithos_sim_report_power_text(stdout, sc, r, &top);
+    lithos_sim_result_free(&top);
+    return 0;
+}
+
 static int run_policy(const struct settings *s, const struct lithos_sim_scenario *sc,
                       const struct lithos_policy *policy, const struct lithos_sim_alone *alone, bool picture,
                       json_t *out, bool *ret_failed)
 {
-    struct lithos_sim_options options = {
-        .policy = policy, .seed = s->c.seed, .only = UINT32_MAX, .check = s->check};
+    struct lithos_sim_options options = {.policy = policy,
+                                         .seed = s->c.seed,
+                                         .only = UINT32_MAX,
+                                         .check = s->check,
+                                         .governor = s->governor,
+                                         .governor_slip_ppm =
+                                             (uint32_t)(s->power_slip * LITHOS_SCHED_PPM + 0.5)};
     char error[LITHOS_SIM_ERROR_BYTES] = "no memory";
     struct lithos_sim_result r;
 
@@ -223,9 +322,13 @@ static int run_policy(const struct settings *s, const struct lithos_sim_scenario
         json_array_append_new(out, lithos_sim_report_json(sc, policy, s->c.seed, &r, alone));
     else
         lithos_sim_report_text(stdout, sc, policy, &r, alone);
+    if (right_sizes(sc))
+        e = report_sized(sc, options, &r, out);
+    if (s->governor && e == 0)
+        e = report_power(sc, options, &r, out);
     for (unsigned i = 0; i < LITHOS_CHECK_RULE_MAX; i++)
         *ret_failed |= policy->exclusive && r.check.fired[i];
-    if (picture)
+    if (picture && e == 0)
         e = write_svg(s, sc, &options, &r);
     lithos_sim_result_free(&r);
     return e;
@@ -264,6 +367,9 @@ static int tune(const struct settings *s, struct lithos_sim_scenario *sc)
             return -EINVAL;
         }
     }
+    for (uint32_t i = 0; i < sc->tenant_count && s->slip > 0; i++)
+        if (sc->tenants[i].class == LITHOS_SCHED_HIGH)
+            sc->tenants[i].rightsize_ppm = (uint32_t)(s->slip * LITHOS_SCHED_PPM + 0.5);
     if (s->seconds > 0) {
         sc->warm_ns = (uint64_t)((double)sc->warm_ns * s->seconds * 1e9 / (double)sc->duration_ns);
         sc->duration_ns = (uint64_t)(s->seconds * 1e9);
@@ -314,6 +420,7 @@ int lithos_cmd_sim(int argc, char **argv)
         return code;
     if (s.c.swarm) {
         s.c.policy = strcmp(s.policies, "lithos") ? s.policies : NULL;
+        s.c.slip_ppm = (uint32_t)(s.slip * LITHOS_SCHED_PPM + 0.5);
         return lithos_sim_swarm(&s.c);
     }
     struct lithos_sim_scenario *sc = calloc(1, sizeof *sc);

@@ -8,6 +8,7 @@
 struct lithos_sim_command {
     uint64_t seed, swarm;
     unsigned jobs;
+    uint32_t slip_ppm; /* 0: nobody is right-sized */
     const char *card;
     const char *policy; /* NULL: as the swarm chooses */
 };

@@ -34,6 +34,7 @@ static void work(const struct lithos_sim_command *c, const struct lithos_card *c
                                            .first = c->seed + job,
                                            .count = (c->swarm + c->jobs - 1 - job) / c->jobs,
                                            .step = c->jobs,
+                                           .slip_ppm = c->slip_ppm,
                                            .failed = report};
     struct lithos_sim_swarm_result r;
 
@@ -59,6 +60,10 @@ static int collect(int from, pid_t pid, struct lithos_sim_swarm_result *sum)
     sum->kernels += r.kernels;
     sum->events += r.events;
     sum->checks += r.checks;
+    sum->sized += r.sized;
+    sum->slower += r.slower;
+    sum->tpc_ns += r.tpc_ns;
+    sum->whole_tpc_ns += r.whole_tpc_ns;
     sum->hash += r.hash;
     for (unsigned i = 0; i < LITHOS_CHECK_RULE_MAX; i++)
         sum->fired[i] += r.fired[i];
@@ -124,6 +129,11 @@ int lithos_sim_swarm(const struct lithos_sim_command *c)
     printf("%" PRIu64 " seeds from %" PRIu64 ": %" PRIu64 " failed; %" PRIu64 " kernels, %" PRIu64
            " events, %" PRIu64 " checks in %.1f s; traces %016" PRIx64 "\n",
            sum.seeds, c->seed, sum.failed, sum.kernels, sum.events, sum.checks, seconds, sum.hash);
+    if (c->slip_ppm)
+        printf("  right-sized by %.2f: %" PRIu64 " tenants, %" PRIu64
+               " with a p99 over slip, TPC time saved %.1f %%\n",
+               c->slip_ppm / 1e6, sum.sized, sum.slower,
+               sum.whole_tpc_ns > 0 ? 100 * (1 - sum.tpc_ns / sum.whole_tpc_ns) : 0);
     for (unsigned i = 0; i < LITHOS_CHECK_RULE_MAX; i++)
         if (sum.fired[i])
             printf("  %s: %" PRIu64 " seeds\n", lithos_check_rule_name(i), sum.fired[i]);

@@ -134,6 +134,49 @@ static void print_counts(const json_t *counts, const char *what, FILE *out)
     }
 }
 
+/* A line for each GPU whose power is looked after. */
+static void print_power(const json_t *document, FILE *out)
+{
+    const json_t *power = json_object_get(document, "power"), *gpu, *advice;
+    const char *mode = lithos_json_string(power, "mode"), *why = lithos_json_string(power, "why");
+    size_t i;
+
+    if (*why)
+        fprintf(out, "power %s: %s\n", mode, why);
+    json_array_foreach((json_t *)json_object_get(power, "gpus"), i, gpu)
+    {
+        advice = json_object_get(gpu, "advice");
+        fprintf(out, "GPU %lld: %.0f W at %lld MHz; power %s", (long long)lithos_json_integer(gpu, "index"),
+                json_number_value(json_object_get(gpu, "watts")), (long long)lithos_json_integer(gpu, "mhz"),
+                mode);
+        if (json_is_object(advice))
+            fprintf(out, ": %s %lld MHz (%s)", strcmp(mode, "on") ? "would set" : "sets",
+                    (long long)lithos_json_integer(advice, "mhz"), lithos_json_string(advice, "why"));
+        fputc('\n', out);
+    }
+}
+
+/* What tenants' requests cost. */
+static void print_energy(const json_t *document, FILE *out)
+{
+    const json_t *tenants = json_object_get(document, "tenants"), *tenant;
+    size_t i;
+
+    json_array_foreach((json_t *)tenants, i, tenant)
+    {
+        const json_t *energy = json_object_get(tenant, "energy");
+        if (!json_is_object(energy))
+            continue;
+        fprintf(out, "%s: %.1f J (%.1f J beyond what the GPU draws idle)", lithos_json_string(tenant, "name"),
+                json_number_value(json_object_get(energy, "joules")),
+                json_number_value(json_object_get(energy, "joules_least")));
+        if (lithos_json_integer(energy, "requests"))
+            fprintf(out, ", %.4g J a request",
+                    json_number_value(json_object_get(energy, "joules_per_request")));
+        fputc('\n', out);
+    }
+}
+
 /* A line for each tenant that asked for atoms: what came of its launches. */
 static void print_atoms(const json_t *document, FILE *out)
 {
@@ -187,5 +230,7 @@ int lithos_status_print(const json_t *document, FILE *out)
     r = print_tenants(document, out);
     print_queues(document, out);
     print_atoms(document, out);
+    print_power(document, out);
+    print_energy(document, out);
     return r;
 }

@@ -20,6 +20,7 @@ struct row {
 };
 
 struct picture {
+    const json_t *document;
     const struct lithos_top_view *view;
     struct lithos_top_frame *frame;
     unsigned count;
@@ -218,6 +219,9 @@ static void add_details(struct picture *p)
     put(p, LITHOS_TOP_STRONG, "%s", r->name);
     put(p, LITHOS_TOP_PLAIN, ": %s, %zu processes, %s; ", lithos_json_string(r->tenant, "command"),
         json_array_size(pids), lithos_json_string(r->tenant, "mode"));
+    if (lithos_json_integer(json_object_get(r->tenant, "energy"), "requests"))
+        put(p, LITHOS_TOP_PLAIN, "%.3g J a request; ",
+            lithos_json_number(json_object_get(r->tenant, "energy"), "joules_per_request"));
     put(p, LITHOS_TOP_PLAIN, "mispredicted %.2f %%, clock within %s",
         lithos_json_number(prediction, "mispredicted_percent"),
         short_time(lithos_json_number(clock, "offset_bound_us"), text));
@@ -274,6 +278,21 @@ static void add_group(struct picture *p, const json_t *gpu, const char *bits, bo
     }
 }
 
+/* Behind the GPU's line, with --power. */
+static void add_power(struct picture *p, const json_t *gpu)
+{
+    const json_t *power, *all = json_object_get(json_object_get(p->document, "power"), "gpus");
+    size_t i;
+
+    json_array_foreach((json_t *)all, i, power)
+    {
+        if (lithos_json_integer(power, "index") == lithos_json_integer(gpu, "index") &&
+            lithos_json_true(power, "known"))
+            put(p, LITHOS_TOP_PLAIN, ", %.0f W at %" PRId64 " MHz", lithos_json_number(power, "watts"),
+                lithos_json_integer(power, "mhz"));
+    }
+}
+
 static void add_gpu(struct picture *p, const json_t *gpu)
 {
     const json_t *gpcs = json_object_get(gpu, "gpcs"), *bits;
@@ -289,6 +308,7 @@ static void add_gpu(struct picture *p, const json_t *gpu)
     put(p, LITHOS_TOP_PLAIN, "  %" PRId64 " TPCs, %" PRId64 " free%s", lithos_json_integer(gpu, "tpcs"),
         lithos_json_integer(gpu, "free"),
         lithos_json_true(gpu, "stamps") ? "" : "; no kernel times on this driver");
+    add_power(p, gpu);
     if (!line(p))
         return;
     put(p, LITHOS_TOP_PLAIN, "  ");
@@ -320,7 +340,7 @@ void lithos_top_frame(const json_t *document, struct lithos_top_view *view,
     view->rows = LITHOS_MIN(view->rows, LITHOS_TOP_ROWS_MAX);
     view->columns = LITHOS_MIN(view->columns, LITHOS_TOP_COLUMNS_MAX);
     memset(ret_frame, 0, sizeof *ret_frame);
-    p = (struct picture){.view = view, .frame = ret_frame};
+    p = (struct picture){.document = document, .view = view, .frame = ret_frame};
     if (view->rows < 2 || view->columns < 2)
         return;
     collect(&p, document);

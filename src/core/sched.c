@@ -372,6 +372,12 @@ const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, u
     return slot < s->config.tenants && s->tenants[slot].used ? &s->tenants[slot].grant : NULL;
 }
 
+struct lithos_tpcset lithos_sched_lent_away(const struct lithos_sched *s, uint32_t slot)
+{
+    const struct lithos_tpcset none = {{0, 0}};
+    return lithos_sched_grant(s, slot) ? s->tenants[slot].lent_away : none;
+}
+
 uint64_t lithos_sched_strange(const struct lithos_sched *s)
 {
     return s->strange;

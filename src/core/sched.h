@@ -175,6 +175,8 @@ bool lithos_sched_next(struct lithos_sched *s, uint32_t *ret_slot, const struct 
 /* A tenant's grant as of the last run; NULL when there is no such tenant. */
 const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, uint32_t slot);
 
+/* Of a tenant's own TPCs, those that others may use now; none where there is no such tenant. */
+struct lithos_tpcset lithos_sched_lent_away(const struct lithos_sched *s, uint32_t slot);
 /* 0 or -ENOENT. */
 int lithos_sched_explain(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
                          struct lithos_sched_explain *ret_explain);

@@ -184,6 +184,7 @@ static void probed(void *ctx, const struct lithosd_child_result *result)
         lithos_warning("no GPU can be used: %s. lithosd runs, and refuses every tenant", d->gpus.error);
     lithosd_lend_start(d);
     lithosd_state_load(d, &saved);
+    lithosd_power_start(d);
     start_mps(d, &saved);
 }
 
@@ -247,6 +248,7 @@ static void finish(struct lithosd *d)
 {
     lithosd_server_finish(d);
     lithosd_processes_finish(d);
+    lithosd_power_stop(d);
     if (d->tenant_count == 0 && d->serving)
         unlink(d->state_path);
     for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
@@ -263,7 +265,7 @@ int lithosd_run(struct lithosd *d)
 {
     d->start_ns = lithos_now_ns();
     d->next_tenant = 1;
-    d->lock_fd = d->listener.fd = d->signals.fd = -1;
+    d->lock_fd = d->listener.fd = d->signals.fd = d->power.link.fd = -1;
     int r = lithosd_server_lock(d);
     if (r == 0)
         r = state_place(d);

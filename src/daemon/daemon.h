@@ -9,6 +9,7 @@
 #include "daemon/mps.h"
 #include "daemon/observe.h"
 #include "daemon/options.h"
+#include "daemon/power.h"
 #include "daemon/state.h"
 #include "proto/message.h"
 
@@ -86,6 +87,7 @@ struct lithosd {
     struct lithosd_timer lease, idle;
     struct lithosd_observe observe;
     struct lithosd_lend lend;
+    struct lithosd_power power;
     unsigned lease_ticks;
     bool atoms_off; /* LITHOS_ATOMS=off */
     /* persist.c */

@@ -432,6 +432,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     lithosd_lend_done(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
+    lithosd_power_kernel(t, k);
     if (!t->daemon->observe.recording_count)
         return;
     char unknown[32];
@@ -681,6 +682,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
 void lithosd_observe_ended(struct lithosd_tenant *t)
 {
     struct lithosd_observed *o = t->observed;
+    lithosd_power_forget(t);
     lithosd_recordings_ended(t);
     if (!o)
         return;

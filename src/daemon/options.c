@@ -31,6 +31,13 @@ static const char usage[] =
     "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
     "  --policy NAME         who gets which TPCs when: lithos (the default), partition, mig, mps, priority,\n"
     "                        timeslice; `--policy help` says what they are\n"
+    "  --power=off|advise|on know each tenant's energy and say at which clock the GPUs would save some; on: "
+    "set "
+    "it,\n"
+    "                        which needs root and --these-gpus-are-ours-alone (default: off)\n"
+    "  --power-watch MS      between two changes of a clock, at least (default: 250)\n"
+    "  --these-gpus-are-ours-alone\n"
+    "                        nobody but LithOS' tenants uses the GPUs: a clock is the whole card's\n"
     "  --state-dir DIR       where the file lies that a restarted daemon reads (default: the socket's "
     "folder)\n"
     "  --allow-uid UID|all   let another user's programs in (repeatable); root and this user always may\n"
@@ -47,6 +54,9 @@ enum {
     MPS,
     OBSERVE,
     POLICY,
+    POWER,
+    POWER_WATCH,
+    OURS_ALONE,
     STATE_DIR,
     ALLOW_UID,
     IDLE_EXIT,
@@ -63,6 +73,9 @@ static const struct option long_options[] = {
     {"mps", required_argument, NULL, MPS},
     {"observe", required_argument, NULL, OBSERVE},
     {"policy", required_argument, NULL, POLICY},
+    {"power", required_argument, NULL, POWER},
+    {"power-watch", required_argument, NULL, POWER_WATCH},
+    {"these-gpus-are-ours-alone", no_argument, NULL, OURS_ALONE},
     {"state-dir", required_argument, NULL, STATE_DIR},
     {"allow-uid", required_argument, NULL, ALLOW_UID},
     {"idle-exit", required_argument, NULL, IDLE_EXIT},
@@ -153,6 +166,20 @@ static int check_policy(const struct lithosd_options *o)
     return why ? -EINVAL : 0;
 }
 
+static int parse_power(const char *text, enum lithosd_power_mode *ret)
+{
+    static const char *const names[LITHOSD_POWER_MODE_MAX] = {"off", "advise", "on"};
+
+    for (unsigned i = 0; i < LITHOSD_POWER_MODE_MAX; i++) {
+        if (!strcmp(text, names[i])) {
+            *ret = (enum lithosd_power_mode)i;
+            return 0;
+        }
+    }
+    lithos_error("--power=%s: must be off, advise or on", text);
+    return -EINVAL;
+}
+
 static int parse_one(int c, struct lithosd_options *o)
 {
     unsigned long seconds;
@@ -170,6 +197,16 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_switch("observe", optarg, &o->observe);
     case POLICY:
         return parse_policy(optarg, o);
+    case POWER:
+        return parse_power(optarg, &o->power);
+    case POWER_WATCH:
+        r = parse_number("power-watch", optarg, 60000, &seconds);
+        if (r == 0)
+            o->power_watch_ns = LITHOS_MAX(seconds, 1ul) * LITHOS_NSEC_PER_MSEC;
+        return r;
+    case OURS_ALONE:
+        o->cards_are_ours = true;
+        return 0;
     case STATE_DIR:
         return copy_path(o->state_dir, sizeof o->state_dir, "state-dir", optarg);
     case ALLOW_UID:
@@ -229,6 +266,17 @@ int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_opt
         r = parse_one(c, &o);
     if (r == 0 && optind < argc) {
         lithos_error("%s: lithosd takes no arguments; see `lithosd --help`", argv[optind]);
+        r = -EINVAL;
+    }
+    if (r == 0 && o.power == LITHOSD_POWER_ON && !o.cards_are_ours) {
+        lithos_error("--power=on slows down whatever runs on the GPUs, also what is not LithOS': if nothing "
+                     "else does, say "
+                     "--these-gpus-are-ours-alone; --power=advise only tells");
+        r = -EINVAL;
+    }
+    if (r == 0 && o.power != LITHOSD_POWER_OFF && !o.observe) {
+        lithos_error("--power=%s needs --observe=on: it goes by what kernels take",
+                     o.power == LITHOSD_POWER_ON ? "on" : "advise");
         r = -EINVAL;
     }
     if (r == 0)

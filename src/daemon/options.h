@@ -10,6 +10,13 @@ struct lithos_policy;
 
 #define LITHOSD_UIDS_MAX 64u
 
+enum lithosd_power_mode {
+    LITHOSD_POWER_OFF,
+    LITHOSD_POWER_ADVISE, /* say at which clock the card would save energy */
+    LITHOSD_POWER_ON,     /* and set it */
+    LITHOSD_POWER_MODE_MAX,
+};
+
 struct lithosd_options {
     char socket[108];                   /* sockaddr_un's room */
     char state_dir[PATH_MAX];           /* default: the socket's folder */
@@ -17,6 +24,9 @@ struct lithosd_options {
     const struct lithos_policy *policy; /* NULL: the first of core/policies.def */
     const char *log;                    /* file, or NULL for standard error */
     bool background, mps, observe, allow_all;
+    enum lithosd_power_mode power;
+    uint64_t power_watch_ns; /* between two decisions, at least */
+    bool cards_are_ours;     /* nobody outside of LithOS uses them */
     unsigned uid_count;
     uid_t uids[LITHOSD_UIDS_MAX];
     uint64_t idle_exit_ns; /* 0: never */

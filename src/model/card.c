@@ -86,6 +86,46 @@ static int read_attributes(const json_t *root, struct lithos_card *card, char *e
     return 0;
 }
 
+static int read_volts(const json_t *section, struct lithos_power_card *p, char *error)
+{
+    const json_t *volts = json_object_get(section, "volts");
+
+    p->volt_count = (uint32_t)LITHOS_MIN(json_array_size(volts), LITHOS_POWER_VOLTS_MAX + 1);
+    for (uint32_t i = 0; i < p->volt_count && i < LITHOS_POWER_VOLTS_MAX; i++) {
+        const json_t *pair = json_array_get(volts, i), *mhz = json_array_get(pair, 0),
+                     *mv = json_array_get(pair, 1);
+        if (!json_is_integer(mhz) || !json_is_integer(mv) || json_integer_value(mhz) < 1 ||
+            json_integer_value(mhz) > 100000 || json_integer_value(mv) < 1 || json_integer_value(mv) > 10000)
+            return lithos_model_fail(error, "\"power.volts\" is not a list of [MHz, mV]");
+        p->volts[i].mhz = (uint32_t)json_integer_value(mhz);
+        p->volts[i].mv = (uint32_t)json_integer_value(mv);
+    }
+    return 0;
+}
+
+/* Optional: cards of which nothing is known draw nothing and have one clock. */
+static int read_power(const json_t *root, struct lithos_power_card *p, char *error)
+{
+    const struct number numbers[] = {
+        {"power", "max_mhz", NULL, &p->max_mhz},     {"power", "min_mhz", NULL, &p->min_mhz},
+        {"power", "step_mhz", NULL, &p->step_mhz},   {"power", "memory_mhz", NULL, &p->memory_mhz},
+        {"power", "switch_us", NULL, &p->switch_us}, {"power", "limit_mw", NULL, &p->limit_mw},
+        {"power", "board_mw", NULL, &p->board_mw},   {"power", "leak_mw", NULL, &p->leak_mw},
+        {"power", "tree_mw", NULL, &p->tree_mw},     {"power", "sms_mw", NULL, &p->sms_mw},
+        {"power", "memory_mw", NULL, &p->memory_mw},
+    };
+
+    if (!json_object_get(root, "power"))
+        return 0;
+    int r = read_numbers(root, numbers, LITHOS_ARRAY_SIZE(numbers), error);
+    if (r >= 0)
+        r = read_volts(json_object_get(root, "power"), p, error);
+    if (r >= 0 && !lithos_power_valid(p))
+        return lithos_model_fail(
+            error, "\"power\": clocks are not whole steps from min_mhz to max_mhz, or volts fall");
+    return r;
+}
+
 static int read_card(const json_t *root, struct lithos_card *c, char *error)
 {
     uint32_t driver;
@@ -123,6 +163,8 @@ static int read_card(const json_t *root, struct lithos_card *c, char *error)
         r = read_pair(root, "priorities", &c->priority_least, &c->priority_greatest, error);
     if (r >= 0)
         r = read_attributes(root, c, error);
+    if (r >= 0)
+        r = read_power(root, &c->power, error);
     if (r < 0)
         return r;
     if (driver > INT32_MAX)

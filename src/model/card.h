@@ -6,6 +6,7 @@
 
 #include "hw/qmd.h"
 #include "hw/topology.h"
+#include "model/power.h"
 
 #define LITHOS_CARD_NAME_BYTES 128u
 #define LITHOS_CARD_ATTRIBUTES 160u /* cuDeviceGetAttribute numbers */
@@ -48,6 +49,8 @@ struct lithos_card {
     uint64_t restore_ns;        /* blocks stopped to the next domain's running; nothing runs meanwhile */
     uint64_t copy_latency_ns;
     uint64_t copy_bytes_per_us[LITHOS_COPY_ENGINE_MAX];
+
+    struct lithos_power_card power; /* max_mhz 0: the file says nothing of it */
 };
 
 /* Number of SMs of the card. */

@@ -18,7 +18,7 @@ struct rule {
     uint32_t param;  /* index, or NO_PARAM */
     uint32_t points; /* > 0: time by linear interpolation of param, in place of base_ns and ns_per_param */
     double at[POINTS_MAX], ns[POINTS_MAX];
-    double share, spread, stagger;
+    double share, spread, stagger, clock;
     uint32_t share_threads; /* threads a block that `share` is for; 0: of any block */
     uint32_t group;
 };
@@ -39,6 +39,7 @@ int lithos_costs_create(struct lithos_costs **ret_costs)
         .param = NO_PARAM,
         .share = 0.25,
         .share_threads = 128,
+        .clock = 1,
         .group = 4,
     };
     *ret_costs = costs;
@@ -102,8 +103,9 @@ static int read_points(const json_t *o, struct rule *rule, char *error)
 
 static int read_rule(const json_t *o, struct rule *rule, char *error)
 {
-    static const char *const known[] = {"base_ns",       "param",  "ns_per_param", "points", "share",
-                                        "share_threads", "spread", "stagger",      "group",  "comment"};
+    static const char *const known[] = {"base_ns", "param",         "ns_per_param", "points",
+                                        "share",   "share_threads", "spread",       "stagger",
+                                        "group",   "comment",       "clock"};
     if (!json_is_object(o))
         return lithos_model_fail(error, "not an object");
     const char *key;
@@ -131,6 +133,8 @@ static int read_rule(const json_t *o, struct rule *rule, char *error)
         r = read_number(o, "spread", 0, 1, &rule->spread, error);
     if (r >= 0)
         r = read_number(o, "stagger", 0, 1, &rule->stagger, error);
+    if (r >= 0)
+        r = read_number(o, "clock", 0, 1, &rule->clock, error);
     if (r >= 0)
         r = read_count(o, "group", 1, 32, &rule->group, error);
     if (r < 0)
@@ -256,6 +260,7 @@ void lithos_costs_find(const struct lithos_costs *costs, const char *kernel, con
         .share_ppm = (uint32_t)(LITHOS_MIN(LITHOS_MAX(share, 1e-6), 1.0) * 1e6 + 0.5),
         .spread_ppm = (uint32_t)(rule->spread * 1e6 + 0.5),
         .stagger_ppm = (uint32_t)(rule->stagger * 1e6 + 0.5),
+        .clock_ppm = (uint32_t)(rule->clock * 1e6 + 0.5),
         .group = rule->group,
     };
 }

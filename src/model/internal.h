@@ -76,16 +76,18 @@ struct group {
     struct launch *launch;
     uint64_t first;
     uint32_t count;
-    uint32_t share_ppm; /* of all of them */
-    uint64_t end_work;  /* value of the SM's work clock at which they end */
-    uint64_t sm_ns;     /* SM time they consume together */
+    uint32_t share_ppm;  /* of all of them */
+    uint32_t memory_ppm; /* the part that the memory holds up */
+    uint64_t end_work;   /* value of the SM's work clock at which they end */
+    uint64_t sm_ns;      /* SM time they consume together */
 };
 
 struct sm {
     uint64_t work;    /* clock that runs at the speed of the blocks in the SM */
     uint64_t at_ns;   /* domain time at which `work` was so */
     uint64_t next_ns; /* domain time of the next end of a group, NEVER when empty */
-    uint32_t share_ppm;
+    uint32_t share_ppm, memory_ppm;
+    uint64_t busy_ns, waits_ns;                  /* in use; and of that, held up by the memory */
     uint32_t threads, registers, shared, blocks; /* in use */
     uint32_t heap_pos;
     uint32_t group_count;
@@ -141,6 +143,8 @@ struct lithos_model {
     uint64_t now_ns;
     uint64_t seq;
     uint32_t sm_count;
+    uint64_t slow_ppm;                      /* f_max / f - 1 */
+    uint64_t busy_ns, waits_ns;             /* of domains that are gone */
     uint8_t sm_tpc[LITHOS_CARD_SMS_MAX];    /* TPC bit of an SM */
     uint16_t sm_order[LITHOS_CARD_SMS_MAX]; /* SMs in the order blocks are handed out */
     struct smset rooms[LITHOS_TPC_BITS];    /* where one cluster may lie: GPCs, and single TPCs */
@@ -223,6 +227,8 @@ uint64_t place_next_ns(const struct domain *d);                          /* doma
 uint64_t place_bound_ns(const struct lithos_model *m, struct launch *l); /* domain time */
 void place_step(struct lithos_model *m, struct domain *d);               /* the next end of a group */
 void place_drop_context(const struct lithos_model *m, struct domain *d, const struct lithos_model_context *c);
+void place_busy(struct lithos_model *m, struct domain *d, uint64_t *busy_ns,
+                uint64_t *waits_ns); /* added to them */
 void place_domain_init(const struct lithos_model *m, struct domain *d);
 
 /* slice.c: domains take turns */

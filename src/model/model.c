@@ -325,3 +325,24 @@ char *lithos_model_hang_text(const struct lithos_model_event *e, char *text, siz
         snprintf(text, size, "no hang");
     return text;
 }
+
+void lithos_model_set_clock(struct lithos_model *m, uint64_t now_ns, uint32_t clock_ppm)
+{
+    lithos_assert(clock_ppm > 0 && clock_ppm <= FULL_PPM);
+    model_run(m, now_ns);
+    m->slow_ppm = (uint64_t)FULL_PPM * FULL_PPM / clock_ppm - FULL_PPM;
+}
+
+void lithos_model_busy(struct lithos_model *m, uint64_t *ret_busy_sm_ns, uint64_t *ret_memory_sm_ns)
+{
+    uint64_t busy_ns = m->busy_ns, waits_ns = m->waits_ns;
+    struct domain *d = m->domains;
+
+    do {
+        if (d)
+            place_busy(m, d, &busy_ns, &waits_ns);
+        d = d ? d->next : NULL;
+    } while (d && d != m->domains);
+    *ret_busy_sm_ns = busy_ns;
+    *ret_memory_sm_ns = waits_ns;
+}

@@ -30,7 +30,9 @@ struct lithos_block_cost {
     uint32_t spread_ppm; /* a block takes alone_ns * (1 +- spread), by a hash of launch and block */
     uint32_t
         stagger_ppm; /* groups that fill an SM together end this much before to after their mean, one by one */
-    uint32_t group;  /* blocks that start at once in an SM are timed together, this many at most; >= 1 */
+    uint32_t
+        clock_ppm; /* how much it feels the SMs' clock: at half of it, it takes 1 + clock times its time (paper 5.6) */
+    uint32_t group; /* blocks that start at once in an SM are timed together, this many at most; >= 1 */
 };
 
 struct lithos_model_kernel {
@@ -129,6 +131,12 @@ int lithos_model_wait(struct lithos_model *m, uint64_t now_ns, struct lithos_mod
  * card). */
 int lithos_model_gate(struct lithos_model *m, uint64_t now_ns, struct lithos_model_stream *s, uint64_t gate);
 void lithos_model_gate_open(struct lithos_model *m, uint64_t now_ns, uint64_t owner, uint64_t gate);
+
+/* The SMs' clock from now on: clock_ppm of the highest. Blocks placed before keep their speed. */
+void lithos_model_set_clock(struct lithos_model *m, uint64_t now_ns, uint32_t clock_ppm);
+/* SM time in use since the model began, up to the last advance: of all its SMs together, and the part of it that the memory holds
+ * up (1 - clock of what runs), for how much power it draws (model/power.h). */
+void lithos_model_busy(struct lithos_model *m, uint64_t *ret_busy_sm_ns, uint64_t *ret_memory_sm_ns);
 
 /* When something happens next: at or before the last now_ns when events wait, LITHOS_MODEL_NEVER when nothing
  * will. */

@@ -99,6 +99,11 @@ static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
 static void sm_catch_up(struct sm *s, uint64_t now_ns)
 {
     uint64_t work = (now_ns - s->at_ns) << WORK_SHIFT;
+    if (s->share_ppm && now_ns > s->at_ns) {
+        const uint64_t busy_ns = mul_div(now_ns - s->at_ns, LITHOS_MIN(s->share_ppm, FULL_PPM), FULL_PPM);
+        s->busy_ns += busy_ns;
+        s->waits_ns += mul_div(busy_ns, s->memory_ppm, s->share_ppm);
+    }
     s->work += s->share_ppm <= FULL_PPM ? work : mul_div(work, FULL_PPM, s->share_ppm);
     s->at_ns = now_ns;
 }
@@ -164,13 +169,16 @@ static uint64_t staggered_ns(const struct lithos_block_cost *c, uint64_t alone_n
 static uint64_t block_alone_ns(const struct lithos_model *m, const struct launch *l)
 {
     const struct lithos_block_cost *c = &l->k.cost;
+    uint64_t alone_ns = c->alone_ns;
+    if (m->slow_ppm && c->clock_ppm)
+        alone_ns += mul_div(alone_ns, m->slow_ppm * c->clock_ppm, (uint64_t)FULL_PPM * FULL_PPM);
     if (!c->spread_ppm)
-        return c->alone_ns;
-    uint64_t width = mul_div(c->alone_ns, 2ull * c->spread_ppm, FULL_PPM);
+        return alone_ns;
+    uint64_t width = mul_div(alone_ns, 2ull * c->spread_ppm, FULL_PPM);
     uint64_t at =
         (uint64_t)(((unsigned __int128)mix(m->seed ^ mix(l->seq * 0x100000001b3ull + l->placed)) * width) >>
                    64);
-    return c->alone_ns - width / 2 + at;
+    return alone_ns - width / 2 + at;
 }
 
 static bool tpc_held_by_others(const struct lithos_model *m, const struct domain *d, uint32_t sm,
@@ -202,10 +210,13 @@ static void add_group(struct lithos_model *m, struct domain *d, uint32_t sm, str
         .first = l->placed,
         .count = count,
         .share_ppm = l->k.cost.share_ppm * count,
+        .memory_ppm = (uint32_t)mul_div(l->k.cost.share_ppm * count,
+                                        FULL_PPM - LITHOS_MIN(l->k.cost.clock_ppm, FULL_PPM), FULL_PPM),
         .end_work = s->work + (alone_ns << WORK_SHIFT),
         .sm_ns = mul_div(alone_ns, (uint64_t)l->k.cost.share_ppm * count, FULL_PPM),
     };
     s->share_ppm += l->k.cost.share_ppm * count;
+    s->memory_ppm += s->groups[s->group_count - 1].memory_ppm;
     s->threads += l->block_threads * count;
     s->registers += l->block_registers * count;
     s->shared += l->block_shared * count;
@@ -250,6 +261,7 @@ static void remove_group(struct sm *s, uint32_t i)
     const struct group *g = &s->groups[i];
     const struct launch *l = g->launch;
     s->share_ppm -= g->share_ppm;
+    s->memory_ppm -= g->memory_ppm;
     s->threads -= l->block_threads * g->count;
     s->registers -= l->block_registers * g->count;
     s->shared -= l->block_shared * g->count;
@@ -470,5 +482,14 @@ void place_drop_context(const struct lithos_model *m, struct domain *d, const st
                 remove_group(s, i);
         }
         sm_retime(m, d, sm);
+    }
+}
+
+void place_busy(struct lithos_model *m, struct domain *d, uint64_t *busy_ns, uint64_t *waits_ns)
+{
+    for (uint32_t sm = 0; sm < m->sm_count; sm++) {
+        sm_catch_up(&d->sms[sm], domain_time(m, d));
+        *busy_ns += d->sms[sm].busy_ns;
+        *waits_ns += d->sms[sm].waits_ns;
     }
 }

@@ -167,6 +167,7 @@ void slice_domain_put(struct lithos_model *m, struct domain *d)
             m->phase_end_ns = LITHOS_MODEL_NEVER;
         }
     }
+    place_busy(m, d, &m->busy_ns, &m->waits_ns);
     free(d->sms);
     free(d);
     consider(m);

@@ -392,6 +392,7 @@ int lithos_wave_create(const struct lithos_wave_config *config, struct lithos_wa
     w->config.card = &w->card;
     w->sms = lithos_card_sms(&w->card);
     w->phase_end_ns = LITHOS_WAVE_NEVER;
+    w->clock_ppm = LITHOS_WAVE_PPM;
     *ret_wave = w;
     return 0;
 }
@@ -434,4 +435,25 @@ uint64_t lithos_wave_duration_ns(const struct lithos_card *card, const struct li
 
     return waves * wave_mul_div(kernel->alone_ns, full_ppm, LITHOS_WAVE_PPM) +
            (last ? wave_mul_div(kernel->alone_ns, last_ppm, LITHOS_WAVE_PPM) : 0);
+}
+
+void lithos_wave_set_clock(struct lithos_wave *w, uint64_t now_ns, uint32_t clock_ppm)
+{
+    struct lithos_wave_domain *d = w->domains;
+
+    lithos_assert(clock_ppm > 0 && clock_ppm <= LITHOS_WAVE_PPM && now_ns >= w->now_ns);
+    w->now_ns = now_ns; /* advanced to before: nothing happens in between */
+    w->clock_ppm = clock_ppm;
+    do {
+        if (d)
+            wave_domain_clocked(w, d);
+        d = d ? d->next : NULL;
+    } while (d && d != w->domains);
+}
+
+struct lithos_power_load lithos_wave_load(const struct lithos_wave *w)
+{
+    if (!w->current || !w->current->running)
+        return (struct lithos_power_load){0};
+    return wave_domain_load(w, w->current);
 }

@@ -101,6 +101,11 @@ int lithos_wave_launch(struct lithos_wave *w, uint64_t now_ns, struct lithos_wav
 /* Take back what was sent to the stream and has not placed a block: the newest launches. Returns how many. */
 uint32_t lithos_wave_recall(struct lithos_wave *w, uint64_t now_ns, struct lithos_wave_stream *s);
 
+/* The clock from now on, in ppm of the highest: what SMs do takes longer, and asks for less of the memory. */
+void lithos_wave_set_clock(struct lithos_wave *w, uint64_t now_ns, uint32_t clock_ppm);
+/* What the card is doing at this moment. */
+struct lithos_power_load lithos_wave_load(const struct lithos_wave *w);
+
 /* When something happens next: at or before the last now_ns when events wait, LITHOS_WAVE_NEVER when nothing will. */
 uint64_t lithos_wave_next_ns(const struct lithos_wave *w);
 /* Run up to now_ns; at most max events of what happened. Fewer than max: all told. */

@@ -63,9 +63,17 @@ static void catch_up(struct wave_cell *c, uint64_t domain_ns)
     c->at_ns = domain_ns;
 }
 
+/* Of the memory bandwidth, as asked for at the highest clock. */
 static uint64_t draw_ppm(const struct lithos_wave_domain *d)
 {
     return d->draw / 1024;
+}
+
+/* And at the clock there is. */
+static uint64_t traffic_ppm(const struct lithos_wave *w, const struct lithos_wave_domain *d)
+{
+    return w->clock_ppm == LITHOS_WAVE_PPM ? draw_ppm(d)
+                                           : wave_mul_div(draw_ppm(d), w->clock_ppm, LITHOS_WAVE_PPM);
 }
 
 /* After catch_up and any change of the groups, or of what memory is asked for. */
@@ -79,10 +87,13 @@ static void retime(const struct lithos_wave *w, const struct lithos_wave_domain 
     const uint64_t load = c->group_count == 1 && c->groups[0].op->k->share_ppm
                               ? (uint64_t)((c->blocks + c->sms - 1) / c->sms) * c->groups[0].op->k->share_ppm
                               : c->share_ppm / c->sms;
+    const uint64_t traffic = w->config.bandwidth ? traffic_ppm(w, d) : 0;
     c->slow_ppm = LITHOS_MAX(load, LITHOS_WAVE_PPM);
-    if (w->config.bandwidth && draw_ppm(d) > LITHOS_WAVE_PPM && c->share_ppm)
+    if (w->clock_ppm != LITHOS_WAVE_PPM)
+        c->slow_ppm = wave_mul_div(c->slow_ppm, LITHOS_WAVE_PPM, w->clock_ppm);
+    if (traffic > LITHOS_WAVE_PPM && c->share_ppm)
         c->slow_ppm += wave_mul_div(wave_mul_div(c->slow_ppm, c->bound_ppm, c->share_ppm),
-                                    draw_ppm(d) - LITHOS_WAVE_PPM, LITHOS_WAVE_PPM);
+                                    traffic - LITHOS_WAVE_PPM, LITHOS_WAVE_PPM);
     uint64_t end = UINT64_MAX;
     for (uint32_t i = 0; i < c->group_count; i++)
         end = LITHOS_MIN(end, c->groups[i].end_work);
@@ -406,6 +417,18 @@ void wave_place_all(struct lithos_wave *w, struct lithos_wave_domain *d)
     }
 }
 
+/* Cells that earlier masks have left too small for a cluster: put together what can be, or it would find less room than the
+ * card has. */
+static void cells_for_cluster(struct lithos_wave *w, struct lithos_wave_domain *d, uint32_t cluster_blocks)
+{
+    for (uint32_t i = 0; cluster_blocks > 1 && i < d->cell_count; i++) {
+        if (d->cells[i]->sms % cluster_blocks && d->cell_count > 1) {
+            cells_tidy(w, d);
+            return;
+        }
+    }
+}
+
 void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
 {
     struct lithos_wave_domain *d = op->stream->domain;
@@ -420,6 +443,7 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
                       : 0;
     op->alone_ns = wave_mul_div(k->alone_ns, op->launch.time_ppm, LITHOS_WAVE_PPM);
     lithos_assert(op->room_ppm && k->residency); /* checked at launch: 1 to 64 */
+    cells_for_cluster(w, d, k->cluster_blocks);
     cells_of(w, d, op->launch.tpcs, op->cells);
     for (uint32_t i = 0; i < d->cell_count; i++)
         sms += cells_have(op->cells, i) ? d->cells[i]->sms : 0;
@@ -436,6 +460,32 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
     op->draw = w->config.bandwidth ? (uint32_t)(k->bandwidth_ppm * 1024ull / whole) : 0;
     list_insert(d, op);
     wave_place_all(w, d);
+}
+
+void wave_domain_clocked(struct lithos_wave *w, struct lithos_wave_domain *d)
+{
+    for (uint32_t i = 0; i < d->cell_count; i++) {
+        catch_up(d->cells[i], wave_domain_ns(w, d));
+        retime(w, d, d->cells[i]);
+    }
+}
+
+/* SMs count by what they get done: one that waits for memory, or that has few blocks, is busy in part. */
+struct lithos_power_load wave_domain_load(const struct lithos_wave *w, const struct lithos_wave_domain *d)
+{
+    const uint64_t traffic = traffic_ppm(w, d);
+    uint64_t busy = 0;
+
+    for (uint32_t i = 0; i < d->cell_count; i++) {
+        const struct wave_cell *c = d->cells[i];
+        const uint64_t at_once = wave_mul_div(c->slow_ppm, w->clock_ppm, LITHOS_WAVE_PPM);
+        if (c->group_count)
+            busy +=
+                LITHOS_MIN(wave_mul_div(c->share_ppm, LITHOS_WAVE_PPM, LITHOS_MAX(at_once, LITHOS_WAVE_PPM)),
+                           c->sms * (uint64_t)LITHOS_WAVE_PPM);
+    }
+    return (struct lithos_power_load){.busy_ppm = (uint32_t)(busy / w->sms),
+                                      .traffic_ppm = (uint32_t)LITHOS_MIN(traffic, LITHOS_WAVE_PPM)};
 }
 
 static uint32_t first_cell(const struct lithos_wave_domain *d)

@@ -105,6 +105,7 @@ struct lithos_wave {
     struct lithos_wave_config config;
     uint32_t sms;
     uint64_t now_ns, seq;
+    uint32_t clock_ppm; /* of the highest clock */
     struct lithos_wave_stream *streams;
     struct wave_op *free_ops;
     struct wave_cell *free_cells;
@@ -143,6 +144,8 @@ void wave_domain_init(struct lithos_wave *w, struct lithos_wave_domain *d);
 void wave_domain_free(struct lithos_wave_domain *d);
 void wave_op_arrive(struct lithos_wave *w, struct wave_op *op); /* its kernel, mask checked */
 void wave_place_all(struct lithos_wave *w, struct lithos_wave_domain *d);
+void wave_domain_clocked(struct lithos_wave *w, struct lithos_wave_domain *d); /* the clock has changed */
+struct lithos_power_load wave_domain_load(const struct lithos_wave *w, const struct lithos_wave_domain *d);
 uint64_t wave_cells_next_ns(const struct lithos_wave *w); /* of the domain on turn */
 void wave_cells_step(struct lithos_wave *w);
 void wave_op_drop(struct lithos_wave *w, struct wave_op *op); /* off the card, without an end */

@@ -182,7 +182,7 @@ static uint64_t next_ns(const struct sim *s)
 
     for (uint32_t i = 0; i < s->sc->tenant_count; i++)
         next = LITHOS_MIN(next, sim_tenant_next_ns(&s->tenants[i]));
-    next = LITHOS_MIN(next, s->fault_ns);
+    next = LITHOS_MIN(LITHOS_MIN(next, s->fault_ns), sim_power_next_ns(s));
     return s->options->check ? LITHOS_MIN(next, s->tick_ns) : next;
 }
 
@@ -200,8 +200,11 @@ static void loop(struct sim *s)
         const uint64_t next = next_ns(s);
         if (next > s->end_ns)
             break;
+        sim_power_until(s, next);
         s->now_ns = LITHOS_MAX(next, s->now_ns);
         card_step(s);
+        if (sim_power_next_ns(s) <= s->now_ns)
+            sim_power_step(s);
         if (s->fault_ns <= s->now_ns)
             sim_faults(s);
         if (s->daemon_ns <= s->now_ns)
@@ -307,8 +310,12 @@ static int begin(struct sim *s, char *error)
         if (policy->needs & (LITHOS_NEED_TURNS | LITHOS_NEED_SHORT_TURNS))
             t->domain = lithos_wave_domain_create(s->wave, be ? policy->best_effort_slice_ns : 0);
         t->arrival_ns = t->pump_ns = LITHOS_SIM_NEVER;
+        r = r ? r : sim_rightsize_begin(s, t);
     }
-    r = check_programs(s, error);
+    r = r ? r : check_programs(s, error);
+    r = r ? r : sim_power_begin(s);
+    for (uint32_t i = 0; i < s->sc->tenant_count && r == 0; i++)
+        sim_power_tenant(s, &s->tenants[i]);
     if (r == 0)
         r = allot(s, error);
     return r;
@@ -332,6 +339,7 @@ static void finish_tenant(struct sim *s, struct sim_tenant *t)
     r->max_us = lithos_quantile(r->latency_us, r->done, 1);
     if (t->known)
         lithos_sched_explain(s->sched, s->now_ns, t->slot, &r->explain);
+    sim_rightsize_finish(t);
     free(t->pending);
     s->result->tenants[t->index] = *r;
     s->result->own[t->index] = t->own;
@@ -362,6 +370,7 @@ int lithos_sim_run(const struct lithos_sim_scenario *sc, const struct lithos_sim
     lithos_wave_destroy(s.wave);
     free(s.tenants);
     free(s.sched_mem);
+    free(s.power.mem);
     for (unsigned way = 0; way < SIM_WAY_MAX; way++)
         free(s.rings[way].messages);
     if (r == 0)

@@ -46,6 +46,7 @@ struct lithos_sim_tenant {
     enum lithos_sched_class class;
     uint32_t quota; /* hundredths of a percent; 0: none */
     uint32_t weight, floor_tpcs, slip_ppm;
+    uint32_t rightsize_ppm; /* its kernels may take so much of their time on all its TPCs; 0: always all */
     uint64_t slo_ns;
     /* As launched, and, where the app is told of fewer multiprocessors than there are, as it would be without: alone. */
     struct lithos_sim_program program, full;
@@ -111,12 +112,22 @@ int lithos_sim_scenario_load(const char *path, const char *card_dir, struct lith
 /* Change a number of the tuning: "window_us=50". 0; -EINVAL with what is wrong in error. */
 int lithos_sim_scenario_tune(struct lithos_sim_scenario *sc, const char *assignment,
                              char error[LITHOS_SIM_ERROR_BYTES]);
+/* Of a recorded kernel whose function's name contains `part`: it wants so much of the card's memory bandwidth. A trace
+ * does not say; without it a kernel scales by its waves alone. */
+struct lithos_sim_memory {
+    const char *part;
+    uint32_t bandwidth_ppm;
+};
+#define LITHOS_SIM_MEMORIES_MAX 64u
+
 /* The kernels of a recorded tenant (NULL: of all) of a trace, as they were issued: each with the app's gap before it, and
  * with a wait where the app waited. Durations are as recorded, on as many TPCs as it had then. tenants' streams become
- * one. At most `most` kernels. 0; -EINVAL with the reason in error (no trace, damaged, no such tenant, no kernels);
+ * one. At most `most` kernels. The first of the memories that fits a name counts; with them the card's bandwidth is
+ * modelled, and durations are as recorded with it. 0; -EINVAL with the reason in error (no trace, damaged, no such tenant, no kernels);
  * -ENOMEM; or the error of reading it. */
 int lithos_sim_program_from_trace(struct lithos_sim_program *p, const struct lithos_card *card,
                                   const char *path, const char *tenant, uint32_t most,
+                                  const struct lithos_sim_memory *memories, size_t memory_count,
                                   char error[LITHOS_SIM_ERROR_BYTES]);
 /* Tenants, programs, arrivals and faults drawn from a seed; card is taken as it is. */
 void lithos_sim_scenario_random(struct lithos_sim_scenario *sc, const struct lithos_card *card,

@@ -151,26 +151,54 @@ static int add_sequence(const struct reader *r, const json_t *o, unsigned depth,
     return e;
 }
 
+/* {"part of a name": share of the card's memory bandwidth, ...}; order counts. */
+static int read_memories(const struct reader *r, const json_t *o, struct lithos_sim_memory *memories,
+                         size_t *ret_count)
+{
+    const char *key;
+    json_t *v;
+    double share;
+
+    *ret_count = 0;
+    if (o && (!json_is_object(o) || json_object_size(o) > LITHOS_SIM_MEMORIES_MAX))
+        return fail(r, "\"memory\" of a trace is not an object of at most %u names", LITHOS_SIM_MEMORIES_MAX);
+    json_object_foreach((json_t *)o, key, v)
+    {
+        const int e = number(r, o, key, 0, 4, 0, &share);
+        if (e < 0)
+            return e;
+        memories[(*ret_count)++] =
+            (struct lithos_sim_memory){key, r->sc->bandwidth ? (uint32_t)(share * LITHOS_WAVE_PPM + 0.5) : 0};
+    }
+    return 0;
+}
+
 /* A program that was recorded. */
 static int read_trace(const struct reader *r, const json_t *o, struct lithos_sim_program *p)
 {
     const char *path = json_string_value(json_object_get(o, "trace"));
     const char *tenant = json_string_value(json_object_get(o, "tenant"));
+    struct lithos_sim_memory memories[LITHOS_SIM_MEMORIES_MAX];
+    size_t memory_count = 0;
     uint32_t most;
     char full[4096];
 
-    const int e = count(r, o, "kernels", 1, KERNELS_MAX, 10000, &most);
+    int e = count(r, o, "kernels", 1, KERNELS_MAX, 10000, &most);
+    if (e >= 0)
+        e = read_memories(r, json_object_get(o, "memory"), memories, &memory_count);
     if (e < 0)
         return e;
     if (!path)
         return fail(r, "\"trace\" is not a file's name");
     snprintf(full, sizeof full, "%s%s%s", *path == '/' ? "" : r->dir, *path == '/' ? "" : "/", path);
-    return lithos_sim_program_from_trace(p, &r->sc->card, full, tenant, most, r->error);
+    return lithos_sim_program_from_trace(p, &r->sc->card, full, tenant, most, memories, memory_count,
+                                         r->error);
 }
 
 static int read_program(struct reader *r, const char *name, uint32_t sms, struct lithos_sim_program *p)
 {
-    static const char *const keys[] = {"graph", "sequence", "comment", "trace", "tenant", "kernels", NULL};
+    static const char *const keys[] = {"graph",   "sequence", "comment", "trace", "tenant",
+                                       "kernels", "memory",   "gaps",    NULL};
     const json_t *o = json_object_get(json_object_get(r->root, "programs"), name);
 
     if (!json_is_object(o))
@@ -183,6 +211,10 @@ static int read_program(struct reader *r, const char *name, uint32_t sms, struct
         e = add_sequence(r, json_object_get(o, "sequence"), 0, p);
     if (e >= 0 && !p->count)
         e = fail(r, "the program \"%.40s\" has no kernels", name);
+    if (json_is_false(json_object_get(o, "gaps"))) {
+        free(p->gaps_ns);
+        p->gaps_ns = NULL;
+    }
     p->graph = json_is_true(json_object_get(o, "graph"));
     return e;
 }
@@ -223,11 +255,13 @@ static int read_arrivals(const struct reader *r, const json_t *o, struct lithos_
 
 static int read_promises(const struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
 {
-    double quota, slip, jitter;
+    double quota, slip, jitter, rightsize;
     int e = number(r, o, "quota", 0, 100, 0, &quota);
 
     if (e >= 0)
         e = number(r, o, "slip", 1, 100, 0, &slip);
+    if (e >= 0)
+        e = number(r, o, "rightsize", 1, 100, 0, &rightsize);
     if (e >= 0)
         e = number(r, o, "jitter", 0, 0.9, 0.02, &jitter);
     if (e >= 0)
@@ -240,15 +274,17 @@ static int read_promises(const struct reader *r, const json_t *o, struct lithos_
         return e;
     t->quota = (uint32_t)(quota * 100 + 0.5);
     t->slip_ppm = (uint32_t)(slip * LITHOS_SCHED_PPM + 0.5);
+    t->rightsize_ppm = (uint32_t)(rightsize * LITHOS_SCHED_PPM + 0.5);
     t->jitter_ppm = (uint32_t)(jitter * LITHOS_SCHED_PPM + 0.5);
     return 0;
 }
 
 static int read_tenant(struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
 {
-    static const char *const keys[] = {"name",       "class",   "quota",    "slo_ms",    "slip",   "weight",
-                                       "floor_tpcs", "program", "arrivals", "launch_us", "jitter", "start_ms",
-                                       "stop_ms",    "waits",   "sms",      "comment",   NULL};
+    static const char *const keys[] = {"name",   "class",      "quota",     "slo_ms",   "slip",
+                                       "weight", "floor_tpcs", "program",   "arrivals", "launch_us",
+                                       "jitter", "start_ms",   "rightsize", "stop_ms",  "waits",
+                                       "sms",    "comment",    NULL};
     const uint32_t card_sms = lithos_card_sms(&r->sc->card);
     uint32_t sms;
     const char *name = json_string_value(json_object_get(o, "name"));

@@ -12,7 +12,7 @@
 
 struct kept {
     uint64_t submit_ns, start_ns, end_ns;
-    uint32_t blocks, residency, cluster_blocks, tpcs;
+    uint32_t blocks, residency, cluster_blocks, tpcs, bandwidth_ppm;
     bool one_wave, sync;
 };
 
@@ -23,6 +23,8 @@ struct recording {
     bool synced;
     struct kept *kernels;
     size_t count, room, most;
+    const struct lithos_sim_memory *memories;
+    size_t memory_count;
 };
 
 /* Blocks that an SM holds, by what a block takes of it. */
@@ -40,6 +42,14 @@ static uint32_t residency(const struct lithos_card *card, const struct lithos_tr
     if (shared)
         n = LITHOS_MIN(n, card->sm_shared_bytes / shared);
     return (uint32_t)LITHOS_MAX(n, 1);
+}
+
+static uint32_t bandwidth_ppm(const struct recording *r, const char *function)
+{
+    for (size_t i = 0; i < r->memory_count; i++)
+        if (strstr(function, r->memories[i].part))
+            return r->memories[i].bandwidth_ppm;
+    return 0;
 }
 
 static int keep(struct recording *r, const struct lithos_trace_event *e)
@@ -68,6 +78,7 @@ static int keep(struct recording *r, const struct lithos_trace_event *e)
         .cluster_blocks = LITHOS_MIN(LITHOS_MAX(k->cluster_blocks, 1u), r->card->largest_cluster_blocks),
         .tpcs = lithos_tpcset_count(&on),
         .sync = r->synced,
+        .bandwidth_ppm = bandwidth_ppm(r, k->function ? k->function : ""),
     };
     n->one_wave = n->blocks <= LITHOS_MAX(n->tpcs, 1u) * r->card->topology.sms_per_tpc * n->residency;
     r->synced = false;
@@ -143,12 +154,16 @@ static int make_program(struct lithos_sim_program *p, struct recording *r)
     for (size_t i = 0; i < r->count; i++) {
         const struct kept *k = &r->kernels[i];
         const uint64_t duration_ns = k->end_ns - k->start_ns;
-        const struct lithos_wave_kernel w =
-            lithos_sim_kernel(r->card, duration_ns, k->tpcs, k->blocks, k->residency, (k->residency + 1) / 2,
-                              k->cluster_blocks);
-        const int e = lithos_sim_program_add(p, &w, duration_ns,
-                                             (k->one_wave ? 0 : LITHOS_SIM_CUTTABLE) |
-                                                 (k->sync && i ? LITHOS_SIM_SYNC : 0));
+        /* alone on the card, memory held it up already */
+        const uint64_t held_up = LITHOS_MAX(k->bandwidth_ppm, LITHOS_WAVE_PPM);
+        struct lithos_wave_kernel w =
+            lithos_sim_kernel(r->card, LITHOS_MAX(duration_ns * LITHOS_WAVE_PPM / held_up, 1), k->tpcs,
+                              k->blocks, k->residency, (k->residency + 1) / 2, k->cluster_blocks);
+        w.bandwidth_ppm = k->bandwidth_ppm;
+        const int e = lithos_sim_program_add(
+            p, &w, duration_ns,
+            (k->bandwidth_ppm > LITHOS_WAVE_PPM / 2 ? LITHOS_SIM_MEMORY : 0) |
+                (k->one_wave ? 0 : LITHOS_SIM_CUTTABLE) | (k->sync && i ? LITHOS_SIM_SYNC : 0));
         if (e < 0)
             return e;
         p->gaps_ns[i] = i ? gap_ns(&r->kernels[i - 1], k) : 0;
@@ -158,9 +173,11 @@ static int make_program(struct lithos_sim_program *p, struct recording *r)
 
 int lithos_sim_program_from_trace(struct lithos_sim_program *p, const struct lithos_card *card,
                                   const char *path, const char *tenant, uint32_t most,
+                                  const struct lithos_sim_memory *memories, size_t memory_count,
                                   char error[LITHOS_SIM_ERROR_BYTES])
 {
-    struct recording r = {.card = card, .wanted = tenant, .most = most};
+    struct recording r = {
+        .card = card, .wanted = tenant, .most = most, .memories = memories, .memory_count = memory_count};
 
     int e = read_trace(&r, path, error);
     if (e == 0 && !r.count) {

@@ -2,8 +2,11 @@
  * (fault.c), what is right (check.c). */
 #pragma once
 
+#include <errno.h>
+
 #include "base/assert.h"
 #include "base/util.h"
+#include "core/governor.h"
 #include "sim/random.h"
 #include "sim/sim.h"
 
@@ -25,6 +28,7 @@ struct sim_flight {
     uint64_t submit_ns, predicted_ns, placed, ended;
     uint64_t told_ns; /* the daemon knows of it from then on */
     struct lithos_tpcset tpcs;
+    struct lithos_rightsize_ticket sized; /* when the tenant is right-sized */
 };
 
 struct sim_check_tenant {
@@ -78,6 +82,11 @@ struct sim_tenant {
     uint64_t head_told_ns;
     uint64_t waits_ns; /* for `why` since */
 
+    struct lithos_rightsize *rightsize; /* NULL: its kernels have all its TPCs */
+    void *rightsize_mem;
+    struct lithos_tpcset foreign; /* its own TPCs where others' work may be, */
+    uint64_t foreign_ns;          /* until then */
+
     struct sim_check_tenant check;
     struct lithos_sim_tenant_result result;
     size_t latency_room;
@@ -119,6 +128,12 @@ struct sim {
     uint64_t fault_ns;  /* next beginning or end of a fault */
     uint64_t tick_ns;
     uint64_t stamp_count;
+    struct {
+        struct lithos_governor *governor; /* NULL: none */
+        void *mem;
+        uint32_t mhz, asked_mhz; /* in force; and from switch_ns on */
+        uint64_t switch_ns, since_ns, next_ns, watch_ns;
+    } power;
     struct lithos_check_report check;
     struct lithos_sim_result *result;
     size_t span_room;
@@ -155,6 +170,27 @@ uint64_t sim_tell(struct sim *s, enum sim_way way, struct sim_tenant *t, uint64_
 void sim_daemon_start(struct sim *s);
 void sim_daemon_stop(struct sim *s);
 void sim_tenant_admit(struct sim *s, struct sim_tenant *t);
+
+/* rightsize.c */
+int sim_rightsize_begin(struct sim *s, struct sim_tenant *t);
+/* Fewer of the TPCs of its next launch. */
+void sim_rightsize_choose(struct sim *s, struct sim_tenant *t, struct lithos_tpcset *tpcs,
+                          struct lithos_rightsize_ticket *ret_ticket);
+void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_flight *f,
+                        const struct lithos_wave_event *e);
+void sim_rightsize_finish(struct sim_tenant *t);
+
+uint64_t sim_kernel_key(const struct lithos_wave_kernel *k);
+
+/* power.c */
+int sim_power_begin(struct sim *s);
+void sim_power_tenant(struct sim *s, const struct sim_tenant *t);
+void sim_power_until(struct sim *s, uint64_t to_ns);
+uint64_t sim_power_next_ns(const struct sim *s);
+void sim_power_step(struct sim *s);
+void sim_power_done(struct sim *s, const struct sim_tenant *t, const struct sim_flight *f,
+                    const struct lithos_wave_event *e);
+void sim_power_request(struct sim *s, const struct sim_tenant *t, uint64_t latency_ns);
 
 /* fault.c: what is wrong now */
 uint64_t sim_fault_next_ns(const struct sim *s);

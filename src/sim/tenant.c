@@ -90,6 +90,8 @@ static bool app_next(struct sim *s, struct sim_tenant *t, uint64_t *ret_ns)
         }
         t->issuing = true;
         t->round++;
+        if (t->rightsize)
+            lithos_rightsize_request(t->rightsize, s->now_ns);
         t->kernel = 0;
         t->first = 0;
         if (waits)
@@ -183,7 +185,8 @@ static void tell_launch(struct sim *s, struct sim_tenant *t, struct sim_flight *
     f->told_ns = sim_tell(s, SIM_RECORDS, t, s->sc->see_ns, 0, &e);
 }
 
-static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcchoice *c)
+static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcchoice *c,
+                   const struct lithos_rightsize_ticket *sized)
 {
     const struct lithos_sim_program *p = t->program;
     const struct lithos_wave_kernel *k = &p->kernels[t->kernel];
@@ -201,6 +204,7 @@ static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcc
         .submit_ns = s->now_ns,
         .predicted_ns = c->duration_ns,
         .tpcs = c->tpcs,
+        .sized = *sized,
     };
     const uint64_t width = 2 * (uint64_t)t->spec->jitter_ppm;
     const struct lithos_wave_launch l = {
@@ -300,7 +304,7 @@ static bool dispatch(struct sim *s, struct sim_tenant *t)
     }
     if (c.why == LITHOS_PICK_RUN) {
         tell_queue(s, t, true, LITHOS_PICK_RUN, 0, w.cluster_blocks);
-        submit(s, t, &c);
+        submit(s, t, &c, &(struct lithos_rightsize_ticket){0});
         pump_at(t, s->now_ns + s->sc->submit_ns);
         return true;
     }
@@ -328,6 +332,7 @@ static void launch_inline(struct sim *s, struct sim_tenant *t)
 {
     const struct lithos_sim_program *p = t->program;
     const struct lithos_tpcwork w = work_of(s, t);
+    struct lithos_rightsize_ticket sized = {0};
     struct lithos_tpcchoice c;
 
     choose(s, t, &w, &c);
@@ -347,9 +352,14 @@ static void launch_inline(struct sim *s, struct sim_tenant *t)
     /* a cluster that does not fit goes where it does, as the library does it: a breach, but no hang */
     (void)lithos_topology_make_room(&s->sc->card.topology, c.tpcs,
                                     p->graph ? graph_cluster(p) : w.cluster_blocks, &c.tpcs);
+    if (t->rightsize) {
+        sim_rightsize_choose(s, t, &c.tpcs, &sized);
+        c.duration_ns =
+            lithos_tpcwork_duration_ns(&s->sc->card.topology, &w, w.blocks, lithos_tpcset_count(&c.tpcs), 0);
+    }
     c.blocks = w.blocks;
     c.residency = 0;
-    submit(s, t, &c);
+    submit(s, t, &c, &sized);
 }
 
 void sim_tenant_pump(struct sim *s, struct sim_tenant *t)
@@ -413,6 +423,9 @@ static void round_done(struct sim *s, struct sim_tenant *t)
     const bool closed = t->spec->arrival == LITHOS_SIM_CLOSED;
     const uint64_t took_ns = s->now_ns - LITHOS_MAX(t->began_ns, closed ? t->ended_ns : 0);
 
+    sim_power_request(s, t, took_ns);
+    if (t->rightsize)
+        lithos_rightsize_request_done(t->rightsize, s->now_ns, took_ns);
     t->rounds_done++;
     t->ended_ns = s->now_ns;
     if (closed && s->now_ns >= s->sc->warm_ns)
@@ -447,6 +460,8 @@ void sim_tenant_done(struct sim *s, struct sim_tenant *t, const struct lithos_wa
                       : took_ns > t->graph_ns ? t->graph_ns + t->graph_ns / 128
                                               : t->graph_ns - t->graph_ns / 128;
     }
+    sim_rightsize_done(s, t, &f, e);
+    sim_power_done(s, t, &f, e);
     sim_mix(s, 200 + t->index, e->op, e->blocks);
     t->flight_first = (t->flight_first + 1) % SIM_FLIGHTS;
     t->flying--;

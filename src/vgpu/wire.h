@@ -12,7 +12,7 @@
 #include "hw/qmd.h"
 
 #define VGPU_WIRE_MAGIC 0x55504756u /* "VGPU" */
-#define VGPU_WIRE_VERSION 3u
+#define VGPU_WIRE_VERSION 4u
 #define VGPU_MAX_CARDS 8u
 #define VGPU_NAME_BYTES 128u
 #define VGPU_ATTRIBUTES 160u /* cuDeviceGetAttribute numbers */
@@ -34,6 +34,8 @@ enum vgpu_msg_type {
     VGPU_DONE,      /* s->c struct vgpu_done */
     VGPU_PLACEMENT, /* s->c struct vgpu_placement, before the DONE of a launch that asked for it */
     VGPU_FAULT,     /* s->c struct vgpu_fault: the context is lost; no DONE follows for its ops */
+    VGPU_QUERY,     /* c->s struct vgpu_query: of a card's clocks and power; answered by ANSWER, in order */
+    VGPU_ANSWER,    /* s->c struct vgpu_answer */
     VGPU_MSG_TYPE_MAX,
 };
 
@@ -148,6 +150,38 @@ struct vgpu_placement {
     uint32_t count;
     uint32_t reserved;
     uint16_t sm[VGPU_PLACEMENTS]; /* physical SM of block first_block + i */
+};
+
+enum vgpu_query_what {
+    VGPU_QUERY_STATE,
+    VGPU_QUERY_LOCK,  /* clocks between min_mhz and max_mhz */
+    VGPU_QUERY_RESET, /* as the card likes */
+    VGPU_QUERY_WHAT_MAX,
+};
+
+enum vgpu_query_result {
+    VGPU_QUERY_OK,
+    VGPU_QUERY_INVALID,
+    VGPU_QUERY_NOT_SUPPORTED, /* nothing is known of the card's power */
+    VGPU_QUERY_NO_PERMISSION,
+};
+
+struct vgpu_query {
+    struct vgpu_msg_header h;
+    uint32_t card;
+    uint32_t what; /* enum vgpu_query_what */
+    uint32_t min_mhz, max_mhz;
+};
+
+struct vgpu_answer { /* the card's state, whatever was asked */
+    struct vgpu_msg_header h;
+    int32_t result;                                  /* enum vgpu_query_result */
+    uint32_t min_mhz, max_mhz, step_mhz, memory_mhz; /* supported */
+    uint32_t mhz, locked;
+    uint32_t power_mw, limit_mw;
+    uint32_t reserved;
+    uint64_t energy_mj; /* since the server began, in the card's time */
+    uint64_t busy_ns;   /* mean over SMs */
 };
 
 struct vgpu_fault {

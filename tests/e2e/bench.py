@@ -40,6 +40,9 @@ RUNS = {
               ["chained 250 us, % slower", "chained 60 us, % slower"]),
     "exact": (["--parts", "7", "--rounds", "1", "--scale", "2"], {"lithos-exact, x7": "same"},
               ["identical to uncut %", "launches classified %"]),
+    "scaling": (["--iterations", "3", "--scale", "4", "--widths", "66,16,1"], {"toy inference": "r2_by_time"}, ["R^2 weighted by time"]),
+    "power_advise": (["--seconds", "1.5", "--idle", "1", "--scale", "2"], {"sample": "tenant_joules"},
+                     ["clocks set in advise mode", "energy of the tenant over that of the card"]),
     "hol": (["--repetitions", "1", "--seconds", "0.2", "--warmup", "0.3", "--scale", "4", "--only", "atoms of 250us, client"],
             {"hp alone": "p99_us", "be alone": "be_kernels_per_s", "mps": "p99_us", "mps, every 25 ms": "p99_us",
              "tenant, atoms of 250us, client priority": "be_kernels_per_s",
@@ -120,8 +123,22 @@ def each_its_way(doc):
         yield f"queued calls failed: {doc['cases']}"
 
 
+def scaled(doc):
+    """Kernels of the toy at three widths: more blocks than one TPC holds take longer there."""
+    for case in (c for c in doc["cases"] if "us" in c):
+        if not (case["us"]["1"] > 1.5 * case["us"]["16"] and case["m_us_tpcs"] > 0):
+            yield f"not as it scales on the virtual GPU: {case}"
+
+
+def only_advised(doc):
+    case = doc["cases"][0]
+    if case["locks"] or not 0 < case["tenant_joules_least"] <= case["tenant_joules"]:
+        yield f"more than advice, or energy out of nothing: {case}"
+
+
 CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms,
-          "hol": cut_beside, "runahead": each_its_way}
+          "hol": cut_beside, "runahead": each_its_way,
+          "scaling": scaled, "power_advise": only_advised}
 
 
 def main(name):

@@ -55,7 +55,7 @@ def with_class(options):
 
 
 class Stack:
-    def __init__(self, build=None, cards=("h200",), scale=20, mps="on"):
+    def __init__(self, build=None, cards=("h200",), scale=20, mps="on", vgpud=()):
         self.build = pathlib.Path(build or os.environ["LITHOS_BUILD"]).resolve()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="lithos-e2e-"))
         self.stats_path = self.dir / "stats.json"
@@ -76,7 +76,7 @@ class Stack:
         )
         self.vgpud_log = open(self.dir / "vgpud.log", "wb")
         command = [libexec / "lithos-vgpud", "--socket", self.env["LITHOS_VGPU_SOCKET"], "--scale", str(scale)]
-        command += ["--stats", self.stats_path]
+        command += ["--stats", self.stats_path, *vgpud]
         for card in cards:
             command += ["--card", card]
         try:

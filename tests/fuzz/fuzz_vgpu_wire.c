@@ -47,6 +47,14 @@ static const struct lithos_card card_data = {
     .preempt_ns = 90000,
     .restore_ns = 90000,
     .copy_bytes_per_us = {50000, 50000, 50000},
+    .power = {.max_mhz = 1980,
+              .min_mhz = 345,
+              .step_mhz = 15,
+              .switch_us = 100,
+              .board_mw = 45000,
+              .sms_mw = 380000,
+              .volt_count = 1,
+              .volts = {{1980, 1050}}},
 };
 
 static size_t put(uint8_t *buf, size_t at, void *msg, uint16_t type, size_t size)
@@ -69,6 +77,8 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     struct vgpu_mark mark = {.op = 2, .stream = 1};
     struct vgpu_wait wait = {.stream = 2, .mark = 2};
     struct vgpu_copy copy = {.op = 3, .stream = 2, .bytes = 4096};
+    struct vgpu_query lock = {.what = VGPU_QUERY_LOCK, .min_mhz = 345, .max_mhz = 1000},
+                      look = {.card = 1, .what = VGPU_QUERY_STATE}, reset = {.what = VGPU_QUERY_RESET};
     struct vgpu_launch launch = {.op = 1, .stream = 1, .flags = 1, .param_count = 1, .kernel = "k"};
     struct lithos_qmd_view v = {.type = n == 2 ? LITHOS_QMD_TYPE_CLUSTERS : LITHOS_QMD_TYPE_GRID,
                                 .grid = {30, 2, 1},
@@ -83,10 +93,13 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     at = put(buf, at, &ctx2, VGPU_CTX_CREATE, sizeof ctx2);
     at = put(buf, at, &s, VGPU_STREAM_CREATE, sizeof s);
     at = put(buf, at, &s2, VGPU_STREAM_CREATE, sizeof s2);
+    at = put(buf, at, &lock, VGPU_QUERY, sizeof lock);
     at = put(buf, at, &launch, VGPU_LAUNCH, sizeof launch);
     at = put(buf, at, &mark, VGPU_MARK, sizeof mark);
     at = put(buf, at, &wait, VGPU_WAIT, sizeof wait);
     at = put(buf, at, &copy, VGPU_COPY, sizeof copy);
+    at = put(buf, at, &look, VGPU_QUERY, sizeof look);
+    at = put(buf, at, &reset, VGPU_QUERY, sizeof reset);
     if (n == 0)
         at = put(buf, at, &s, VGPU_STREAM_DESTROY, sizeof s);
     if (n == 2)
@@ -98,6 +111,7 @@ static void run_cards(struct server *sv)
 {
     for (unsigned i = 0; i < sv->card_count; i++) {
         struct lithos_model_event e;
+        power_step(sv, i);
         while (lithos_model_advance(sv->cards[i].model, card_now_ns, &e, 1))
             work_event(i, &e);
         (void)lithos_model_quiet_until_ns(sv->cards[i].model);
@@ -139,6 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lithos_assert(lithos_costs_create(&sv.costs) == 0);
     for (; sv.card_count < 2; sv.card_count++) {
         sv.cards[sv.card_count].data = card_data;
+        power_init(&sv.cards[sv.card_count]);
         lithos_assert(lithos_model_create(&card_data, 1, &sv.cards[sv.card_count].model) == 0);
     }
     sv.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -118,13 +118,15 @@ static void trace_messages(void **state)
 /* ---- top ---- */
 
 static const char card[] =
-    "{\"version\":\"0.1.0\",\"uptime\":12.5,\"virtual\":true,\"mps\":{\"state\":\"ours\"},"
+    "{\"power\":{\"mode\":\"advise\",\"gpus\":[{\"index\":0,\"known\":true,\"watts\":412.3,\"mhz\":1410}]},"
+    "\"version\":\"0.1.0\",\"uptime\":12.5,\"virtual\":true,\"mps\":{\"state\":\"ours\"},"
     "\"gpus\":[{\"index\":0,\"uuid\":\"GPU-1\",\"name\":\"NVIDIA H200\",\"tpcs\":66,\"free\":10,"
     "\"stamps\":true,\"bits\":\"0-3,9-16,75\",\"gpcs\":[\"0-3\",\"9-16\",\"75\"]}],\"tenants\":[%s]}";
 static const char tenant[] =
     "{\"name\":\"%s\",\"command\":\"python\",\"quota\":\"40%%\",\"mode\":\"mask\",\"pids\":[{\"pid\":1}],"
     "\"gpus\":[{\"uuid\":\"GPU-1\",\"tpcs\":%d,\"bits\":\"%s\",\"lent_away\":3}],\"counters\":{\"breaches\":"
     "3},"
+    "\"energy\":{\"joules\":3.0,\"requests\":24,\"joules_per_request\":0.125},"
     "\"observed\":{\"kernels_per_s\":%g,\"tpc_time_s\":%g,\"busy_tpcs\":2,\"p50_us\":98.04,\"p99_us\":15000,"
     "\"queue\":7,"
     "\"lost\":{\"died\":4,\"missing\":1},\"prediction\":{\"mispredicted_percent\":0.5},\"clock\":{\"offset_"
@@ -171,7 +173,7 @@ static void top_shows_it(void **state)
     json_t *d = document(2);
     lithos_top_frame(d, &view, &frame);
     assert_int_equal(frame.rows, 24);
-    assert_true(shows(&frame, "GPU 0 NVIDIA H200  66 TPCs, 10 free"));
+    assert_true(shows(&frame, "GPU 0 NVIDIA H200  66 TPCs, 10 free, 412 W at 1410 MHz"));
     assert_true(shows(&frame, "  aaaa bbbb.... .")); /* by GPC, by owner */
     assert_true(shows(&frame, "98.0us  15.0ms     7    5    3"));
     assert_true(shows(&frame, "-3 ")); /* what others have of it */
@@ -180,6 +182,7 @@ static void top_shows_it(void **state)
     view.selected = 0;
     lithos_top_frame(d, &view, &frame);
     assert_true(shows(&frame, "gemm_kernel"));
+    assert_true(shows(&frame, "0.125 J a request"));
     assert_int_equal(frame.style[3 - 1][2], LITHOS_TOP_OWNER);
     assert_int_equal(frame.style[3 - 1][7], LITHOS_TOP_OWNER + 1);
     json_decref(d);

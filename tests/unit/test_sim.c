@@ -204,7 +204,7 @@ static void test_programs_from_traces(void **state)
     assert_int_equal(lithos_trace_writer_free(w), 0);
     close(fd);
 
-    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "one", 100, error), 0);
+    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "one", 100, NULL, 0, error), 0);
     assert_int_equal(p.count, 3);
     /* two blocks of 100 kB an SM: one wave of 264, and 38 of 10000 that can be cut */
     assert_int_equal(p.kernels[0].residency, 2);
@@ -229,8 +229,10 @@ static void test_programs_from_traces(void **state)
     lithos_sim_result_free(&r);
 
     p = (struct lithos_sim_program){0};
-    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "three", 100, error), -EINVAL);
-    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, "/nowhere", NULL, 100, error), -ENOENT);
+    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, path, "three", 100, NULL, 0, error),
+                     -EINVAL);
+    assert_int_equal(lithos_sim_program_from_trace(&p, &sc.card, "/nowhere", NULL, 100, NULL, 0, error),
+                     -ENOENT);
     unlink(path);
 }
 

@@ -14,6 +14,7 @@ union vgpu_client_msg {
     struct vgpu_copy copy;
     struct vgpu_mark mark;
     struct vgpu_wait wait;
+    struct vgpu_query query;
 };
 
 /* One message of len bytes as it came. 0; -EINVAL when it is no message of this version that a client may send, or a

@@ -27,14 +27,17 @@ static int prepend(const char *name, const char *folder)
 /* Siblings: lib/lithos/vgpu and libexec/lithos/vgpu of the tree that this program lies in (libexec/lithos). */
 static int set_environment(const struct server *sv)
 {
-    char here[PATH_ROOM / 2], lib[PATH_ROOM], bin[PATH_ROOM], cuda[PATH_ROOM + 16], daemon[PATH_ROOM];
+    char here[PATH_ROOM / 2], lib[PATH_ROOM], bin[PATH_ROOM], cuda[PATH_ROOM + 16], nvml[PATH_ROOM + 24],
+        daemon[PATH_ROOM];
     int r = lithos_program_dir(here, sizeof here);
     if (r < 0)
         return r;
     snprintf(lib, sizeof lib, "%s/../../lib/lithos/vgpu", here);
     snprintf(bin, sizeof bin, "%s/vgpu", here);
     snprintf(cuda, sizeof cuda, "%s/libcuda.so.1", lib);
-    if (setenv("LITHOS_VGPU_SOCKET", sv->socket_path, 1) < 0 || setenv("LITHOS_LIBCUDA", cuda, 1) < 0)
+    snprintf(nvml, sizeof nvml, "%s/libnvidia-ml.so.1", lib);
+    if (setenv("LITHOS_VGPU_SOCKET", sv->socket_path, 1) < 0 || setenv("LITHOS_LIBCUDA", cuda, 1) < 0 ||
+        setenv("LITHOS_LIBNVML", nvml, 1) < 0)
         return -errno;
     /* A lithosd that knows these cards must not answer those who look for the machine's, nor the other way round. */
     snprintf(daemon, sizeof daemon, "%s.lithosd", sv->socket_path);

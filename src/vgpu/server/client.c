@@ -46,13 +46,14 @@ void client_accept(struct server *sv)
             lithos_log_once(LITHOS_LOG_WARNING, "a client could not be let in: %s", strerror(errno));
         return;
     }
-    struct ucred cred = {0};
+    struct ucred cred = {.uid = (uid_t)-1};
     socklen_t len = sizeof cred;
     struct client *c = calloc(1, sizeof *c);
     lithos_assert(c);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
         cred.pid = 0;
-    *c = (struct client){.server = sv, .fd = fd, .pid = cred.pid, .serial = ++sv->serial, .events = EPOLLIN};
+    *c = (struct client){
+        .server = sv, .fd = fd, .pid = cred.pid, .uid = cred.uid, .serial = ++sv->serial, .events = EPOLLIN};
     c->unread_end = &c->unread;
     c->started_ns = server_card_ns(sv);
     read_program(c);

@@ -20,6 +20,7 @@ struct options {
     const char *socket;
     const char *stats;
     double scale;
+    enum clock_rights clock_rights;
     uint64_t seed;
     char **command; /* NULL: none */
 };
@@ -36,6 +37,7 @@ static const char usage_text[] =
     "      --cost=FILE        what blocks of kernels cost, over share/lithos/costs/default.json; may be "
     "repeated\n"
     "      --stats=FILE       write what each process did to the cards, at the end and on SIGUSR1, as JSON\n"
+    "      --clock-rights=WHO who may lock the cards' clocks: root, anybody or nobody (root)\n"
     "      --seed=N           of what is left to chance (1)\n"
     "  -h, --help             this text\n"
     "\n"
@@ -53,6 +55,19 @@ static int add_value(const char **list, unsigned *count, unsigned max, const cha
         return usage_error(what, "too many");
     list[(*count)++] = value;
     return 0;
+}
+
+static int parse_rights(const char *text, enum clock_rights *ret)
+{
+    static const char *const names[] = {"root", "anybody", "nobody"};
+
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(names); i++) {
+        if (!strcmp(text, names[i])) {
+            *ret = (enum clock_rights)i;
+            return 0;
+        }
+    }
+    return usage_error("--clock-rights is not root, anybody or nobody", text);
 }
 
 /* 0, an exit code, or -1 for --help. */
@@ -82,6 +97,8 @@ static int parse_option(int opt, struct options *o)
         if (errno || end == optarg || *end)
             return usage_error("--seed is not a whole number", optarg);
         return 0;
+    case 'R':
+        return parse_rights(optarg, &o->clock_rights);
     case 'h':
         fputs(usage_text, stdout);
         return -1;
@@ -93,10 +110,15 @@ static int parse_option(int opt, struct options *o)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"card", required_argument, NULL, 'c'},   {"scale", required_argument, NULL, 's'},
-        {"socket", required_argument, NULL, 'S'}, {"cost", required_argument, NULL, 'C'},
-        {"stats", required_argument, NULL, 'T'},  {"seed", required_argument, NULL, 'e'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"card", required_argument, NULL, 'c'},
+        {"scale", required_argument, NULL, 's'},
+        {"socket", required_argument, NULL, 'S'},
+        {"cost", required_argument, NULL, 'C'},
+        {"stats", required_argument, NULL, 'T'},
+        {"seed", required_argument, NULL, 'e'},
+        {"clock-rights", required_argument, NULL, 'R'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     *o = (struct options){.scale = 1, .seed = 1};
     for (int opt; (opt = getopt_long(argc, argv, "+c:s:h", longs, NULL)) != -1;) {
@@ -156,6 +178,7 @@ static int load_card(struct server *sv, const char *name, uint64_t seed)
         lithos_error("card %s: %s", name, strerror(-r));
         return r;
     }
+    power_init(card);
     make_uuid(card->uuid, card->data.name, sv->card_count);
     sv->card_count++;
     return 0;
@@ -229,6 +252,7 @@ int main(int argc, char **argv)
     if (r)
         return r < 0 ? 0 : r;
     sv.scale = o.scale;
+    sv.clock_rights = o.clock_rights;
     sv.stats_path = o.stats;
     sv.listen_fd = sv.epoll_fd = sv.timer_fd = sv.signal_fd = -1;
     r = load(&sv, &o) < 0 ? 1 : serve(&sv, &o);

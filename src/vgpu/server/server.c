@@ -45,6 +45,7 @@ static void run_cards(struct server *sv)
 {
     for (unsigned i = 0; i < sv->card_count; i++) {
         struct card *card = &sv->cards[i];
+        power_step(sv, i);
         uint64_t now_ns = server_card_ns(sv);
         while (now_ns >= card->deadline_ns) {
             struct lithos_model_event events[EVENTS];
@@ -64,7 +65,7 @@ static uint64_t next_real_ns(const struct server *sv)
 {
     uint64_t next = LITHOS_MODEL_NEVER;
     for (unsigned i = 0; i < sv->card_count; i++)
-        next = LITHOS_MIN(next, sv->cards[i].deadline_ns);
+        next = LITHOS_MIN(LITHOS_MIN(next, sv->cards[i].deadline_ns), power_next_ns(&sv->cards[i]));
     return next == LITHOS_MODEL_NEVER ? next : real_ns(sv, next);
 }
 

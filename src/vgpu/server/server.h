@@ -57,6 +57,7 @@ struct client {
     struct server *server;
     int fd;
     pid_t pid;
+    uid_t uid;
     uint64_t serial; /* owner number in the models */
     char program[64];
     bool greeted, gone, paused;
@@ -73,10 +74,26 @@ struct client {
     struct usage usage[VGPU_MAX_CARDS];
 };
 
+struct card_power {
+    uint32_t mhz, asked_mhz; /* in force, and from switch_ns on */
+    uint64_t switch_ns;
+    bool locked;
+    uint64_t locks;                     /* how often */
+    uint64_t at_ns, busy_ns, memory_ns; /* accounted for */
+    double energy_uj;
+    uint64_t power_at_ns; /* power_mw is the mean up to then */
+    double power_uj;
+    uint32_t power_mw;
+};
+
+/* Who may lock clocks: with NVIDIA's driver, root alone. */
+enum clock_rights { CLOCKS_ROOT, CLOCKS_ANYBODY, CLOCKS_NOBODY };
+
 struct card {
     struct lithos_card data;
     struct lithos_model *model;
     uint8_t uuid[16];
+    struct card_power power;
     uint64_t deadline_ns; /* card time of the next look; NEVER when none is needed */
 };
 
@@ -86,6 +103,7 @@ struct server {
     unsigned card_count;
     struct card cards[VGPU_MAX_CARDS];
     struct lithos_costs *costs;
+    enum clock_rights clock_rights;
     const char *stats_path; /* NULL: none */
     char socket_path[108];
     int listen_fd, epoll_fd, timer_fd, signal_fd;
@@ -124,6 +142,13 @@ void work_drop(struct client *c);
 
 /* Sum of what is gone and what lives. */
 void work_usage(const struct client *c, unsigned card, struct lithos_model_stats *ret_stats);
+
+/* power.c: clocks, power and energy */
+void power_init(struct card *card);
+uint64_t
+power_next_ns(const struct card *card); /* card time when a clock asked for comes; NEVER: none does */
+void power_step(struct server *sv, unsigned card);
+const char *power_query(struct client *c, const struct vgpu_query *q); /* NULL, or why it is wrong */
 
 /* report.c */
 char *report_text(const struct server *sv); /* JSON; free it */

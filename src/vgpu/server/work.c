@@ -369,6 +369,8 @@ const char *work_message(struct client *c, const union vgpu_client_msg *m)
         return op_message(c, m, m->launch.stream);
     case VGPU_COPY:
         return op_message(c, m, m->copy.stream);
+    case VGPU_QUERY:
+        return power_query(c, &m->query);
     case VGPU_MARK:
         return op_message(c, m, m->mark.stream);
     default:

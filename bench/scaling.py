@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""How kernels of real models scale with TPCs, and how well l = m/t + b says it (paper 5.5, figure 12).
+
+Each model runs as a tenant whose quota is changed between recordings; every kernel over 1 % of the time on all TPCs is fitted, by
+the median of its stamped durations at each width."""
+import collections
+import pathlib
+import statistics
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, models, results, servers, trace  # noqa: E402
+from lib.proc import Failed, log  # noqa: E402
+
+MODELS = ["resnet50 inference", "bert inference", "llama prefill", "llama decode", "vgg19 training"]
+WIDTHS = "66,50,33,16,8,4,2,1"
+SHARE = 0.01
+
+
+def durations(path):
+    """{(function, grid, block): {width: [ns]}}; the width is what the launch was given, which clusters may have widened. Kernels whose
+    times had to be moved (an app that launches no faster than they run) count only where there are no others."""
+    sure, moved = (collections.defaultdict(lambda: collections.defaultdict(list)) for _ in range(2))
+    for k in trace.load(path)[0]:
+        if k["end"] > k["start"]:
+            shape = tuple(k[x] for x in ("gx", "gy", "gz", "bx", "by", "bz"))
+            out = moved if k["flags"] & trace.CLAMPED else sure
+            out[k["function"], shape][k["tpcs"].bit_count()].append(k["end"] - k["start"])
+    for op, widths in moved.items():
+        for width, ns in widths.items():
+            if len(sure[op][width]) < 2:
+                sure[op][width] = ns
+    return sure
+
+
+def fit(points):
+    """m, b of l = m/t + b through {t: l}, neither below 0; least squares of what each point is off by, in part of itself."""
+    rows = [(1 / t, y, 1 / y ** 2) for t, y in points.items()]
+    w, x, y, xx, xy = (sum(r[2] * f for r, f in zip(rows, fs)) for fs in (
+        [1] * len(rows), [r[0] for r in rows], [r[1] for r in rows], [r[0] ** 2 for r in rows], [r[0] * r[1] for r in rows]))
+    det = w * xx - x * x
+    m = (w * xy - x * y) / det if det > 0 else 0
+    b = (y - m * x) / w
+    if m < 0:
+        return 0, y / w
+    return (m, b) if b >= 0 else (xy / xx, 0)
+
+
+def r2(points, m, b):
+    """Of the logarithms' scale: a kernel's times span two decades, and the short ones are what is used."""
+    mean = statistics.fmean(points.values())
+    total = sum((y - mean) ** 2 for y in points.values())
+    return 1 - sum((y - m / t - b) ** 2 for t, y in points.items()) / total if total else 1.0
+
+
+def warm(d, model, limit_s):
+    """Some iterations at least, and until lithosd has the card's clock: a virtual card's is free, and shows its rate after a while."""
+    for _ in range(100):
+        model.do("run 2", limit_s)
+        observed = d.tenant("model").get("observed") or {}
+        if observed.get("clock", {}).get("offset_bound_us") is not None:
+            return
+    raise Failed("the card's clock does not become known")
+
+
+def measure(o, place, scratch, name, widths, rep):
+    """{operator: {width: median ns}}, and each one's share of the time at the widest."""
+    medians, spent = collections.defaultdict(dict), collections.Counter()
+    with servers.Lithosd(place, scratch, f"ld{rep}-{name.replace(' ', '-')}") as d, \
+            models.under_lithos(o, d, str(max(widths)), "model", name, scratch) as model:
+        warm(d, model, 600 * max(1, o.scale))
+        for width in widths:
+            d.set_quota("model", width)
+            model.do("run 2", 600 * max(1, o.scale))
+            path = scratch.path / "scaling.trace"
+            with d.record(path, "model"):
+                model.do(f"run {o.iterations}", 600 * max(1, o.scale))
+                models.settle()
+            for op, by_width in durations(path).items():
+                for got, ns in by_width.items():
+                    if len(ns) >= 2 or o.iterations < 3:
+                        medians[op][got] = statistics.median(ns)
+                    if width == max(widths):
+                        spent[op] += sum(ns)
+            path.unlink(missing_ok=True)
+            log(f"[{rep}] {name}: {width} TPCs")
+    whole = sum(spent.values())
+    return medians, {op: ns / whole for op, ns in spent.items() if whole and ns >= SHARE * whole}
+
+
+def one(o, place, scratch, result, name, widths, rep):
+    """Fits, as cases; (R^2, weight) of each kernel."""
+    medians, shares = measure(o, place, scratch, name, widths, rep)
+    fits = []
+    for (function, shape), share in sorted(shares.items(), key=lambda x: -x[1]):
+        points = medians[function, shape]
+        if len(points) < 3:
+            continue
+        m, b = fit(points)
+        good = r2(points, m, b)
+        fits.append((good, share))
+        widest = max(points)
+        enough = min((t for t in points if points[t] <= 1.1 * points[widest]), default=widest)
+        result.case(f"{name}: {function[:80]} {'x'.join(map(str, shape[:3]))}", rep, share_percent=round(100 * share, 3), r2=round(good, 5),
+                    m_us_tpcs=round(m / 1e3, 3), b_us=round(b / 1e3, 3), enough_tpcs=enough,
+                    us={str(t): round(ns / 1e3, 3) for t, ns in sorted(points.items())})
+        if good < 0.9:
+            result.note(f"Misfit: {name}: {function[:60]} (R^2 {good:.2f}, {100 * share:.1f} % of the time).")
+    weight = sum(w for _, w in fits)
+    if not fits:
+        raise Failed(f"{name}: no kernel has three widths")
+    result.case(name, rep, r2_by_time=round(sum(r * w for r, w in fits) / weight, 5), kernels=len(fits), of_the_time_percent=round(100 * weight, 2))
+    log(f"[{rep}] {name}: R^2 {sum(r * w for r, w in fits) / weight:.4f} over {len(fits)} kernels")
+    return fits
+
+
+def main():
+    p = cli.parser(__doc__.splitlines()[0], repetitions=1)
+    models.add_options(p, MODELS)
+    p.add_argument("--widths", default=WIDTHS, help="TPCs, the widest first (default: %(default)s)")
+    p.add_argument("--iterations", type=int, default=6, help="at each width (default: %(default)s)")
+    o, place = cli.start(p)
+    widths = [int(w) for w in o.widths.split(",")]
+    begun, failures, fits = time.monotonic(), 0, []
+    with servers.Scratch() as scratch:
+        result = results.Result("scaling", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+        for rep in range(1, o.repetitions + 1):
+            for name in models.choose(o, result):
+                if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                    result.note(f"{name}: not run, time ran out.")
+                    continue
+                try:
+                    fits += one(o, place, scratch, result, name, widths, rep)
+                except (Failed, OSError, ValueError) as e:
+                    failures += 1
+                    result.case(name, rep, error=str(e)[:1000])
+                    log(f"[{rep}] {name}: FAILED: {e!r}")
+        weight = sum(w for _, w in fits)
+        result.bar("R^2 weighted by time", sum(r * w for r, w in fits) / weight if weight else None, ">=", 0.92)
+        result.note("us: median duration by the TPCs that the launch was given; enough_tpcs: the fewest measured that take at most 1.1 of the "
+                    "time on all. TPCs are taken GPC by GPC (lithosd's allocation), so that few TPCs lie in few GPCs.")
+        result.end(o.out, failures)
+
+
+main()

@@ -1,0 +1,281 @@
+#include "core/rightsize.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "core/rightsize_internal.h"
+
+#define OPERATORS_MOST (1u << 20)
+#define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
+/* A width closer than this to the one in use is not worth a try. */
+#define WORTH_PERCENT 6u
+
+void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
+{
+    config->operators = 1024;
+    config->slip_ppm = 1100000;
+    config->probe = true;
+    config->earn_most_ns = LITHOS_NSEC_PER_MSEC;
+}
+
+static uint32_t sets(const struct lithos_rightsize_config *c)
+{
+    return (c->operators + RIGHTSIZE_WAYS - 1) / RIGHTSIZE_WAYS;
+}
+
+int lithos_rightsize_size(const struct lithos_rightsize_config *config, size_t *ret_bytes)
+{
+    if (lithos_topology_validate(&config->topology) < 0 || !config->operators ||
+        config->operators > OPERATORS_MOST || config->slip_ppm < LITHOS_RIGHTSIZE_PPM ||
+        config->slip_ppm > SLIP_MOST_PPM)
+        return -EINVAL;
+    *ret_bytes = sizeof(struct lithos_rightsize) +
+                 (size_t)sets(config) * RIGHTSIZE_WAYS * sizeof(struct rightsize_operator);
+    return 0;
+}
+
+int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize_config *config,
+                          struct lithos_rightsize **ret_rightsize)
+{
+    struct lithos_rightsize *r = mem;
+    size_t need;
+
+    const int e = lithos_rightsize_size(config, &need);
+    if (e < 0)
+        return e;
+    if (bytes < need)
+        return -ENOSPC;
+    memset(mem, 0, need);
+    r->config = *config;
+    r->sets = sets(config);
+    r->stats.slip_ppm = config->slip_ppm;
+    *ret_rightsize = r;
+    return 0;
+}
+
+/* --- how narrow --- */
+
+struct bounds {
+    float all_ns;      /* measured with all */
+    float limit_ns;    /* what it may take */
+    uint32_t all, bad; /* the widest known to be too narrow; 0: none */
+    uint32_t good;     /* the narrowest known to be enough */
+};
+
+/* Is a width enough? What both medians may be off by counts against it where it is new, and for it where it is in use:
+ * otherwise one near the limit would be taken and left by turns. */
+static bool enough(const struct bounds *b, const struct rightsize_point *all, const struct rightsize_point *p,
+                   bool in_use)
+{
+    const float doubt_ns = (p->error_ns + all->error_ns) / 2;
+    return p->median_ns + (in_use ? -doubt_ns : doubt_ns) / (in_use ? 2 : 1) <= b->limit_ns;
+}
+
+static struct bounds measured(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                              const struct rightsize_point *all)
+{
+    struct bounds b = {.all_ns = all->median_ns, .all = all->width, .good = all->width};
+
+    b.limit_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
+    for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
+        const struct rightsize_point *p = &op->point[i];
+        if (!p->width || p->width >= b.all)
+            continue;
+        const bool far = p->count >= 2 && p->median_ns > 1.3f * b.limit_ns;
+        if (far || (p->count >= RIGHTSIZE_ENOUGH &&
+                    !enough(&b, all, p, p->width == op->best && op->best_of == b.all)))
+            b.bad = LITHOS_MAX(b.bad, p->width);
+    }
+    for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
+        const struct rightsize_point *p = &op->point[i];
+        if (p->width > b.bad && p->width < b.good && p->count >= RIGHTSIZE_ENOUGH)
+            b.good = p->width;
+    }
+    return b;
+}
+
+/* The fewest TPCs of which the grid makes no more waves than of so many. */
+static uint32_t same_waves(const struct lithos_topology *t, const struct lithos_rightsize_kernel *k,
+                           uint32_t tpcs)
+{
+    const uint64_t per_tpc = (uint64_t)t->sms_per_tpc * k->residency;
+
+    if (!k->blocks || !per_tpc)
+        return tpcs;
+    const uint64_t waves = lithos_rightsize_waves(t, k, tpcs);
+    return (uint32_t)((k->blocks + waves * per_tpc - 1) / (waves * per_tpc));
+}
+
+/* The width to try next, between what is too narrow and what is enough; 0: none is worth it. */
+static uint32_t next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                         const struct lithos_rightsize_kernel *k, const struct bounds *b)
+{
+    const struct lithos_topology *t = &r->config.topology;
+    const uint32_t bound = lithos_rightsize_bound(t, k, b->all);
+    const uint32_t worth = LITHOS_MAX(b->all * WORTH_PERCENT / 100, 1u);
+    double m_ns, base_ns;
+    uint32_t width;
+
+    const struct rightsize_point *begun = op->trying ? rightsize_point(op, op->trying) : NULL;
+    if (begun && begun->count < RIGHTSIZE_ENOUGH && op->trying > b->bad && op->trying < b->good)
+        return op->trying; /* a few samples each of many widths say nothing */
+    if (b->good - b->bad <= worth)
+        return 0;
+    if (bound + worth <= b->good && bound > b->bad)
+        return bound; /* what it cannot use goes first: that costs nothing, if it is true */
+    if (rightsize_fit(op, &m_ns, &base_ns)) {
+        const double room_ns = (double)b->limit_ns - base_ns;
+        width = room_ns > 0 && m_ns / room_ns < b->all ? (uint32_t)(m_ns / room_ns) + 1 : b->all;
+    } else {
+        width = (b->good + 1) / 2;
+    }
+    if (width <= b->bad || width + worth > b->good) /* the line has been wrong there, or says nothing new */
+        width = b->bad + (b->good - b->bad + 1) / 2;
+    const uint32_t edge = same_waves(t, k, width);
+    if (edge > b->bad && edge < width)
+        width = edge;
+    return width + worth <= b->good && width > b->bad ? width : 0;
+}
+
+/* The longest it may take on so many TPCs: in proportion, or by waves when they grow faster, or as the line has it. */
+static float worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                      const struct lithos_rightsize_kernel *k, const struct bounds *b, uint32_t width)
+{
+    const struct lithos_topology *t = &r->config.topology;
+    const float waves =
+        (float)lithos_rightsize_waves(t, k, width) / (float)lithos_rightsize_waves(t, k, b->good);
+    const struct rightsize_point *seen = rightsize_point(op, width);
+    const float slower = LITHOS_MAX(waves, (float)b->good / (float)width);
+    const struct rightsize_point *good = rightsize_point(op, b->good);
+
+    if (width == lithos_rightsize_bound(t, k, b->all) && waves <= 1)
+        return b->limit_ns;
+    if (seen && seen->count)
+        return LITHOS_MAX(seen->median_ns * 1.1f, b->all_ns);
+    return LITHOS_MAX(good->median_ns * slower, b->all_ns);
+}
+
+/* Try it, or a width nearer to the one in use, if what that can cost has been earned. 0: not now. */
+static uint32_t affordable(struct lithos_rightsize *r, struct rightsize_operator *op,
+                           const struct lithos_rightsize_kernel *k, const struct bounds *b, uint32_t width)
+{
+    const uint32_t worth = LITHOS_MAX(b->all * WORTH_PERCENT / 100, 1u);
+    double costs_ns = (double)(worst_ns(r, op, k, b, width) - b->all_ns);
+
+    if (costs_ns > r->earned_ns && width != op->trying) {
+        const double good_ns = (double)rightsize_point(op, b->good)->median_ns;
+        width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(r->earned_ns, 0.0))) + 2;
+        if (width <= b->bad || width + worth > b->good)
+            return 0;
+        costs_ns = (double)(worst_ns(r, op, k, b, width) - b->all_ns);
+    }
+    if (costs_ns > r->earned_ns)
+        return 0;
+    r->earned_ns -= costs_ns;
+    op->trying = (uint16_t)width;
+    return width;
+}
+
+static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct rightsize_operator *op,
+                                        const struct lithos_rightsize_kernel *k, uint32_t all,
+                                        uint32_t *ret_width)
+{
+    const struct rightsize_point *p = rightsize_point(op, all);
+
+    if (!p || p->count < RIGHTSIZE_ENOUGH)
+        return LITHOS_RIGHTSIZE_LEARN;
+    const struct bounds b = measured(r, op, p);
+    const float earns_ns = b.limit_ns - b.all_ns;
+    const struct rightsize_point *good = rightsize_point(op, b.good);
+    const float costs_ns = LITHOS_MAX(good->median_ns - b.all_ns, 0.0f);
+    const uint32_t try = r->config.probe ? next_try(r, op, k, &b) : 0;
+
+    op->best = (uint16_t)b.good;
+    op->best_of = (uint16_t)all;
+    r->earned_ns += (double)earns_ns;
+    if (!r->loop.open)
+        r->earned_ns = LITHOS_MIN(r->earned_ns, (double)r->config.earn_most_ns);
+    const uint32_t width = try ? affordable(r, op, k, &b, try) : 0;
+    if (width) {
+        *ret_width = width;
+        return LITHOS_RIGHTSIZE_PROBE;
+    }
+    r->earned_ns -= (double)costs_ns;
+    *ret_width = b.good;
+    return b.good < all ? LITHOS_RIGHTSIZE_SIZED : LITHOS_RIGHTSIZE_ALL;
+}
+
+void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
+                             struct lithos_tpcset available, struct lithos_tpcset foreign,
+                             struct lithos_rightsize_choice *ret_choice)
+{
+    const struct lithos_topology *t = &r->config.topology;
+    enum lithos_rightsize_why why = LITHOS_RIGHTSIZE_OFF;
+    struct rightsize_operator *op = rightsize_find(r, kernel->key, true);
+
+    available = lithos_tpcset_and(available, t->valid);
+    const uint32_t all = lithos_tpcset_count(&available);
+    const struct lithos_tpcset ours = lithos_tpcset_minus(available, foreign);
+    struct lithos_tpcset from = available;
+    uint32_t width = all;
+    op->used = ++r->clock;
+    if (r->loop.reference && r->loop.open)
+        why = LITHOS_RIGHTSIZE_REFERENCE;
+    else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
+        why = decide(r, op, kernel, all, &width);
+    if (width < all) {
+        from = ours;
+        if (lithos_tpcset_count(&ours) < width ||
+            !lithos_topology_has_room(t, ours, kernel->cluster_blocks)) {
+            why = LITHOS_RIGHTSIZE_FOREIGN;
+            from = available;
+            width = all;
+        }
+    }
+    r->stats.chosen[why]++;
+    *ret_choice = (struct lithos_rightsize_choice){
+        .why = why,
+        .tpcs = lithos_rightsize_pick(t, from, width, kernel->cluster_blocks),
+        .ticket = {(uint32_t)(op - r->op), op->tag, (uint16_t)all, (uint16_t)width,
+                   why == LITHOS_RIGHTSIZE_REFERENCE}};
+}
+
+void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
+                              uint64_t duration_ns, uint32_t tpcs)
+{
+    double whole_ns = (double)duration_ns;
+
+    if (!tpcs || tpcs > LITHOS_TPC_BITS || ticket->op >= r->sets * RIGHTSIZE_WAYS)
+        return;
+    struct rightsize_operator *op = &r->op[ticket->op];
+    if (op->tag == ticket->tag && op->used) {
+        rightsize_add(r, op, duration_ns, tpcs);
+        const struct rightsize_point *all = rightsize_point(op, ticket->all);
+        if (tpcs < ticket->all && all)
+            whole_ns = (double)all->median_ns;
+    }
+    r->stats.tpc_ns += (double)duration_ns * tpcs;
+    r->stats.whole_tpc_ns += whole_ns * LITHOS_MAX(ticket->all, tpcs);
+    r->stats.kernel_ns += (double)duration_ns;
+    r->stats.whole_kernel_ns += whole_ns;
+}
+
+bool lithos_rightsize_line(const struct lithos_rightsize *r, uint64_t key, double *ret_m_ns, double *ret_b_ns)
+{
+    /* not made: nothing is changed */
+    const struct rightsize_operator *op = rightsize_find((struct lithos_rightsize *)r, key, false);
+    return op && rightsize_fit(op, ret_m_ns, ret_b_ns);
+}
+
+const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_rightsize *r)
+{
+    return &r->stats;
+}
+
+const char *lithos_rightsize_why_name(enum lithos_rightsize_why why)
+{
+    static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "foreign", "learn",
+                                                                "all", "sized",     "probe"};
+    return why < LITHOS_RIGHTSIZE_WHY_MAX ? names[why] : "unknown";
+}

@@ -1,0 +1,120 @@
+/* The fewest TPCs on which a kernel still meets its tenant's latency slip (paper 5.5). One a tenant and GPU; pure: no
+ * I/O, no clock, no thread, all memory given at init. docs/rightsizing.md has the reasons and the figures.
+ *
+ * An operator (what the caller's key tells apart) is known by the median of its last durations at each width it has
+ * run on. Its time at all the TPCs there are is the measure; a width is good when the median there, and what it may be
+ * off by, is within slip times that. A line l = m/t + b through the widths seen proposes the next width to try, and
+ * never decides: kernels go by waves, and a line knows of none. What a launch could use by occupancy bounds what is
+ * tried, and is itself tried before it is used.
+ *
+ * Who pays: each launch within a request earns (slip - 1) of its time with all TPCs, and a narrower one spends what it
+ * is slower by. A width not yet measured is tried only when the worst it can cost has been earned before it in the same
+ * request. Some requests are references: all TPCs for each launch. When the tenant's own latency of the others leaves
+ * slip times theirs, the slip in force is halved, then right-sizing stops for a while. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hw/topology.h"
+
+#define LITHOS_RIGHTSIZE_PPM 1000000u
+
+struct lithos_rightsize; /* opaque */
+
+struct lithos_rightsize_config {
+    struct lithos_topology topology;
+    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 328 bytes each */
+    uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
+    bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
+    uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
+};
+
+struct lithos_rightsize_kernel {
+    uint64_t key;       /* of the operator: a hash of function, grid and block; any value */
+    uint32_t blocks;    /* of the grid; 0: not known */
+    uint32_t residency; /* blocks an SM holds of it; 0: not known */
+    uint32_t cluster_blocks;
+};
+
+enum lithos_rightsize_why {
+    LITHOS_RIGHTSIZE_OFF,       /* slip 1, or stopped because the tenant was slower than it may be */
+    LITHOS_RIGHTSIZE_REFERENCE, /* all TPCs, to compare with */
+    LITHOS_RIGHTSIZE_FOREIGN,   /* others' work is on too many of them */
+    LITHOS_RIGHTSIZE_LEARN,     /* its time with all TPCs is not known yet */
+    LITHOS_RIGHTSIZE_ALL,       /* it needs them all, as far as known */
+    LITHOS_RIGHTSIZE_SIZED,     /* fewer, measured to be enough */
+    LITHOS_RIGHTSIZE_PROBE,     /* fewer, to see whether they are enough */
+    LITHOS_RIGHTSIZE_WHY_MAX,
+};
+
+/* What lithos_rightsize_observe must have back; plain data. */
+struct lithos_rightsize_ticket {
+    uint32_t op, tag;
+    uint16_t all; /* TPCs there were */
+    uint16_t width;
+    bool reference; /* ran while a reference request did */
+};
+
+struct lithos_rightsize_choice {
+    enum lithos_rightsize_why why;
+    struct lithos_tpcset tpcs; /* a part of those available, with room for the cluster if they have it */
+    struct lithos_rightsize_ticket ticket;
+};
+
+struct lithos_rightsize_stats {
+    uint64_t chosen[LITHOS_RIGHTSIZE_WHY_MAX];
+    /* TPCs times duration of what was observed, and what it would have been with all TPCs, by the operators' medians. */
+    double tpc_ns, whole_tpc_ns;
+    double kernel_ns, whole_kernel_ns; /* durations alike */
+    uint64_t requests, references;
+    uint64_t undone;    /* slip in force was lowered, */
+    uint64_t stopped;   /* or right-sizing stopped */
+    uint64_t changes;   /* operators that changed and were learned anew */
+    uint64_t forgotten; /* operators that made room for others */
+    uint32_t slip_ppm;  /* in force */
+};
+
+void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config); /* all but the topology */
+/* Bytes it takes. 0; -EINVAL: a topology that is not valid, no operators or too many, slip below 1 or over 100. */
+int lithos_rightsize_size(const struct lithos_rightsize_config *config, size_t *ret_bytes);
+/* Begin in mem (aligned to 16, the caller's); nothing is to be freed. 0, -EINVAL, -ENOSPC. */
+int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize_config *config,
+                          struct lithos_rightsize **ret_rightsize);
+
+/* A request begins: its launches earn anew. */
+void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
+/* It has ended, so long after it arrived. */
+void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+
+/* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
+ * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the
+ * rest is enough. */
+void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
+                             struct lithos_tpcset available, struct lithos_tpcset foreign,
+                             struct lithos_rightsize_choice *ret_choice);
+/* It took duration_ns on so many TPCs (which need not be those chosen). Once a ticket, in any order. */
+void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
+                              uint64_t duration_ns, uint32_t tpcs);
+
+/* l = m/t + b of an operator: two widths or more are known. m in ns times TPCs. */
+bool lithos_rightsize_line(const struct lithos_rightsize *r, uint64_t key, double *ret_m_ns,
+                           double *ret_b_ns);
+/* Good as long as r. */
+const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_rightsize *r);
+/* "sized", ...; never NULL. */
+const char *lithos_rightsize_why_name(enum lithos_rightsize_why why);
+
+/* rightsize_set.c */
+/* More TPCs than this a launch cannot use: one block an SM, clusters whole. At least 1, at most `all`. */
+uint32_t lithos_rightsize_bound(const struct lithos_topology *t, const struct lithos_rightsize_kernel *kernel,
+                                uint32_t all);
+/* Waves of a grid on so many TPCs; 1 when blocks or residency are not known. */
+uint32_t lithos_rightsize_waves(const struct lithos_topology *t, const struct lithos_rightsize_kernel *kernel,
+                                uint32_t tpcs);
+/* So many of the available TPCs (at least; all, when fewer have no room for the cluster). Without clusters: single TPCs
+ * first, then GPC by GPC, so that whole GPCs stay free for others' clusters. With: as many TPCs of each GPC as whole
+ * clusters take, the GPC with most of them first. */
+struct lithos_tpcset lithos_rightsize_pick(const struct lithos_topology *t, struct lithos_tpcset available,
+                                           uint32_t tpcs, uint32_t cluster_blocks);

@@ -1,0 +1,83 @@
+/* Right-sizing of simulated tenants, as the daemon has it: high-priority ones that say how much slower they may be. */
+#include <stdlib.h>
+
+#include "sim/sim_internal.h"
+
+/* Kernels that are the same to the card are one operator. */
+uint64_t sim_kernel_key(const struct lithos_wave_kernel *k)
+{
+    uint64_t h = lithos_random_mix(k->alone_ns);
+
+    h = lithos_random_mix(h + ((uint64_t)k->blocks << 32 | k->residency));
+    h = lithos_random_mix(h + ((uint64_t)k->share_ppm << 32 | k->bandwidth_ppm));
+    return h + k->cluster_blocks;
+}
+
+int sim_rightsize_begin(struct sim *s, struct sim_tenant *t)
+{
+    struct lithos_rightsize_config c = {.topology = s->sc->card.topology};
+    size_t bytes;
+
+    if (!t->spec->rightsize_ppm || s->options->whole || t->spec->class != LITHOS_SCHED_HIGH ||
+        t->program->graph)
+        return 0;
+    lithos_rightsize_config_defaults(&c);
+    c.slip_ppm = t->spec->rightsize_ppm;
+    c.operators = 4096;
+    const int r = lithos_rightsize_size(&c, &bytes);
+    if (r < 0)
+        return r;
+    t->rightsize_mem = malloc(bytes);
+    return t->rightsize_mem ? lithos_rightsize_init(t->rightsize_mem, bytes, &c, &t->rightsize) : -ENOMEM;
+}
+
+/* What is lent now, and what was until lately: an atom there may not be over. */
+static struct lithos_tpcset foreign(const struct sim *s, struct sim_tenant *t)
+{
+    const struct lithos_tpcset none = {{0, 0}};
+    const struct lithos_tpcset lent =
+        s->daemon_up && t->known ? lithos_sched_lent_away(s->sched, t->slot) : none;
+
+    if (s->now_ns >= t->foreign_ns)
+        t->foreign = none;
+    if (!lithos_tpcset_empty(&lent)) {
+        t->foreign = lithos_tpcset_or(t->foreign, lent);
+        t->foreign_ns = s->now_ns + 2 * s->config.atom_ns + s->config.lent_window_ns;
+    }
+    return t->foreign;
+}
+
+void sim_rightsize_choose(struct sim *s, struct sim_tenant *t, struct lithos_tpcset *tpcs,
+                          struct lithos_rightsize_ticket *ret_ticket)
+{
+    const struct lithos_wave_kernel *k = &t->program->kernels[t->kernel];
+    struct lithos_rightsize_choice c;
+    const struct lithos_rightsize_kernel kernel = {.key = sim_kernel_key(k),
+                                                   .blocks = k->blocks,
+                                                   .residency = k->residency,
+                                                   .cluster_blocks = k->cluster_blocks};
+
+    lithos_rightsize_choose(t->rightsize, &kernel, *tpcs, foreign(s, t), &c);
+    *tpcs = c.tpcs;
+    *ret_ticket = c.ticket;
+}
+
+/* A launch has ended: account for the TPCs that were kept for it. */
+void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_flight *f,
+                        const struct lithos_wave_event *e)
+{
+    const uint32_t width = lithos_tpcset_count(&f->tpcs);
+    const uint64_t took_ns = e->end_ns - e->start_ns;
+
+    if (e->end_ns >= s->sc->warm_ns && e->end_ns < s->sc->duration_ns)
+        t->result.tpc_ns += (double)took_ns * width;
+    if (t->rightsize)
+        lithos_rightsize_observe(t->rightsize, &f->sized, took_ns, width);
+}
+
+void sim_rightsize_finish(struct sim_tenant *t)
+{
+    if (t->rightsize)
+        t->result.rightsize = *lithos_rightsize_stats(t->rightsize);
+    free(t->rightsize_mem);
+}

@@ -1,0 +1,3 @@
+lithos_unit_test(test_rightsize LINK lithos_core m)
+# One thread only: ThreadSanitizer would find nothing.
+set_property(TEST unit/test_rightsize APPEND PROPERTY LABELS notsan)
