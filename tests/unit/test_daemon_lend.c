@@ -75,8 +75,10 @@ static struct lithos_rule rule_of(const struct player *p)
 {
     struct lithos_rule r = {0};
     uint32_t seq;
-    for (int tries = 0; lithos_arena_read_rule(p->arena, 0, &r, &seq) == -EAGAIN; tries++)
-        assert_true(tries < 1000);
+    /* lithosd may be waiting for a processor in the middle of writing it */
+    for (uint64_t begin_ns = lithos_now_ns(); lithos_arena_read_rule(p->arena, 0, &r, &seq) == -EAGAIN;
+         usleep(20))
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
     return r;
 }
 
