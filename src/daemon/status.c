@@ -169,8 +169,8 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         json_object_set_new(counts, lithos_counter_name((enum lithos_counter)c),
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
-    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name",
-                     t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode",
+    return json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+                     "name", t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode",
                      mode_names[t->mode], "class", lithos_class_name(t->grant.class), "quota",
                      lithos_quota_format(&t->quota, quota), "thread_percentage", (int)t->thread_percentage,
                      "mps", (int)t->mps, "mps_lost", (int)t->mps_lost, "since",
