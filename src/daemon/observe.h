@@ -97,6 +97,11 @@ void lithosd_observe_now(struct lithosd *d);
 #define LITHOSD_DROPS 16u
 void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LITHOSD_DROPS]);
 
+/* ---- observe_records.c ---- */
+
+/* A record of the process, in the order of their sequence, its times as CLOCK_MONOTONIC has them. Any values. */
+void lithosd_observe_record(struct lithosd_process *p, const struct lithos_record *r);
+
 /* ---- plans.c: how long kernels take decides what later ones are cut into ---- */
 
 /* A kernel with an operator key has ended. */
