@@ -88,8 +88,11 @@ static struct CUstream_st *of_this_thread(struct CUctx_st *ctx)
     while (s && (s->kind != VGPU_STREAM_PER_THREAD || s->thread != thread))
         s = s->next;
     pthread_mutex_unlock(&vgpu.lock);
-    if (!s && (s = vgpu_stream_make(ctx, VGPU_STREAM_PER_THREAD, CU_STREAM_DEFAULT, 0)))
-        s->thread = thread; /* only this thread looks for it */
+    if (!s && (s = vgpu_stream_make(ctx, VGPU_STREAM_PER_THREAD, CU_STREAM_DEFAULT, 0))) {
+        pthread_mutex_lock(&vgpu.lock); /* others look whether it is theirs */
+        s->thread = thread;
+        pthread_mutex_unlock(&vgpu.lock);
+    }
     return s;
 }
 
