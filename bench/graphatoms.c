@@ -45,19 +45,25 @@ static bool build_chain(const char *trial, CUgraph graph, const struct node_para
     return true;
 }
 
+/* A launch of the node's kernel in the stream; with numAttrs 1 it may overlap with the one before. */
+static CUlaunchConfig overlapping(const struct node_params *n)
+{
+    static CUlaunchAttribute overlap = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                        .value.programmaticStreamSerializationAllowed = 1};
+    return (CUlaunchConfig){.gridDimX = n->grid[0],
+                            .gridDimY = 1,
+                            .gridDimZ = 1,
+                            .blockDimX = n->block[0],
+                            .blockDimY = 1,
+                            .blockDimZ = 1,
+                            .hStream = t.ctx.stream,
+                            .attrs = &overlap};
+}
+
 /* The same by capture of launches that may overlap. */
 static bool capture_chain(const char *trial, const struct node_params *n, unsigned count, CUgraph *ret_graph)
 {
-    CUlaunchAttribute overlap = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                                 .value.programmaticStreamSerializationAllowed = 1};
-    CUlaunchConfig c = {.gridDimX = n->grid[0],
-                        .gridDimY = 1,
-                        .gridDimZ = 1,
-                        .blockDimX = n->block[0],
-                        .blockDimY = 1,
-                        .blockDimZ = 1,
-                        .hStream = t.ctx.stream,
-                        .attrs = &overlap};
+    CUlaunchConfig c = overlapping(n);
     if (!OK(trial, cuStreamBeginCapture, t.ctx.stream, MODE_RELAXED))
         return false;
     CUresult r = CUDA_SUCCESS;
@@ -396,16 +402,7 @@ static bool exec_of(const char *trial, CUgraph graph, CUgraphExec *ret_exec)
 static void replay_segments(CUgraphExec before, CUgraphExec after, const struct node_params *n,
                             unsigned atoms)
 {
-    CUlaunchAttribute overlap = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                                 .value.programmaticStreamSerializationAllowed = 1};
-    CUlaunchConfig c = {.gridDimX = n->grid[0],
-                        .gridDimY = 1,
-                        .gridDimZ = 1,
-                        .blockDimX = n->block[0],
-                        .blockDimY = 1,
-                        .blockDimZ = 1,
-                        .hStream = t.ctx.stream,
-                        .attrs = &overlap};
+    CUlaunchConfig c = overlapping(n);
     OK("segments", cuGraphLaunch, before, t.ctx.stream);
     for (unsigned i = 0; i < atoms; i++) {
         c.numAttrs = i > 0;

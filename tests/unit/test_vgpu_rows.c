@@ -13,22 +13,12 @@
 
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
-#include "unit/stub/vgpu_server.h"
+#include "unit/vgpu_process.h"
 
-#define LIBRARY LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
 #define NON_BLOCKING 1u
 #define PITCH 12u
 #define ROWS 3u
 #define BYTES (PITCH * ROWS)
-
-#define CHECK(expr)                                                    \
-    do {                                                               \
-        if (!(expr)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #expr); \
-            _exit(1);                                                  \
-        }                                                              \
-    } while (0)
-#define OK(call) CHECK((call) == CUDA_SUCCESS)
 
 #define FUNCTIONS(X)                                                               \
     X(cuInit, unsigned)                                                            \
@@ -72,7 +62,7 @@ static void start(void)
 }
 
 /* Four bytes of each of two rows, from the second byte of the second row on; the rest of the rows stays. */
-static void copies(void)
+static void copies_body(void)
 {
     unsigned char from[BYTES], got[BYTES], want[BYTES];
     start();
@@ -117,7 +107,7 @@ static void copies(void)
     CHECK(cuMemcpy2DAsync_v2(&c, NULL) == CUDA_ERROR_NOT_SUPPORTED);
 }
 
-static void sets(void)
+static void sets_body(void)
 {
     unsigned char got[BYTES], want[BYTES];
     start();
@@ -138,7 +128,7 @@ static void sets(void)
 }
 
 /* A stream goes on when the word is there, whoever writes it. */
-static void words(void)
+static void words_body(void)
 {
     CUstream waits, writes;
     uint64_t got[2] = {0};
@@ -163,45 +153,8 @@ static void words(void)
     CHECK(cuStreamWriteValue32_v2(waits, device + BYTES, 6, 0) == CUDA_ERROR_INVALID_VALUE);
 }
 
-static void in_process(void (*body)(void))
-{
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        unsetenv("CUDA_VISIBLE_DEVICES");
-        unsetenv("CUDA_INJECTION64_PATH");
-        setenv("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent", 1);
-        alarm(50);
-        body();
-        unlink(server.path);
-        rmdir(server.dir);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
 #define TESTS(X) \
     X(copies)    \
     X(sets)      \
     X(words)
-#define X(name)                           \
-    static void test_##name(void **state) \
-    {                                     \
-        (void)state;                      \
-        in_process(name);                 \
-    }
-TESTS(X)
-#undef X
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-#define X(name) cmocka_unit_test(test_##name),
-        TESTS(X)
-#undef X
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+VGPU_TEST_MAIN(TESTS)
