@@ -15,7 +15,9 @@ import time
 
 from stack import SLACK, Failure, Stack, bits, check, wait_for
 
-RELEASE_BOUND_S = 0.1  # from SIGKILL of a tenant to its TPCs being free, as its user sees it, nineteen times of twenty
+# From SIGKILL of a tenant to its TPCs being free, as its user sees it. Under a sanitizer, and beside tests that load the machine, it holds
+# nineteen times of twenty, and ten times as long for each.
+RELEASE_BOUND_S = 0.1
 TPCS = 66
 
 
@@ -93,7 +95,8 @@ class Chaos:
         child.wait()
         took = time.monotonic() - begin
         self.releases_s.append(took)
-        check(took < 10 * RELEASE_BOUND_S * SLACK, f"TPCs of {name} took {took * 1e3:.0f} ms to come back")
+        most_s = RELEASE_BOUND_S * SLACK * (10 if self.lend or SLACK > 1 else 1)
+        check(took < most_s, f"TPCs of {name} took {took * 1e3:.0f} ms to come back")
         return f"kill {name}"
 
     def restart_daemon(self):
