@@ -7,6 +7,8 @@
 #include "core/timeline_internal.h"
 
 #define ENTRIES_MAX (1u << 20)
+/* The end of a wait may be heard of before the stamps of what was waited for can be seen. */
+#define VISIBLE_NS (100 * LITHOS_NSEC_PER_USEC)
 #define NONE LITHOS_TIMELINE_NONE
 
 /* ---- memory ---- */
@@ -305,6 +307,12 @@ static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_n
             lose(tl, index, node ? LITHOS_LOST_REPLAY : LITHOS_LOST_OVERWRITTEN);
             continue;
         }
+        /* It was taken for done by the end of the one before, whose own end nobody had read in time. */
+        bool ended = l->sequence < s->waited_sequence && now_ns - s->waited_ns >= VISIBLE_NS;
+        if (node && ended) {
+            lose(tl, index, LITHOS_LOST_REPLAY);
+            continue;
+        }
         if (node && now_ns > l->submit_ns && now_ns - l->submit_ns > tl->config.replay_ns &&
             now_ns - s->end_ns > tl->config.replay_ns) {
             lose(tl, index, LITHOS_LOST_REPLAY);
@@ -447,6 +455,18 @@ unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, litho
             return ended;
         finish_head(tl, first, now_ns, emit, ctx);
         ended++;
+    }
+}
+
+void lithos_timeline_waited(struct lithos_timeline *tl, uint32_t process, uint64_t stream, bool all,
+                            uint64_t sequence, uint64_t now_ns)
+{
+    for (uint32_t i = tl->active; i != NONE; i = tl->streams[i].after) {
+        struct timeline_stream *s = &tl->streams[i];
+        if (s->process != process || (!all && s->handle != stream) || sequence <= s->waited_sequence)
+            continue;
+        s->waited_sequence = sequence;
+        s->waited_ns = now_ns;
     }
 }
 

@@ -147,6 +147,10 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
  * earlier. Returns how many ended. */
 unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, lithos_timeline_read *read,
                               lithos_timeline_emit *emit, void *ctx);
+/* The process waited for the stream, or for all of its streams: what it submitted there before `sequence` has ended. Replays of graphs
+ * that show no end of their own in the next 0.1 ms were overtaken. */
+void lithos_timeline_waited(struct lithos_timeline *tl, uint32_t process, uint64_t stream, bool all,
+                            uint64_t sequence, uint64_t now_ns);
 /* The process has ended, and was polled a last time: what is outstanding died with it. */
 void lithos_timeline_forget(struct lithos_timeline *tl, uint32_t process);
 

@@ -26,6 +26,7 @@ struct timeline_stream {
     uint64_t end_ns, gpu_end_ns; /* of the kernel before the head */
     uint64_t behind_since_ns;    /* the launch behind the head was first seen to have ended; 0: not */
     uint64_t used_ns;
+    uint64_t waited_sequence, waited_ns; /* launches before it have ended, as was heard then */
     /* the launch that comes in: its next atom; atoms 0: none is being cut */
     uint64_t cut_sequence;
     uint32_t cut_next, cut_atoms;

@@ -85,7 +85,8 @@ struct lithos_hook_observer {
     /* The handle that graph notes of this ticket belong to has become known; 0: there will be none. */
     void (*graph_made)(struct lithos_ticket *t, uint64_t graph);
     /* A wait ended with success: for one stream, or UINT64_MAX. */
-    void (*waited)(const struct lithos_ticket_notes *notes, uint64_t stream);
+    /* ended: all that was submitted to the stream before has */
+    void (*waited)(const struct lithos_ticket_notes *notes, uint64_t stream, bool ended);
     /* A context may be about to end: ctx, or with ctx NULL those of a device. ended is called after it, with what came of it. */
     void (*context_ends)(CUcontext ctx, CUdevice device);
     void (*context_ended)(CUcontext ctx, CUdevice device, bool ended);

@@ -11,7 +11,8 @@
 typedef uintptr_t word;
 typedef CUresult (*real_fn)(word, word, word, word, word, word);
 
-enum wait { WAIT_ALL, WAIT_STREAM, WAIT_COPY };
+/* WAIT_EVENT, WAIT_COPY: for something, and which stream it is in is not told here. */
+enum wait { WAIT_ALL, WAIT_STREAM, WAIT_EVENT, WAIT_COPY };
 
 static uint64_t stream_waited_for(enum wait what, word first, bool per_thread)
 {
@@ -29,7 +30,7 @@ static CUresult copy_and_wait(real_fn real, const word args[6], bool per_thread)
     CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
     lithos_ticket_close(&ticket);
     if (__builtin_expect(ticket.observe, 0) && result == CUDA_SUCCESS)
-        lithos_hook_client.observer->waited(&ticket.notes, UINT64_MAX);
+        lithos_hook_client.observer->waited(&ticket.notes, UINT64_MAX, false);
     return result;
 }
 
@@ -47,7 +48,8 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
     }
     CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
     if (__builtin_expect(observe, 0) && result == CUDA_SUCCESS)
-        lithos_hook_client.observer->waited(&ticket.notes, stream_waited_for(what, args[0], per_thread));
+        lithos_hook_client.observer->waited(&ticket.notes, stream_waited_for(what, args[0], per_thread),
+                                            what != WAIT_EVENT);
     return result;
 }
 

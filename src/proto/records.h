@@ -54,6 +54,8 @@ enum lithos_record_kind {
 /* Of a graph node: it was changed, and has the stamp it had before; without blocks: it was switched off. */
 #define LITHOS_RECORD_TICKS 64u /* its times are of lithos_ticks, not in ns */
 #define LITHOS_RECORD_NODE_CHANGED 32u
+/* Of a SYNC: what was submitted to its stream before it has ended. */
+#define LITHOS_RECORD_ENDED 128u
 
 struct lithos_record {
     uint64_t

@@ -424,14 +424,15 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
     put(n, &r);
 }
 
-static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint64_t stream, uint64_t graph,
-                      uint8_t gpu)
+static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16_t flags, uint64_t stream,
+                      uint64_t graph, uint8_t gpu)
 {
     struct lithos_record r = {
         .sequence = n->sequence,
         .submit_ns = n->submit_ns,
         .stream = stream,
         .kind = kind,
+        .flags = flags,
         .gpu = gpu,
         .cluster = 1,
     };
@@ -445,7 +446,7 @@ static void graph_launched(const struct lithos_ticket *t)
 {
     if (my_unnamed)
         put_names(&t->notes);
-    put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, t->notes.stream, t->notes.graph, gpu_of(t->device));
+    put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, 0, t->notes.stream, t->notes.graph, gpu_of(t->device));
 }
 
 static void graph_made(struct lithos_ticket *t, uint64_t graph)
@@ -453,9 +454,9 @@ static void graph_made(struct lithos_ticket *t, uint64_t graph)
     lithos_stamps_pass_on((uintptr_t)t, graph);
 }
 
-static void waited(const struct lithos_ticket_notes *notes, uint64_t stream)
+static void waited(const struct lithos_ticket_notes *notes, uint64_t stream, bool ended)
 {
-    put_event(notes, LITHOS_RECORD_SYNC, stream, 0, 0xff);
+    put_event(notes, LITHOS_RECORD_SYNC, ended ? LITHOS_RECORD_ENDED : 0, stream, 0, 0xff);
 }
 
 static void context_ended(CUcontext ctx, CUdevice device, bool ended)

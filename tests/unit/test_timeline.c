@@ -396,6 +396,51 @@ static void graph_replays(void **state)
     finish(&w);
 }
 
+/* A replay's end was read too late, as that of the next one: each is a replay late from then on, until the program waits for its stream. */
+static void replay_waited_for(void **state)
+{
+    (void)state;
+    struct world w;
+    uint64_t stamp_ns = 2000; /* of the second replay: the first one's is gone */
+    const struct lithos_timeline_stats *s;
+    begin(&w);
+    s = lithos_timeline_stats(w.tl);
+    struct lithos_timeline_launch l = {.process = 1,
+                                       .stream = 1,
+                                       .sequence = 5,
+                                       .stamp = 77,
+                                       .submit_ns = HOST0,
+                                       .flags = LITHOS_KERNEL_GRAPH_NODE,
+                                       .not_time_ns = 1000};
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    l.sequence = 6;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 100, read_node, count_event, &stamp_ns), 1);
+    assert_int_equal(s->outstanding, 1);
+    /* waits of another process, for another stream, and from before the second launch, tell nothing of it */
+    lithos_timeline_waited(w.tl, 2, 1, false, 9, HOST0 + 200);
+    lithos_timeline_waited(w.tl, 1, 2, false, 9, HOST0 + 200);
+    lithos_timeline_waited(w.tl, 1, 1, false, 6, HOST0 + 200);
+    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1000000, read_node, count_event, &stamp_ns), 0);
+    assert_int_equal(s->outstanding, 1);
+    /* this one does, once its stamp would be seen */
+    lithos_timeline_waited(w.tl, 1, 1, false, 7, HOST0 + 1000000);
+    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1001000, read_node, count_event, &stamp_ns), 0);
+    assert_int_equal(s->outstanding, 1);
+    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1200000, read_node, count_event, &stamp_ns), 0);
+    assert_int_equal(s->outstanding, 0);
+    assert_int_equal(s->lost[LITHOS_LOST_REPLAY], 1);
+    /* and the next replay is seen to end at its own end */
+    l.sequence = 8;
+    l.not_time_ns = 2000;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    lithos_timeline_waited(w.tl, 1, 99, true, 9, HOST0 + 2000000);
+    stamp_ns = 3000;
+    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 2200000, read_node, count_event, &stamp_ns), 1);
+    assert_int_equal(s->lost[LITHOS_LOST_REPLAY], 1);
+    finish(&w);
+}
+
 static void refused_configs(void **state)
 {
     (void)state;
@@ -466,6 +511,7 @@ int main(void)
         cmocka_unit_test(drifting_clock),  cmocka_unit_test(back_to_back), cmocka_unit_test(short_kernels),
         cmocka_unit_test(streams_overlap), cmocka_unit_test(lost_stamps),  cmocka_unit_test(no_room),
         cmocka_unit_test(clock_jumps),     cmocka_unit_test(slow_card),    cmocka_unit_test(graph_replays),
+        cmocka_unit_test(replay_waited_for),
         cmocka_unit_test(refused_configs), cmocka_unit_test(wild_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
