@@ -3,46 +3,108 @@
 
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
-with the training at low client priority; partitions of fixed TPCs; LithOS with the quotas and options that the notes say. The ways of a repetition
-follow each other, with each program alone right before them."""
+with the training at low client priority; partitions of fixed TPCs; LithOS with the quotas and options that the notes say. The programs of a
+way start once and stay for its windows (lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
 import pathlib
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
 from lib.colocate import ALONE, BASELINES, LITHOS, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
-from lib.proc import Failed, log  # noqa: E402
+from lib.proc import Failed  # noqa: E402
+
+
+IDLE = "1"  # TPCs of a training that waits for its window
+
+
+class Service:
+    """hp: the job. lithos, partition: quotas of it and of the training beside it."""
+
+    def __init__(self, hp, lithos, partition=("78%", "20%")):
+        self.hp, self.quotas = hp, {LITHOS: lithos, "partition": partition}
 
 
 def services():
-    """By the name that bars have: (service, quota of the other under LithOS, its quota under partition)."""
+    """By the name that bars have."""
     if virtual():
-        return {"toy": (Job("hp", "toy inference", "75%", extra=["--batch", "2"], rate=60, slo_ms=2), "25%")}
-    return {"resnet": (Job("hp", "resnet50 inference", "80%", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15), "20%"),
-            "bert": (Job("hp", "bert inference", "80%", rate=40, slo_ms=60), "20%")}
+        return {"toy": Service(Job("hp", "toy inference", "", extra=["--batch", "2"], rate=60, slo_ms=2), ("75%", "20%"), ("75%", "20%"))}
+    return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
+                              ("78%", "20%")),
+            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60), ("100%", "0"))}
 
 
-def trainings(quota):
+def trainings():
     if virtual():
-        return {"toy": Job("be", "toy inference", quota, high=False, extra=["--batch", "24"])}
-    return {"llama": Job("be", "llama training", quota, high=False), "resnet": Job("be", "resnet50 training", quota, high=False)}
+        return {"toy": Job("be-toy", "toy inference", "", high=False, extra=["--batch", "24"])}
+    return {"llama": Job("be-llama", "llama training", "", high=False), "resnet": Job("be-resnet", "resnet50 training", "", high=False)}
 
 
-def pairs(only):
-    for hp_name, (hp, quota) in services().items():
-        for be_name, be in trainings(quota).items():
-            name = f"{hp_name} beside {be_name} training"
-            if not only or only in name:
-                yield hp_name, name, hp, be
+def chosen(o):
+    """Services to measure, with the quotas that --quotas says."""
+    out = {name: s for name, s in services().items() if not o.only or name in o.only.split(",")}
+    for word in filter(None, (o.quotas or "").split(",")):
+        name, _, both = word.partition("=")
+        hp, slash, be = both.partition("/")
+        if name not in services() or not slash:
+            raise SystemExit(f"bench: --quotas: SERVICE=QUOTA/QUOTA, not {word}")
+        if name in out:
+            out[name].quotas[LITHOS] = (hp, be)
+    return out
 
 
-def cases(bench, hp_name, name, hp, be):
-    yield f"{hp_name}, {ALONE}", lambda: {f"hp_{k}": v for k, v in bench.alone(hp).items()}
-    yield f"{name}: training {ALONE}", lambda: {f"be_{k}": v for k, v in bench.alone(be).items()}
-    for way in colocate.ways(bench.o):
-        yield f"{name}, {way}", lambda way=way: colocate.flat(bench.run(way, [hp, be]))
+def pair(service, training):
+    return f"{service} beside {training} training"
+
+
+def bare_windows(result, stage, name, beside, reps, ways):
+    """Without MPS: each alone, and by turns."""
+    failures = 0
+    for rep in reps:
+        failures += colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"})
+        for training, be in beside.items():
+            failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda be=be: stage.window(be.label),
+                                {be.label: "be"})
+            if "time slicing" in ways:
+                failures += colocate.measure(result, f"{pair(name, training)}, time slicing", rep,
+                                    lambda be=be: stage.window("hp", be.label), {"hp": "hp", be.label: "be"})
+    return failures
+
+
+def way_windows(result, stage, way, name, beside, reps, quota):
+    """The service beside each of the trainings. quota: of the one that works, where the way has quotas."""
+    failures = 0
+    for rep in reps:
+        for training, be in beside.items():
+            if stage.lithosd and quota != "0":
+                for other in beside.values():
+                    if other is not be:
+                        stage.lithosd.set_quota(other.label, IDLE)
+                stage.lithosd.set_quota(be.label, quota)
+            failures += colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda be=be: stage.window("hp", be.label),
+                                {"hp": "hp", be.label: "be"})
+    return failures
+
+
+def run_service(bench, result, name, service):
+    o, failures = bench.o, 0
+    reps = range(1, o.repetitions + 1)
+    for way in bench.stages():
+        beside = trainings()
+        hp_quota, be_quota = service.quotas.get(way, ("", ""))
+        service.hp.quota = hp_quota
+        for be in beside.values():
+            be.quota = "0" if be_quota == "0" else IDLE
+        try:
+            with bench.stage(way, [service.hp, *beside.values()]) as stage:
+                if way == ALONE:
+                    failures += bare_windows(result, stage, name, beside, reps, colocate.ways(o))
+                else:
+                    failures += way_windows(result, stage, way, name, beside, reps, be_quota)
+        except Failed as e:
+            failures += 1
+            result.note(f"{name}, {way}: {e}")
+    return failures
 
 
 def over_alone(result, hp_name, case, key="hp_p99_us"):
@@ -61,11 +123,9 @@ def worst(values, pick):
     return pick(known) if known else None
 
 
-def bars(result, only):
-    names = {}
-    for hp_name, name, hp, be in pairs(only):
-        names.setdefault(hp_name, []).append(name)
-    for hp_name, beside in names.items():
+def bars(result, measured):
+    for hp_name, service in measured.items():
+        beside = [pair(hp_name, training) for training in trainings()]
         ours = [f"{name}, {LITHOS}" for name in beside]
         result.bar(f"{hp_name} HP p99 over alone", worst([over_alone(result, hp_name, c) for c in ours], max), "<=", 1.2)
         result.bar(f"{hp_name} SLO %", worst([result.median(c, "hp_slo_percent") for c in ours], min), ">=", 100)
@@ -79,35 +139,28 @@ def bars(result, only):
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
-    for hp_name, name, hp, be in pairs(only):
-        result.note(f"{name}, under LithOS: {hp.advice()}; {be.advice()}. Partition: the same quotas.")
-    result.note("Each bar is of the worse of the two trainings.")
+        for way, (hp_quota, be_quota) in service.quotas.items():
+            options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
+            result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() + ".")
+    result.note("Each bar is of the worse of the two trainings, the median of the repetitions.")
     result.note(colocate.NO_PREEMPT)
 
 
 def main():
     p = cli.parser(__doc__.splitlines()[0])
-    p.add_argument("--only", help="pairs whose name has this in it")
+    p.add_argument("--only", help="services, with commas between (default: all)")
+    p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     colocate.add_options(p)
     o, place = cli.start(p)
     colocate.ways(o)
-    begin, failures = time.monotonic(), 0
+    measured = chosen(o)
+    failures = 0
     with servers.Scratch() as scratch:
         result = results.Result("hybrid", cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
-        for rep in range(1, o.repetitions + 1):
-            if rep > 1 and o.keep_going_after and time.monotonic() - begin > o.keep_going_after:
-                result.note(f"Ended after {rep - 1} repetitions: --keep-going-after.")
-                break
-            for pair in pairs(o.only):
-                for case, run in cases(bench, *pair):
-                    log(f"{case}, {rep}")
-                    try:
-                        result.case(case, rep, **run())
-                    except Failed as e:
-                        failures += 1
-                        result.note(f"{case}, {rep}: {e}")
-        bars(result, o.only)
+        for name, service in measured.items():
+            failures += run_service(bench, result, name, service)
+        bars(result, measured)
         return result.end(o.out, failures)
 
 

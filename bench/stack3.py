@@ -6,13 +6,12 @@ billion weights that decodes, one sequence after the other, with 25 %. C: BERT-l
 under partition C has no TPCs and does not run."""
 import pathlib
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
 from lib.colocate import ALONE, LITHOS, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
-from lib.proc import Failed, log  # noqa: E402
+from lib.proc import Failed  # noqa: E402
 
 QUOTA_ALONE = "b alone on its quota"
 
@@ -26,13 +25,32 @@ def jobs():
             Job("b", "llama decode", "25%"), Job("c", "bert inference", "0", high=False))
 
 
-def cases(bench):
-    a, b, c = jobs()
-    for job in (a, b, c):
-        yield f"{job.label} {ALONE}", lambda job=job: {f"{job.label}_{k}": v for k, v in bench.alone(job).items()}
-    yield QUOTA_ALONE, lambda: colocate.flat(bench.run("partition", [b]))
-    for way in colocate.ways(bench.o):
-        yield way, lambda way=way: colocate.flat(bench.run(way, [a, b] if way == "partition" else [a, b, c]))
+def windows(result, stage, way, reps, slicing):
+    failures = 0
+    for rep in reps:
+        if way == ALONE:
+            for label in "abc":
+                failures += colocate.measure(result, f"{label} {ALONE}", rep, lambda label=label: stage.window(label))
+            if slicing:
+                failures += colocate.measure(result, "time slicing", rep, lambda: stage.window("a", "b", "c"))
+            continue
+        if way == "partition":
+            failures += colocate.measure(result, QUOTA_ALONE, rep, lambda: stage.window("b"))
+        failures += colocate.measure(result, way, rep, lambda: stage.window(*stage.jobs))
+    return failures
+
+
+def run(bench, result):
+    failures = 0
+    for way in bench.stages():
+        a, b, c = jobs()
+        try:
+            with bench.stage(way, [a, b] if way == "partition" else [a, b, c]) as stage:
+                failures += windows(result, stage, way, range(1, bench.o.repetitions + 1), "time slicing" in colocate.ways(bench.o))
+        except Failed as e:
+            failures += 1
+            result.note(f"{way}: {e}")
+    return failures
 
 
 def ratio(result, case, alone, key):
@@ -66,21 +84,9 @@ def main():
     colocate.add_options(p)
     o, place = cli.start(p)
     colocate.ways(o)
-    begin, failures = time.monotonic(), 0
     with servers.Scratch() as scratch:
         result = results.Result("stack3", cli.command_line(), o.repetitions, place, results.probe(place))
-        bench = colocate.Bench(o, place, scratch)
-        for rep in range(1, o.repetitions + 1):
-            if rep > 1 and o.keep_going_after and time.monotonic() - begin > o.keep_going_after:
-                result.note(f"Ended after {rep - 1} repetitions: --keep-going-after.")
-                break
-            for case, run in cases(bench):
-                log(f"{case}, {rep}")
-                try:
-                    result.case(case, rep, **run())
-                except Failed as e:
-                    failures += 1
-                    result.note(f"{case}, {rep}: {e}")
+        failures = run(colocate.Bench(o, place, scratch), result)
         bars(result)
         return result.end(o.out, failures)
 

@@ -1,12 +1,18 @@
-"""Models beside each other on one card, by what keeps them apart: the ways, and a window in which all of them work."""
+"""Models beside each other on one card, by what keeps them apart: the ways, and windows in which some of them work.
+
+Frameworks take longer to start than a window takes, so the programs of a way start side by side, once, and stay: a window has those work that
+it is of, while the others wait for a command (they hold memory, and under LithOS their quota, which a window can take from them)."""
+import concurrent.futures
 import contextlib
-import threading
+import json
+import pathlib
+import subprocess
+import time
 
 from lib import models, results, servers
-from lib.proc import Failed
+from lib.proc import Failed, log
 
 ALONE = "alone"
-# In the order in which a repetition runs them.
 BASELINES = ("time slicing", "mps", "client priority", "partition")
 LITHOS = "lithos"
 WAYS = BASELINES + (LITHOS,)
@@ -36,8 +42,9 @@ class Job:
 
 
 def add_options(p):
-    p.add_argument("--seconds", type=float, default=20, help="measured seconds a case, in the card's time (default: %(default)s)")
-    p.add_argument("--learn", type=int, default=10, help="iterations of each program before (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=4, help="measured seconds a window, in the card's time (default: %(default)s)")
+    p.add_argument("--learn", type=int, default=10, help="iterations of each program before the first (default: %(default)s)")
+    p.add_argument("--settle", type=float, default=0.5, help="seconds that a window's programs work before it (default: %(default)s)")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
 
@@ -53,10 +60,21 @@ def ways(o):
 class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
+        self.begin = time.monotonic()
+
+    def stages(self):
+        """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
+        chosen = ways(self.o)
+        for way in [ALONE] + [w for w in (LITHOS, *BASELINES) if w in chosen and w != "time slicing"]:
+            if self.o.keep_going_after and time.monotonic() - self.begin > self.o.keep_going_after:
+                log(f"{way}: not run, --keep-going-after")
+            else:
+                log(f"{way}: starting")
+                yield way
 
     @contextlib.contextmanager
     def servers(self, way):
-        """What the way needs: a function that starts a job."""
+        """What the way needs: (lithosd or None, a function that starts a job)."""
         o, scratch = self.o, self.scratch
 
         def bare(env):
@@ -74,22 +92,72 @@ class Bench:
             return start
 
         if way in (ALONE, "time slicing"):
-            yield bare(servers.clean_env())
+            yield None, bare(servers.clean_env())
         elif way in ("mps", "client priority"):
             with servers.Mps(scratch) as mps:
-                yield bare(mps.env)
+                yield None, bare(mps.env)
         else:
             with servers.Lithosd(self.place, scratch, args=["--policy", "partition"] if way == "partition" else []) as d:
-                self.lithosd = d
-                yield tenant(d)
+                yield d, tenant(d)
 
-    def work(self, job, model, out):
-        seconds = self.o.seconds * self.o.scale
-        command = f"serve {job.rate / self.o.scale:g} {seconds:g}" if job.rate else f"seconds {seconds:g}"
-        try:
-            out[job.label] = model.do(command, 120 + 10 * seconds)
-        except Failed as e:
-            out[job.label] = e
+    def explain(self, d, jobs):
+        """Into OUT/explain.txt: what lithosd says of each at the end, of the last window's last second."""
+        out = pathlib.Path(self.o.out)
+        out.mkdir(parents=True, exist_ok=True)
+        with open(out / "explain.txt", "a", encoding="utf-8") as f:
+            for job in jobs:
+                run = subprocess.run([self.place.program("lithos"), "explain", job.label], env=d.env, stdin=subprocess.DEVNULL,
+                                     capture_output=True, text=True, timeout=20)
+                f.write(run.stdout + run.stderr + "\n")
+            f.write(json.dumps(d.status(), indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def stage(self, way, jobs):
+        """All jobs' programs, started side by side and warm: a Stage."""
+        with self.servers(way) as (d, start), concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+            started = [(job, pool.submit(start, job)) for job in jobs]
+            concurrent.futures.wait([f for _, f in started])
+            running = {job.label: f.result() for job, f in started if not f.exception()}
+            try:
+                for _, f in started:
+                    f.result()  # raises what went wrong
+                stage = Stage(self.o, pool, d, jobs, running)
+                stage.learn()
+                yield stage
+                if d and way == LITHOS:
+                    self.explain(d, jobs)
+            finally:
+                for model in running.values():
+                    model.kill()
+
+
+class Stage:
+    """Programs that wait for windows. lithosd: it, where there is one."""
+
+    def __init__(self, o, pool, lithosd, jobs, running):
+        self.o, self.pool, self.lithosd, self.running = o, pool, lithosd, running
+        self.jobs = {job.label: job for job in jobs}
+
+    def learn(self):
+        """Each by itself: PyTorch has chosen its kernels by then, and lithosd has seen them."""
+        for label in self.jobs:
+            self.running[label].do(f"run {self.o.learn}", self.o.model_timeout)
+
+    def work(self, labels, seconds):
+        """They work side by side for so long, in the card's time: what each reports."""
+        def command(job):
+            s = seconds * self.o.scale
+            return f"serve {job.rate / self.o.scale:g} {s:g}" if job.rate else f"seconds {s:g}"
+        limit = 120 + 10 * seconds * self.o.scale
+        futures = {label: self.pool.submit(self.running[label].do, command(self.jobs[label]), limit) for label in labels}
+        concurrent.futures.wait(futures.values())
+        return {label: f.result() for label, f in futures.items()}
+
+    def window(self, *labels):
+        """A window of these: figures by label. Raises Failed."""
+        if self.o.settle:
+            self.work(labels, self.o.settle)
+        return {label: self.figures(self.jobs[label], ran) for label, ran in self.work(labels, self.o.seconds).items()}
 
     def figures(self, job, ran):
         """In the card's time."""
@@ -103,31 +171,17 @@ class Bench:
             out["slo_percent"] = results.percent(len(us) - late, len(us))
         return out
 
-    def run(self, way, jobs):
-        """All jobs over one window: their figures, by label."""
-        out, started = {}, []
-        with self.servers(way) as start:
-            try:
-                for job in jobs:
-                    started.append((job, start(job)))
-                for job, model in started:  # they know each other's shapes by now; lithosd has learned the kernels
-                    model.do(f"run {self.o.learn}", self.o.model_timeout)
-                threads = [threading.Thread(target=self.work, args=(job, model, out)) for job, model in started]
-                for t in threads:
-                    t.start()
-                for t in threads:
-                    t.join()
-            finally:
-                for _, model in started:
-                    model.kill()
-        for label, ran in out.items():
-            if isinstance(ran, Failed):
-                raise Failed(f"{label}: {ran}")
-        return {job.label: self.figures(job, out[job.label]) for job in jobs}
-
-    def alone(self, job):
-        return self.run(ALONE, [job])[job.label]
-
 
 def flat(by_label):
     return {f"{label}_{key}": value for label, figures in by_label.items() for key, value in figures.items()}
+
+
+def measure(result, case, rep, window, rename=None):
+    """A window as a case; rename: what its labels are called there. Number of failures."""
+    log(f"{case}, {rep}")
+    try:
+        result.case(case, rep, **flat({(rename or {}).get(label, label): figures for label, figures in window().items()}))
+        return 0
+    except Failed as e:
+        result.note(f"{case}, {rep}: {e}")
+        return 1
