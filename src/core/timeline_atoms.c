@@ -53,6 +53,10 @@ enum timeline_joined timeline_join(struct lithos_timeline *tl, uint32_t stream,
         s->join_launch = slot->launch;
         s->join = *e;
         s->join.longest_atom_ns = atom_ns;
+    } else if (e->end_ns > s->join.end_ns) {
+        /* An atom that was there in time takes no turn: the one before it is still ending. */
+        bool waited_for = e->start_ns > s->join.end_ns + tl->config.gpu[s->gpu].turn_ns;
+        s->join.busy_ns += waited_for ? atom_ns : e->end_ns - s->join.end_ns;
     }
     s->join.end_ns = LITHOS_MAX(s->join.end_ns, e->end_ns);
     s->join.gpu_end_ns = LITHOS_MAX(s->join.gpu_end_ns, e->gpu_end_ns);

@@ -190,7 +190,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader && reader->node_ends)
         reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
-        lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+        lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->busy_ns, l->tpc_count);
     lithosd_lend_done(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);

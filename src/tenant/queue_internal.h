@@ -56,6 +56,7 @@ struct queue_flight {
     uint32_t generation; /* of the stamps' pages */
     uint32_t estimate;   /* where its duration is learnt */
     uint32_t device;
+    uint32_t parts; /* it is one of so many atoms of a kernel; 0: whole */
     uint64_t predicted_ns, issued_ns;
 };
 
@@ -156,6 +157,8 @@ struct queue_device {
 
 struct queue_estimate {
     uint64_t key, ns;
+    uint32_t parts;  /* that it is given to the card in; 0: whole */
+    uint32_t wholes; /* times in a row that it was whole */
     bool learnt;
 };
 
@@ -294,21 +297,23 @@ uint64_t lithos_queue_estimate_key(const struct lithos_launch *l);
 bool lithos_queue_room(struct queue *q, struct queue_stream *s);
 /* How long what has this key will take, in ns: learnt here from stamps; the place where a prediction of lithosd's would come in. */
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate);
-/* Where it may run; NULL: the quota. */
+/* The same of each of the parts that it is given to the card in; 0 for key 0. */
+uint64_t lithos_queue_part_ns(struct queue *q, uint64_t key);
+/* Where what takes so long may run; NULL: the quota. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns);
 /* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
  * as ever. */
 uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate);
 bool lithos_queue_held(struct queue *q, struct queue_stream *s);
-/* Is there nowhere that it may run? Of a tenant that has no quota. */
-bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);
+/* Is there nowhere that what takes so long may run? Of a tenant that has no quota. */
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t part_ns);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
 /* Or that all the TPCs it has are those that are lent? */
 bool lithos_queue_owns_nothing(uint32_t device);
-/* It was issued. event: what tells its end when no stamp does, or NULL. */
+/* It was issued. event: what tells its end when no stamp does, or NULL. predicted_ns: of one of its parts (parts 0: of all of it). */
 void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate);
+                      uint64_t predicted_ns, uint32_t estimate, uint32_t parts);
 /* What has ended lands. True: something has. */
 bool lithos_queue_reap(struct queue *q);
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s);

@@ -224,15 +224,13 @@ uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const stru
     return here && here * FEW_PART < all ? all / here : 1;
 }
 
-bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key)
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t part_ns)
 {
-    if (!key || atomic_load_explicit(&q->open, memory_order_relaxed))
+    if (atomic_load_explicit(&q->open, memory_order_relaxed))
         return false;
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
-    uint32_t estimate;
-    return rule->flags & LITHOS_RULE_INSTEAD && !d->spare &&
-           !(d->lent && borne(d, rule, lithos_queue_predict_ns(q, key, &estimate)));
+    return rule->flags & LITHOS_RULE_INSTEAD && !d->spare && !(d->lent && borne(d, rule, part_ns));
 }
 
 /* ---- durations ---- */
@@ -256,6 +254,13 @@ uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_es
     return e->ns;
 }
 
+uint64_t lithos_queue_part_ns(struct queue *q, uint64_t key)
+{
+    uint32_t estimate;
+    uint64_t whole_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
+    return key ? whole_ns / LITHOS_MAX(q->estimates[estimate].parts, 1u) : 0;
+}
+
 /* When something ended by our own clock. What is seen of the two clocks at once is never too early, so the least that was seen between
  * them is nearest; it is let go of slowly, as they drift. 0: not known. */
 static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_ns, uint64_t not_before_ns)
@@ -277,7 +282,7 @@ static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_n
 static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
 {
     struct queue_estimate *e = &q->estimates[f->estimate];
-    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS);
+    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS) * LITHOS_MAX(f->parts, 1u);
     if (!e->learnt)
         e->ns = took_ns;
     else
@@ -345,7 +350,7 @@ static bool meet(struct queue *q, struct queue_stream *s)
 }
 
 void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate)
+                      uint64_t predicted_ns, uint32_t estimate, uint32_t parts)
 {
     if (!stamp && !event)
         return; /* nothing would tell of its end: it is not followed */
@@ -362,6 +367,7 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, C
         .event = event,
         .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
         .estimate = estimate,
+        .parts = parts,
         .device = (uint32_t)(d - q->devices),
         .predicted_ns = predicted_ns,
         .issued_ns = lithos_now_ns(),

@@ -34,7 +34,7 @@ static uint64_t fly(void)
 {
     uint32_t estimate;
     uint64_t predicted_ns = lithos_queue_predict_ns(q, KEY, &estimate);
-    lithos_queue_fly(q, s, ++sequence, NULL, predicted_ns, estimate);
+    lithos_queue_fly(q, s, ++sequence, NULL, predicted_ns, estimate, 0);
     return predicted_ns;
 }
 
