@@ -83,7 +83,7 @@ static void write_rule(struct lithosd_tenant *t, uint32_t i, const struct lithos
 static void grant(struct lithosd_tenant *t, uint32_t i, const struct lithos_tpcgrant *g)
 {
     static const struct lithos_rule none;
-    struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g) : none;
+    struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g, gpu_of(t, i)->tenants < 2) : none;
     /* A policy that never lends would have it wait for ever: it keeps to its refuge. */
     if (!(t->daemon->lend.policy->needs & LITHOS_NEED_QUEUES) && rule.flags & LITHOS_RULE_HOLD)
         rule = none;
@@ -123,6 +123,14 @@ static bool settle(struct lithosd *d, struct lithosd_lend_gpu *g)
 
 /* ---- tenants ---- */
 
+/* Who is alone on the GPU now and who is not any more. */
+static void renew_rules(struct lithosd_lend_gpu *g)
+{
+    for (uint32_t slot = 0; slot < LITHOS_SCHED_TENANTS_MAX; slot++)
+        if (g->tenant[slot])
+            grant(g->tenant[slot], g->index[slot], lithos_sched_grant(g->sched, slot));
+}
+
 static struct lithos_sched_tenant desc_of(const struct lithosd_tenant *t, uint32_t i)
 {
     static const struct lithos_tpcset none;
@@ -154,6 +162,7 @@ void lithosd_lend_add(struct lithosd_tenant *t)
         g->index[t->lent[i].slot] = i;
         g->tenants++;
         settle(d, g);
+        renew_rules(g);
     }
     lithosd_lend_processes(t);
 }
@@ -184,6 +193,7 @@ void lithosd_lend_remove(struct lithosd_tenant *t)
         g->tenants--;
         t->lent[i].in = false;
         settle(t->daemon, g);
+        renew_rules(g);
     }
     set_timer(t->daemon);
 }

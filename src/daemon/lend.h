@@ -60,8 +60,8 @@ const char *lithosd_policy_why_not(const struct lithos_policy *p, const struct l
 
 /* ---- lend_rule.c ---- */
 
-/* What a grant is to the launch queues of a tenant. */
-struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g);
+/* What a grant is to the launch queues of a tenant. alone: there is nobody else whose TPCs it might be lent. */
+struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone);
 
 /* ---- lend.c ---- */
 
