@@ -231,16 +231,17 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
 
 /* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
  * wait for the rule alone. */
-static bool blocked(struct queue *q, struct queue_stream *s, bool kernel, uint64_t part_ns)
+static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
 {
-    enum lithos_tpcpick why = lithos_queue_held(q, s)                          ? LITHOS_PICK_HELD
-                              : kernel && lithos_queue_outlives(q, s, part_ns) ? LITHOS_PICK_OUTLIVES
-                              : kernel && !lithos_queue_room(q, s)             ? LITHOS_PICK_WINDOW
-                                                                               : LITHOS_PICK_RUN;
+    const struct queue_length length = lithos_queue_length(q, s, key, parts);
+    enum lithos_tpcpick why = lithos_queue_held(q, s)                           ? LITHOS_PICK_HELD
+                              : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
+                              : key && !lithos_queue_room(q, s)             ? LITHOS_PICK_WINDOW
+                                                                            : LITHOS_PICK_RUN;
     if (why == LITHOS_PICK_RUN)
         return false;
     q->blocked = why;
-    q->blocked_ns = part_ns;
+    q->blocked_ns = length.ns[QUEUE_LENT];
     return true;
 }
 
@@ -251,23 +252,38 @@ struct giving {
     struct lithos_issue issue; /* first */
     struct queue *q;
     struct queue_stream *s;
-    uint64_t whole_ns;
-    uint32_t estimate, longer, parts;
+    uint64_t key;
+    bool paced;     /* its atoms go one by one, else all at once */
+    uint32_t atoms; /* that it is in; 0: whole */
+    uint32_t parts; /* that are followed one by one; 0: it is followed as a whole */
+    /* of what goes next */
+    enum queue_width width;
+    uint64_t ns;
+    uint32_t estimate;
 };
 
-/* Where what takes so long may run, and how much longer it takes there. */
-static void choose_gate(struct giving *g, uint64_t part_ns)
+/* Where the next may run, and how long it takes there. Few TPCs say nothing of how long it takes elsewhere. */
+static void choose_gate(struct giving *g, uint32_t parts)
 {
-    g->issue.gate = lithos_queue_gate(g->q, g->s, part_ns);
-    g->longer = lithos_queue_longer(g->q, g->s, g->issue.gate);
+    const struct queue_length length = lithos_queue_length(g->q, g->s, g->key, parts);
+    lithos_queue_predict_ns(g->q, g->key, QUEUE_OWN, &g->estimate);
+    g->issue.gate = lithos_queue_gate(g->q, g->s, &length, &g->width);
+    uint32_t longer = lithos_queue_longer(g->q, g->s, g->issue.gate);
+    g->ns = length.ns[g->width] * longer;
+    if (longer > 1)
+        g->estimate = QUEUE_ESTIMATES;
 }
 
-/* It is on its way. On few TPCs it says nothing of how long it takes elsewhere. */
-static void follow(struct giving *g, CUevent event)
+/* It is on its way. The last of several atoms may be shorter than the others, and says nothing of them. */
+static void follow(struct giving *g, CUevent event, bool last)
 {
-    uint64_t part_ns = g->whole_ns / LITHOS_MAX(g->parts, 1u) * g->longer;
-    lithos_queue_fly(g->q, g->s, g->issue.stamp, event, part_ns,
-                     g->longer > 1 ? QUEUE_ESTIMATES : g->estimate, g->parts);
+    const struct queue_takeoff t = {.stamp = g->issue.stamp,
+                                    .event = event,
+                                    .predicted_ns = g->ns,
+                                    .estimate = last && g->parts ? QUEUE_ESTIMATES : g->estimate,
+                                    .parts = g->parts,
+                                    .width = g->width};
+    lithos_queue_fly(g->q, g->s, &t);
     g->issue.stamp = 0;
 }
 
@@ -276,23 +292,26 @@ static void follow(struct giving *g, CUevent event)
 static void pace(struct lithos_issue *issue, uint32_t atoms)
 {
     struct giving *g = (struct giving *)(void *)issue;
-    uint64_t part_ns = g->whole_ns / atoms;
     uint32_t spins = 0;
+    g->atoms = atoms;
+    if (!g->paced)
+        return;
+    if (!g->parts) /* nobody knew that it would be cut */
+        g->ns = lithos_queue_length(g->q, g->s, g->key, atoms).ns[g->width];
     g->parts = atoms;
-    follow(g, NULL);
-    while (blocked(g->q, g->s, true, part_ns)) {
+    follow(g, NULL, false);
+    while (blocked(g->q, g->s, g->key, atoms)) {
         tell(g->q, lithos_queue_depth(g->q));
         if (!lithos_queue_reap(g->q))
             wait_for_card(g->q, &spins);
     }
-    choose_gate(g, part_ns);
+    choose_gate(g, atoms);
 }
 
 /* It is not in atoms this time. */
 static void go_whole(struct lithos_issue *issue)
 {
-    struct giving *g = (struct giving *)(void *)issue;
-    choose_gate(g, g->whole_ns);
+    choose_gate((struct giving *)(void *)issue, 0);
 }
 
 /* One that is cut is left whole now and then, to see what the cut costs: once says nothing. */
@@ -308,15 +327,17 @@ static void note_parts(struct queue_estimate *e, uint32_t parts)
 static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool graph, bool paced,
                      CUstream handle, CUresult (*call)(const void *), const void *arg)
 {
-    struct giving g = {.q = q, .s = s, .longer = 1};
+    struct giving g = {.q = q, .s = s, .key = key, .paced = paced};
     CUevent event = NULL;
-    if (key) {
-        g.whole_ns = lithos_queue_predict_ns(q, key, &g.estimate);
-        if (!graph) { /* what a graph's kernels carry stays in them for later launches */
-            choose_gate(&g, lithos_queue_part_ns(q, key));
-            g.issue.pace = paced ? pace : NULL;
-            g.issue.whole = go_whole;
-        }
+    if (key)
+        choose_gate(&g, QUEUE_AS_EVER);
+    if (key && graph) { /* what its kernels carry stays in them for later launches */
+        g.issue.gate = NULL;
+        g.width = QUEUE_OWN;
+        g.ns = lithos_queue_predict_ns(q, key, QUEUE_OWN, &g.estimate);
+    } else if (key) {
+        g.issue.pace = pace;
+        g.issue.whole = go_whole;
     }
     lithos_order_issue = &g.issue;
     CUresult result = call(arg);
@@ -325,9 +346,11 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
     lithos_order_issue = NULL;
     if (!key)
         return result;
-    note_parts(&q->estimates[g.estimate], g.parts);
+    uint32_t place;
+    lithos_queue_predict_ns(q, key, QUEUE_OWN, &place);
+    note_parts(&q->estimates[place], g.atoms);
     if (result == CUDA_SUCCESS)
-        follow(&g, event);
+        follow(&g, event, true);
     return result;
 }
 
@@ -351,12 +374,10 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
 {
     if (!lithos_queue_try_turn(q))
         return false;
-    uint64_t part_ns = lithos_queue_part_ns(q, key);
-    uint32_t estimate;
+    const struct queue_length length = lithos_queue_length(q, s, key, QUEUE_AS_EVER);
     /* A kernel in atoms is left to the dispatcher, which gives them out one by one. */
     bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
-                !(key && (lithos_queue_outlives(q, s, part_ns) ||
-                          lithos_queue_predict_ns(q, key, &estimate) != part_ns)) &&
+                !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
                 (lithos_queue_room(q, s) || (lithos_queue_reap(q) && lithos_queue_room(q, s)));
     if (room)
         *ret_result = give(q, s, key, graph, false, handle, call, arg);
@@ -417,7 +438,7 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
         if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
-            blocked(q, s, e->estimate_key != 0, lithos_queue_part_ns(q, e->estimate_key)))
+            blocked(q, s, e->estimate_key, QUEUE_AS_EVER))
             break;
         issue(q, e);
         any = true;
