@@ -12,6 +12,7 @@
 
 /* A launch without a stamp is taken to last so long. */
 #define BLIND_NS (50 * LITHOS_NSEC_PER_MSEC)
+#define PREDICTED_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
 /* Processors from which on one may be kept busy with looking while somebody borrows. */
 #define SPIN_FROM_PROCESSORS 4
 /* Else it looks so often. */
@@ -257,6 +258,11 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
     e.launch.tpcs = l->tpcs;
     e.launch.cluster_blocks = l->cluster_blocks;
     e.launch.flags = l->atoms > 1 ? LITHOS_TPCWORK_CUTTABLE : 0;
+    if (l->atoms > 1) {
+        lent->atoms_of = l->sequence;
+        lent->atom_tpc_ns = LITHOS_MIN(l->predicted_ns, PREDICTED_MAX_NS) / l->atoms * l->tpc_count;
+        e.launch.stays_ns = l->predicted_ns / l->atoms;
+    }
     lent->outstanding++;
     if (!followed) {
         lent->blind++;
@@ -265,6 +271,18 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
     tell(t, l->gpu, now_ns, &e);
     if (settle(t->daemon, gpu_of(t, l->gpu)))
         count_reaction(&t->daemon->lend, now_ns);
+}
+
+void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_launch *l)
+{
+    const struct lithosd_lent *lent = &t->lent[l->gpu];
+    struct lithos_sched_event e = {.kind = LITHOS_SCHED_ATOM};
+    if (!lent->in || lent->atoms_of != l->sequence || !l->tpc_count)
+        return;
+    e.launch.submit_ns = l->submit_ns;
+    e.launch.tpcs = l->tpcs;
+    e.launch.stays_ns = lent->atom_tpc_ns / l->tpc_count;
+    tell(t, l->gpu, lithos_now_ns(), &e);
 }
 
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k)
