@@ -43,7 +43,9 @@ void lithosd_lend_start(struct lithosd *d)
 {
     struct lithosd_lend *l = &d->lend;
     l->policy = d->options.policy ? d->options.policy : lithos_policy_at(0);
-    l->spins = !d->gpus.is_virtual && sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS;
+    l->spins = d->options.spin == LITHOSD_SPIN_ON ||
+               (d->options.spin == LITHOSD_SPIN_AUTO && !d->gpus.is_virtual &&
+                sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS);
     if (!d->options.observe)
         l->off = "lithosd runs with --observe=off, and does not know who is idle";
     for (unsigned i = 0; !l->off && i < d->gpus.count; i++)
@@ -101,6 +103,8 @@ static void set_timer(struct lithosd *d)
 {
     uint64_t next_ns = LITHOS_SCHED_NEVER, now_ns = lithos_now_ns();
     struct lithosd_timer *timer = &d->lend.timer;
+    if (d->loop.poll) /* the next look is about to come, and a timer costs a call of the kernel */
+        return;
     for (unsigned i = 0; i < d->gpus.count; i++)
         if (d->lend.gpu[i].sched)
             next_ns = LITHOS_MIN(next_ns, lithos_sched_timer_ns(d->lend.gpu[i].sched));
@@ -448,12 +452,13 @@ void lithosd_lend_look(struct lithosd *d)
     set_timer(d);
 }
 
-/* Somebody borrows, or would. */
+/* Somebody borrows, or would; or has only paused, and may go on at once with what it is lent still. */
 static bool borrows(const struct lithosd_tenant *t)
 {
     bool yes = false;
     for (uint32_t i = 0; i < t->grant.gpu_count && !yes; i++)
-        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 && (t->lent[i].queued || t->lent[i].outstanding);
+        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 &&
+              (t->lent[i].queued || t->lent[i].outstanding || !lithos_tpcset_empty(&t->lent[i].rule.lent));
     return yes && t->grant.class == LITHOS_CLASS_BEST_EFFORT && t->processes;
 }
 
