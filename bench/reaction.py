@@ -55,7 +55,7 @@ class Bench:
                 "reaction_p99_us": reaction["p99_us"], "spins": d.status()["scheduler"]["spins"]}
 
     def case(self, period_us, borrow):
-        with servers.Lithosd(self.place, self.scratch) as d:
+        with servers.Lithosd(self.place, self.scratch, args=["--spin", self.o.spin]) as d:
             children = []
             try:
                 children.append(self.owner(d, period_us))
@@ -70,6 +70,7 @@ class Bench:
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--seconds", type=float, default=5, help="measured seconds a case (default: %(default)s)")
+    p.add_argument("--spin", choices=("auto", "on", "off"), default="auto", help="lithosd's --spin (default: %(default)s)")
     o, place = cli.start(p)
     failures = 0
     with servers.Scratch() as scratch:

@@ -123,6 +123,10 @@ class Lithosd:
                 return t
         raise Failed(f"lithos status does not know the tenant {name}")
 
+    def explain(self, name, timeout_s=20):
+        """What `lithos explain` says of a living tenant on its first GPU: of the second before."""
+        return document([self.place.program("lithos"), "explain", "--json", name], self.env, timeout_s)["gpus"][0]
+
     def record(self, path, tenant=None):
         """With it: a trace of the tenant's kernels, or of everybody's, in path, from its begin to its end."""
         return Recording(self, path, tenant)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/util.h"
+
 /* A line is drawn anew when a point contradicts it, and else this often. */
 #define FIT_NS 20000000ull
 /* With a free rate: the span of points from which the rate is first believed. */
@@ -269,6 +271,20 @@ bool lithos_clockmap_host(const struct lithos_clockmap *m, uint64_t gpu_ns, uint
 uint64_t lithos_clockmap_bound_ns(const struct lithos_clockmap *m)
 {
     return m->fitted ? (uint64_t)m->bound_ns : UINT64_MAX;
+}
+
+uint64_t lithos_clockmap_bound_beside_ns(const struct lithos_clockmap *m, const struct lithos_clockmap *other,
+                                         uint64_t host_ns)
+{
+    uint64_t bound_ns = lithos_clockmap_bound_ns(m), mine_ns, its_ns;
+    double since_ns = ((double)(int64_t)(host_ns - m->host_anchor) - m->at) / (m->rate > 0 ? m->rate : 1);
+    if (!m->fitted || since_ns > 9e18 || since_ns < -9e18)
+        return bound_ns;
+    uint64_t gpu_ns = m->gpu_anchor + (uint64_t)(int64_t)since_ns;
+    if (!lithos_clockmap_host(m, gpu_ns, &mine_ns) || !lithos_clockmap_host(other, gpu_ns, &its_ns))
+        return bound_ns;
+    uint64_t apart_ns = mine_ns > its_ns ? mine_ns - its_ns : its_ns - mine_ns;
+    return LITHOS_MIN(bound_ns, lithos_clockmap_bound_ns(other) + apart_ns);
 }
 
 int64_t lithos_clockmap_offset_ns(const struct lithos_clockmap *m, uint64_t gpu_ns)

@@ -62,6 +62,10 @@ bool lithos_clockmap_host(const struct lithos_clockmap *m, uint64_t gpu_ns, uint
 /* How much earlier than mapped a time of the window can have been (it cannot have been later but for the drift's
  * uncertainty, which a point of the next ms corrects); UINT64_MAX: not known. */
 uint64_t lithos_clockmap_bound_ns(const struct lithos_clockmap *m);
+/* The same, where another map of the same two clocks is known (of another tenant, whose kernels are shorter, say): no more than that
+ * map's bound and what the two are apart at a time of the host's. */
+uint64_t lithos_clockmap_bound_beside_ns(const struct lithos_clockmap *m, const struct lithos_clockmap *other,
+                                         uint64_t host_ns);
 /* Host minus GPU clock at gpu_ns, and by how much the host's is faster in 1e-9; 0 when not known. */
 int64_t lithos_clockmap_offset_ns(const struct lithos_clockmap *m, uint64_t gpu_ns);
 int64_t lithos_clockmap_drift_ppb(const struct lithos_clockmap *m);

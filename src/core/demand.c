@@ -51,6 +51,34 @@ static uint32_t above(const struct lithos_demand_histogram *h, uint64_t ns)
     return n;
 }
 
+/* The same for many times: how many are in a slot or a later one, and how long all of them are, each as the shortest like it. */
+struct sums {
+    const struct lithos_demand_histogram *h;
+    uint32_t from[LITHOS_DEMAND_SLOTS + 1];
+    uint64_t ns;
+};
+
+static void sum_up(const struct lithos_demand_histogram *h, struct sums *ret)
+{
+    ret->h = h;
+    ret->ns = ret->from[LITHOS_DEMAND_SLOTS] = 0;
+    for (unsigned i = LITHOS_DEMAND_SLOTS; i-- > 0;) {
+        ret->from[i] = ret->from[i + 1] + h->count[i];
+        ret->ns += h->count[i] * h->least_ns[i];
+    }
+}
+
+static uint32_t summed_above(const struct sums *s, uint64_t ns)
+{
+    const unsigned at = slot_of(ns);
+    return s->from[at + 1] + (s->h->least_ns[at] > ns ? s->h->count[at] : 0);
+}
+
+static uint32_t return_ppm(uint32_t longer, uint32_t longer_still)
+{
+    return longer ? PPM - (uint32_t)((uint64_t)longer_still * PPM / longer) : 0;
+}
+
 void lithos_demand_init(struct lithos_demand *d)
 {
     memset(d, 0, sizeof(*d));
@@ -60,18 +88,17 @@ void lithos_demand_init(struct lithos_demand *d)
  * time, not waiting costs the owner hits: the least of the sum of both, as shares. */
 static void find_linger(struct lithos_demand *d, uint64_t stay_ns)
 {
-    const struct lithos_demand_histogram *h = &d->gaps;
-    uint64_t idle_ns = 0, best = 0;
-    double best_cost;
+    struct sums s;
+    uint64_t best = 0;
 
-    for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++)
-        idle_ns += h->count[i] * (uint64_t)h->least_ns[i];
-    const double mean_ns = (double)idle_ns / h->total + 1;
-    best_cost = (double)lithos_demand_return_ppm(d, 0, stay_ns) / PPM;
+    sum_up(&d->gaps, &s);
+    const double mean_ns = (double)s.ns / d->gaps.total + 1;
+    double best_cost = (double)return_ppm(summed_above(&s, 0), summed_above(&s, stay_ns)) / PPM;
     for (unsigned i = 0; i < LINGERS; i++) {
         const uint64_t wait_ns = (uint64_t)LINGER_NS << i;
-        const double kept = (double)above(h, wait_ns) / h->total;
-        const double cost = (double)lithos_demand_return_ppm(d, wait_ns, stay_ns) / PPM +
+        const uint32_t longer = summed_above(&s, wait_ns);
+        const double kept = (double)longer / d->gaps.total;
+        const double cost = (double)return_ppm(longer, summed_above(&s, wait_ns + stay_ns)) / PPM +
                             ((double)wait_ns * kept + (double)wait_ns * (1 - kept) / 2) / mean_ns;
         if (cost < best_cost) {
             best_cost = cost;
@@ -122,10 +149,7 @@ uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, 
 
 uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_ns, uint64_t stay_ns)
 {
-    const uint32_t longer = above(&d->gaps, idle_ns);
-    if (!longer)
-        return 0;
-    return PPM - (uint32_t)((uint64_t)above(&d->gaps, idle_ns + stay_ns) * PPM / longer);
+    return return_ppm(above(&d->gaps, idle_ns), above(&d->gaps, idle_ns + stay_ns));
 }
 
 uint64_t lithos_demand_next_look_ns(const struct lithos_demand *d, uint64_t idle_ns)
@@ -147,6 +171,20 @@ uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
             return LITHOS_MAX(h->least_ns[i], slot_ns(i));
     }
     return 0;
+}
+
+uint64_t lithos_demand_gap_over_ns(const struct lithos_demand *d, uint64_t ns)
+{
+    const struct lithos_demand_histogram *h = &d->gaps;
+    uint64_t sum_ns = 0, count = 0;
+
+    for (unsigned i = slot_of(ns); i < LITHOS_DEMAND_SLOTS; i++) {
+        if (!h->count[i] || h->least_ns[i] <= ns)
+            continue;
+        sum_ns += h->count[i] * h->least_ns[i];
+        count += h->count[i];
+    }
+    return count ? sum_ns / count : 0;
 }
 
 uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns)

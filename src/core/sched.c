@@ -214,29 +214,49 @@ static void busy_changes(struct lithos_sched *s, struct sched_tenant *t, bool wa
 
 #define PREDICTED_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
 
+/* Its work is on TPCs of others until then. */
+static void stays(struct lithos_sched *s, const struct sched_tenant *t, const struct lithos_tpcset *tpcs,
+                  uint64_t end_ns)
+{
+    const struct lithos_tpcset foreign = lithos_tpcset_minus(*tpcs, t->desc.own);
+
+    for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
+         b = lithos_tpcset_next(&foreign, b + 1)) {
+        s->tpc_user[b] = (uint8_t)sched_slot(s, t);
+        s->tpc_end_ns[b] = end_ns;
+    }
+}
+
 static void launched(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_sched_event *e)
 {
     const uint64_t submit_ns = LITHOS_MIN(e->launch.submit_ns, s->now_ns);
     const uint64_t predicted_ns = LITHOS_MIN(e->launch.predicted_ns, PREDICTED_MAX_NS);
-    const struct lithos_tpcset foreign = lithos_tpcset_minus(e->launch.tpcs, t->desc.own);
     const bool was = sched_is_busy(t);
+    const uint64_t before_ns = LITHOS_MAX(t->end_ns, submit_ns + s->config.reach_ns);
 
     if (!was)
         sched_owner_returns(s, t, submit_ns);
     t->outstanding++;
     t->outstanding_ns += predicted_ns;
-    t->end_ns = LITHOS_MAX(t->end_ns, submit_ns + s->config.reach_ns) + predicted_ns;
+    t->end_ns = before_ns + predicted_ns;
     sched_note_launch(t, predicted_ns, e->launch.flags);
     t->cluster_blocks = LITHOS_MIN(e->launch.cluster_blocks, LITHOS_CLUSTER_MAX);
     t->progress_ns = s->now_ns;
     if (t->fed)
         s->dirty = true;
-    for (unsigned b = lithos_tpcset_next(&foreign, 0); b < LITHOS_TPC_BITS;
-         b = lithos_tpcset_next(&foreign, b + 1)) {
-        s->tpc_user[b] = (uint8_t)sched_slot(s, t);
-        s->tpc_end_ns[b] = t->end_ns;
-    }
+    stays(s, t, &e->launch.tpcs,
+          e->launch.stays_ns ? before_ns + LITHOS_MIN(e->launch.stays_ns, predicted_ns) : t->end_ns);
     busy_changes(s, t, was);
+}
+
+/* Given when the one before it is nearly over. */
+static void atom_launched(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_sched_event *e)
+{
+    const uint64_t submit_ns = LITHOS_MIN(e->launch.submit_ns, s->now_ns);
+
+    stays(s, t, &e->launch.tpcs,
+          submit_ns + s->config.reach_ns + s->config.lent_window_ns +
+              LITHOS_MIN(e->launch.stays_ns, PREDICTED_MAX_NS));
 }
 
 static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_sched_event *e)
@@ -295,6 +315,9 @@ void lithos_sched_event(struct lithos_sched *s, uint64_t now_ns, const struct li
     switch (e->kind) {
     case LITHOS_SCHED_LAUNCH:
         launched(s, t, e);
+        break;
+    case LITHOS_SCHED_ATOM:
+        atom_launched(s, t, e);
         break;
     case LITHOS_SCHED_DONE:
     case LITHOS_SCHED_LOST:

@@ -64,6 +64,7 @@ struct lithos_sched_config {
 
 enum lithos_sched_event_kind {
     LITHOS_SCHED_LAUNCH,     /* a kernel, atom or graph was submitted */
+    LITHOS_SCHED_ATOM,       /* a further atom of the last launch that was told of: it counts as one with that */
     LITHOS_SCHED_DONE,       /* one that was told of was completed */
     LITHOS_SCHED_LOST,       /* one will not be heard of again */
     LITHOS_SCHED_QUEUE,      /* a tenant's launch queue has changed */
@@ -81,8 +82,9 @@ struct lithos_sched_event {
             uint64_t predicted_ns; /* 0: not known */
             struct lithos_tpcset tpcs;
             uint32_t cluster_blocks;
-            uint32_t flags; /* enum lithos_tpcwork_flag, as far as known */
-        } launch;
+            uint32_t flags;    /* enum lithos_tpcwork_flag, as far as known */
+            uint64_t stays_ns; /* there, when its further atoms may go elsewhere; 0: predicted_ns */
+        } launch;              /* LAUNCH; ATOM: submit_ns, tpcs and stays_ns alone */
         struct {
             uint64_t submit_ns, start_ns, end_ns;
             uint64_t predicted_ns; /* as at its launch */
@@ -127,6 +129,7 @@ struct lithos_sched_explain {
     uint64_t wait_ns;       /* owner: time lost to it, as far as completions tell */
     uint64_t slack_ns;      /* owner: what a return may lose now */
     uint64_t need_ns;       /* owner: 99 of 100 of its busy periods take no longer */
+    uint64_t even_ns;       /* owner: it is idle for about so long each time, and foreseen; 0: it is not */
     uint32_t slower_ppm;    /* its kernels take so much of their time with neighbours; 0: not known */
     uint32_t squeeze_ppm;   /* owner: part of what could be lent that is lent while it is busy */
     uint64_t share_tpc_ns;  /* its account in fair sharing */

@@ -16,6 +16,11 @@
 #define NEED_PPM 990000u
 #define USUAL_PPM 500000u
 
+/* An owner is foreseen when its safe time is so much of the time that it is idle for. */
+#define FORESEEN_PPM 750000u
+/* Then what stays past its return buys no more than its slack's part of that time: not worth a wait at each return below this part. */
+#define PAST_RETURN_PART 4u
+
 #define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
 #define TRUST_STEP_PPM 10000u
 #define TRUST_LEAST_PPM 50000u
@@ -58,8 +63,18 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
     return need_ns ? part(LITHOS_MIN(slack_ns, SLACK_MAX_NS), t->trust_ppm) : 0;
 }
 
+/* Does it come at even intervals? */
+static void foresee(const struct lithos_sched *s, struct sched_tenant *t)
+{
+    const uint64_t linger_ns = t->demand.linger_ns;
+    const uint64_t gap_ns = lithos_demand_gap_over_ns(&t->demand, linger_ns);
+    const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, linger_ns, s->config.hit_ppm);
+
+    t->even_ns = safe_ns >= part(gap_ns, FORESEEN_PPM) ? gap_ns : 0;
+}
+
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
-static void close_period(struct sched_tenant *t)
+static void close_period(const struct lithos_sched *s, struct sched_tenant *t)
 {
     const uint64_t lasted_ns = t->state_ns - LITHOS_MIN(t->period_ns, t->state_ns);
 
@@ -68,6 +83,7 @@ static void close_period(struct sched_tenant *t)
     t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
     t->usual_ns = LITHOS_MIN(lithos_demand_need_ns(&t->demand, USUAL_PPM), t->need_ns);
 
+    foresee(s, t);
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 
@@ -91,7 +107,7 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     struct sched_bucket *bucket = sched_bucket(t, s->now_ns);
 
     if (t->period_open && gap_ns > t->demand.linger_ns)
-        close_period(t);
+        close_period(s, t);
     if (!t->period_open) {
         t->period_ns = submit_ns;
         t->period_wait_ns = 0;
@@ -216,12 +232,14 @@ static enum lithos_sched_why high_bears(struct lithos_sched *s, struct sched_ten
     if (idle_ns < t->demand.linger_ns)
         return LITHOS_WHY_OWNER_SOON;
     if (t->period_open)
-        close_period(t);
+        close_period(s, t);
     const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, idle_ns, c->hit_ppm);
     const uint64_t slack_ns = sched_owner_slack_ns(s, t);
     const bool soon = safe_ns < idle_ns + least_ns;
 
-    *ret_longest_ns = slack_ns >= least_ns ? slack_ns - lost_ns : 0;
+    const bool waits_for_little = slack_ns < t->even_ns / PAST_RETURN_PART;
+
+    *ret_longest_ns = slack_ns >= least_ns && !waits_for_little ? slack_ns - lost_ns : 0;
     *ret_until_ns = soon ? 0 : t->state_ns + safe_ns - c->react_ns;
     if (!soon || *ret_longest_ns)
         return LITHOS_WHY_ALL;

@@ -411,6 +411,7 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
         e.start_ns = LITHOS_MIN(e.start_ns, e.end_ns);
         e.flags |= LITHOS_KERNEL_CLAMPED;
     }
+    e.busy_ns = e.end_ns - e.start_ns;
     if (slot->after_gap)
         e.flags |= LITHOS_KERNEL_AFTER_GAP;
     if (!l->atom || e.end_ns > s->end_ns) {

@@ -79,6 +79,7 @@ struct lithos_kernel_event {
     uint32_t flags;            /* enum lithos_kernel_flag */
     uint32_t atoms;            /* it was cut into so many; 0: not */
     uint64_t longest_atom_ns;  /* from one atom's end to the next one's */
+    uint64_t busy_ns; /* from start to end, less the times in between when no atom of it was there to run */
 };
 
 struct lithos_timeline_config {

@@ -122,7 +122,7 @@ void timeline_count_kernel(struct lithos_timeline *tl, const struct lithos_kerne
 {
     const struct lithos_timeline_launch *l = e->launch;
     struct timeline_gpu *g = &tl->gpu[l->gpu];
-    uint64_t duration_ns = e->end_ns - e->start_ns;
+    uint64_t duration_ns = e->busy_ns;
     uint32_t all = tl->config.gpu[l->gpu].tpcs;
     uint32_t tpcs = l->tpc_count && l->tpc_count < all ? l->tpc_count : all;
 

@@ -46,14 +46,21 @@ enum timeline_joined timeline_join(struct lithos_timeline *tl, uint32_t stream,
                                    const struct timeline_slot *slot, struct lithos_kernel_event *e)
 {
     struct timeline_stream *s = &tl->streams[stream];
-    uint64_t atom_ns = e->end_ns - e->start_ns;
+    uint64_t atom_ns = e->end_ns - e->start_ns, busy_ns = 0;
     if (!s->joining) {
         s->joining = true;
         s->join_lost = 0;
         s->join_launch = slot->launch;
         s->join = *e;
-        s->join.longest_atom_ns = atom_ns;
+        s->join.busy_ns = s->join_tpc_ns = 0;
+        s->join.longest_atom_ns = busy_ns = atom_ns;
+    } else if (e->end_ns > s->join.end_ns) {
+        /* An atom that was there in time takes no turn: the one before it is still ending. */
+        bool waited_for = e->start_ns > s->join.end_ns + tl->config.gpu[s->gpu].turn_ns;
+        busy_ns = waited_for ? atom_ns : e->end_ns - s->join.end_ns;
     }
+    s->join.busy_ns += busy_ns;
+    s->join_tpc_ns += busy_ns * slot->launch.tpc_count;
     s->join.end_ns = LITHOS_MAX(s->join.end_ns, e->end_ns);
     s->join.gpu_end_ns = LITHOS_MAX(s->join.gpu_end_ns, e->gpu_end_ns);
     s->join.longest_atom_ns = LITHOS_MAX(s->join.longest_atom_ns, atom_ns);
@@ -66,6 +73,8 @@ enum timeline_joined timeline_join(struct lithos_timeline *tl, uint32_t stream,
     if (s->join_lost)
         return TIMELINE_JOIN_LOST;
     *e = s->join;
+    if (e->busy_ns) /* each atom may have had others: what they had on average */
+        s->join_launch.tpc_count = (uint32_t)((s->join_tpc_ns + e->busy_ns / 2) / e->busy_ns);
     e->launch = &s->join_launch;
     e->atoms = slot->launch.atoms;
     tl->stats.cut++;

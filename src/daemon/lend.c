@@ -12,6 +12,7 @@
 
 /* A launch without a stamp is taken to last so long. */
 #define BLIND_NS (50 * LITHOS_NSEC_PER_MSEC)
+#define PREDICTED_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
 /* Processors from which on one may be kept busy with looking while somebody borrows. */
 #define SPIN_FROM_PROCESSORS 4
 /* Else it looks so often. */
@@ -42,7 +43,9 @@ void lithosd_lend_start(struct lithosd *d)
 {
     struct lithosd_lend *l = &d->lend;
     l->policy = d->options.policy ? d->options.policy : lithos_policy_at(0);
-    l->spins = !d->gpus.is_virtual && sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS;
+    l->spins = d->options.spin == LITHOSD_SPIN_ON ||
+               (d->options.spin == LITHOSD_SPIN_AUTO && !d->gpus.is_virtual &&
+                sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS);
     if (!d->options.observe)
         l->off = "lithosd runs with --observe=off, and does not know who is idle";
     for (unsigned i = 0; !l->off && i < d->gpus.count; i++)
@@ -83,7 +86,7 @@ static void write_rule(struct lithosd_tenant *t, uint32_t i, const struct lithos
 static void grant(struct lithosd_tenant *t, uint32_t i, const struct lithos_tpcgrant *g)
 {
     static const struct lithos_rule none;
-    struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g) : none;
+    struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g, gpu_of(t, i)->tenants < 2) : none;
     /* A policy that never lends would have it wait for ever: it keeps to its refuge. */
     if (!(t->daemon->lend.policy->needs & LITHOS_NEED_QUEUES) && rule.flags & LITHOS_RULE_HOLD)
         rule = none;
@@ -100,6 +103,8 @@ static void set_timer(struct lithosd *d)
 {
     uint64_t next_ns = LITHOS_SCHED_NEVER, now_ns = lithos_now_ns();
     struct lithosd_timer *timer = &d->lend.timer;
+    if (d->loop.poll) /* the next look is about to come, and a timer costs a call of the kernel */
+        return;
     for (unsigned i = 0; i < d->gpus.count; i++)
         if (d->lend.gpu[i].sched)
             next_ns = LITHOS_MIN(next_ns, lithos_sched_timer_ns(d->lend.gpu[i].sched));
@@ -122,6 +127,14 @@ static bool settle(struct lithosd *d, struct lithosd_lend_gpu *g)
 }
 
 /* ---- tenants ---- */
+
+/* Who is alone on the GPU now and who is not any more. */
+static void renew_rules(struct lithosd_lend_gpu *g)
+{
+    for (uint32_t slot = 0; slot < LITHOS_SCHED_TENANTS_MAX; slot++)
+        if (g->tenant[slot])
+            grant(g->tenant[slot], g->index[slot], lithos_sched_grant(g->sched, slot));
+}
 
 static struct lithos_sched_tenant desc_of(const struct lithosd_tenant *t, uint32_t i)
 {
@@ -154,6 +167,7 @@ void lithosd_lend_add(struct lithosd_tenant *t)
         g->index[t->lent[i].slot] = i;
         g->tenants++;
         settle(d, g);
+        renew_rules(g);
     }
     lithosd_lend_processes(t);
 }
@@ -184,6 +198,7 @@ void lithosd_lend_remove(struct lithosd_tenant *t)
         g->tenants--;
         t->lent[i].in = false;
         settle(t->daemon, g);
+        renew_rules(g);
     }
     set_timer(t->daemon);
 }
@@ -247,6 +262,11 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
     e.launch.tpcs = l->tpcs;
     e.launch.cluster_blocks = l->cluster_blocks;
     e.launch.flags = l->atoms > 1 ? LITHOS_TPCWORK_CUTTABLE : 0;
+    if (l->atoms > 1) {
+        lent->atoms_of = l->sequence;
+        lent->atom_tpc_ns = LITHOS_MIN(l->predicted_ns, PREDICTED_MAX_NS) / l->atoms * l->tpc_count;
+        e.launch.stays_ns = l->predicted_ns / l->atoms;
+    }
     lent->outstanding++;
     if (!followed) {
         lent->blind++;
@@ -255,6 +275,18 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
     tell(t, l->gpu, now_ns, &e);
     if (settle(t->daemon, gpu_of(t, l->gpu)))
         count_reaction(&t->daemon->lend, now_ns);
+}
+
+void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_launch *l)
+{
+    const struct lithosd_lent *lent = &t->lent[l->gpu];
+    struct lithos_sched_event e = {.kind = LITHOS_SCHED_ATOM};
+    if (!lent->in || lent->atoms_of != l->sequence || !l->tpc_count)
+        return;
+    e.launch.submit_ns = l->submit_ns;
+    e.launch.tpcs = l->tpcs;
+    e.launch.stays_ns = lent->atom_tpc_ns / l->tpc_count;
+    tell(t, l->gpu, lithos_now_ns(), &e);
 }
 
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k)
@@ -420,12 +452,13 @@ void lithosd_lend_look(struct lithosd *d)
     set_timer(d);
 }
 
-/* Somebody borrows, or would. */
+/* Somebody borrows, or would; or has only paused, and may go on at once with what it is lent still. */
 static bool borrows(const struct lithosd_tenant *t)
 {
     bool yes = false;
     for (uint32_t i = 0; i < t->grant.gpu_count && !yes; i++)
-        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 && (t->lent[i].queued || t->lent[i].outstanding);
+        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 &&
+              (t->lent[i].queued || t->lent[i].outstanding || !lithos_tpcset_empty(&t->lent[i].rule.lent));
     return yes && t->grant.class == LITHOS_CLASS_BEST_EFFORT && t->processes;
 }
 

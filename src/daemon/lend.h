@@ -33,6 +33,8 @@ struct lithosd_lent {
     uint32_t queued;         /* as told last */
     uint64_t head_ns;
     uint32_t why;
+    uint64_t atoms_of;       /* sequence of the last launch that goes in atoms, */
+    uint64_t atom_tpc_ns;    /* and what each of them is predicted to take, times TPCs */
     struct lithos_rule rule; /* in force; flags 0: none */
 };
 
@@ -60,8 +62,8 @@ const char *lithosd_policy_why_not(const struct lithos_policy *p, const struct l
 
 /* ---- lend_rule.c ---- */
 
-/* What a grant is to the launch queues of a tenant. */
-struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g);
+/* What a grant is to the launch queues of a tenant. alone: there is nobody else whose TPCs it might be lent. */
+struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone);
 
 /* ---- lend.c ---- */
 
@@ -76,6 +78,8 @@ void lithosd_lend_remove(struct lithosd_tenant *t);
 void lithosd_lend_processes(struct lithosd_tenant *t);
 /* A launch was read, the first of its atoms or the whole; followed: its end will be told. */
 void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_launch *l, bool followed);
+/* A further atom of it was. */
+void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_launch *l);
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
 /* After a look at all rings and stamps: queues, what was lost, and the time. */
 void lithosd_lend_look(struct lithosd *d);

@@ -2,7 +2,8 @@
  * of the limits. Where that says less than the grant it lends less, never more. */
 #include "daemon/lend.h"
 
-/* Kernels in flight whatever they take: one runs while the next is on its way; on TPCs that an owner wants back, one. */
+/* Kernels in flight whatever they take: one runs while the next is on its way. Where TPCs come and go, one: what is given to the card
+ * early has its TPCs chosen early, and a long kernel would have its own from before its owner's neighbour went idle. */
 #define FLOOR_OWN 2u
 #define FLOOR_LENT 1u
 
@@ -11,9 +12,9 @@ static uint64_t at_most(uint64_t v, uint64_t max)
     return v < max ? v : max;
 }
 
-struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g)
+struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone)
 {
-    struct lithos_rule r = {.flags = LITHOS_RULE_ON, .floor = FLOOR_OWN};
+    struct lithos_rule r = {.flags = LITHOS_RULE_ON, .floor = alone ? FLOOR_OWN : FLOOR_LENT};
     uint64_t longest_ns = LITHOS_TPCGRANT_FOREVER, until_ns = LITHOS_TPCGRANT_FOREVER;
     bool limited = false;
     for (uint32_t i = 0; i < g->part_count; i++) {

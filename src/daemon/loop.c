@@ -76,15 +76,23 @@ int lithosd_loop_run(struct lithosd_loop *loop)
 {
     while (!loop->stop) {
         struct epoll_event event;
-        int n = epoll_wait(loop->epoll_fd, &event, 1, -1);
+        int n = epoll_wait(loop->epoll_fd, &event, 1, loop->poll ? 0 : -1);
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n == 1) {
             struct lithosd_watch *watch = event.data.ptr;
             watch->fn(watch->ctx, event.events);
         }
+        if (loop->poll && !loop->stop)
+            loop->poll(loop->poll_ctx);
     }
     return 0;
+}
+
+void lithosd_loop_poll(struct lithosd_loop *loop, lithosd_timer_fn *fn, void *ctx)
+{
+    loop->poll = fn;
+    loop->poll_ctx = ctx;
 }
 
 int lithosd_watch_add(struct lithosd_loop *loop, struct lithosd_watch *watch, int fd, uint32_t epoll_events,

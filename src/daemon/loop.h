@@ -26,6 +26,8 @@ struct lithosd_loop {
     int epoll_fd;
     struct lithosd_watch clock; /* a timerfd set to the earliest timer */
     struct lithosd_timer *timers;
+    lithosd_timer_fn *poll; /* NULL: none */
+    void *poll_ctx;
     bool stop;
 };
 
@@ -34,6 +36,9 @@ int lithosd_loop_init(struct lithosd_loop *loop);
 void lithosd_loop_finish(struct lithosd_loop *loop);
 /* Call back until loop->stop is set. 0 or negative errno of epoll. */
 int lithosd_loop_run(struct lithosd_loop *loop);
+
+/* From now on fn(ctx) again and again, one callback for a descriptor or the timers between two of it, without a sleep; NULL: no more. */
+void lithosd_loop_poll(struct lithosd_loop *loop, lithosd_timer_fn *fn, void *ctx);
 
 int lithosd_watch_add(struct lithosd_loop *loop, struct lithosd_watch *watch, int fd, uint32_t epoll_events,
                       lithosd_watch_fn *fn, void *ctx);

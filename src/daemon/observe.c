@@ -26,7 +26,7 @@
 #define SPIN_FIRST_NS (8 * LITHOS_NSEC_PER_MSEC)
 #define SPIN_FIRST 100u
 #define SPIN_FORGOTTEN_NS LITHOS_NSEC_PER_SEC
-/* And while TPCs are lent, until it is the sockets' turn. */
+/* And while somebody borrows, until it is the sockets' turn. */
 #define WATCH_NS (500 * LITHOS_NSEC_PER_USEC)
 /* Ticks and time are read at the same moment when no more passes between. */
 #define CLOCK_PAIR_NS 2000
@@ -190,7 +190,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader && reader->node_ends)
         reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
-        lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->end_ns - k->start_ns, l->tpc_count);
+        lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->busy_ns, l->tpc_count);
     lithosd_lend_done(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
@@ -344,15 +344,40 @@ static void spin(struct lithosd *d, struct sight *sight)
     o->spun_ns = begin_ns;
 }
 
-/* Somebody borrows: owners are to be seen as they come back. Sockets have their turn in between. */
-static void watch(struct lithosd *d, struct sight *sight)
+static void each_second(struct lithosd *d)
 {
+    struct lithosd_observe *o = &d->observe;
+    uint64_t now_ns = lithos_now_ns();
+    if (!o->recording_count || now_ns - o->second_ns < LITHOS_NSEC_PER_SEC)
+        return;
+    o->second_ns = now_ns;
+    lithosd_recordings_second(d);
+}
+
+static void tick(void *ctx);
+
+/* Somebody borrows: owners are to be seen as they come back. Sockets have their turn in between. No timer and no sleep: on some machines
+ * (in a sandbox, say) waking up takes longer than an owner's request. */
+static void watch(void *ctx)
+{
+    struct lithosd *d = ctx;
     uint64_t begin_ns = lithos_now_ns();
-    while (lithos_now_ns() - begin_ns < WATCH_NS && lithosd_lend_period_ns(d) == 0) {
-        struct sight more = look(d);
-        more.happened = more.happened || sight->happened;
-        *sight = more;
-    }
+    while (lithos_now_ns() - begin_ns < WATCH_NS && lithosd_lend_period_ns(d) == 0)
+        look(d);
+    each_second(d);
+    if (lithosd_lend_period_ns(d) == 0)
+        return;
+    lithosd_loop_poll(&d->loop, NULL, NULL);
+    d->observe.period_ns = BUSY_NS;
+    tick(d);
+}
+
+static void begin_to_watch(struct lithosd *d)
+{
+    if (d->observe.asked)
+        ask_for_wake(d, false);
+    lithosd_timer_cancel(&d->loop, &d->observe.tick);
+    lithosd_loop_poll(&d->loop, watch, d);
 }
 
 static void tick(void *ctx)
@@ -360,10 +385,13 @@ static void tick(void *ctx)
     struct lithosd *d = ctx;
     struct lithosd_observe *o = &d->observe;
     struct sight sight = look(d);
-    if (lithosd_lend_period_ns(d) == 0)
-        watch(d, &sight);
-    else if ((sight.outstanding || sight.happened) &&
-             !d->gpus.is_virtual) /* whose clock follows from the host's */
+    if (d->loop.poll)
+        return;
+    if (lithosd_lend_period_ns(d) == 0) {
+        begin_to_watch(d);
+        return;
+    }
+    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual) /* whose clock follows from the host's */
         spin(d, &sight);
     o->period_ns = LITHOS_MIN(next_period_ns(&sight, o->period_ns), lithosd_lend_period_ns(d));
     if (o->period_ns > ASK_NS) {
@@ -374,11 +402,7 @@ static void tick(void *ctx)
     }
     if (o->period_ns <= ASK_NS && o->asked)
         ask_for_wake(d, false);
-    uint64_t now_ns = lithos_now_ns();
-    if (o->recording_count && now_ns - o->second_ns >= LITHOS_NSEC_PER_SEC) {
-        o->second_ns = now_ns;
-        lithosd_recordings_second(d);
-    }
+    each_second(d);
     if (d->process_count)
         lithosd_timer_set(&d->loop, &o->tick, o->period_ns, tick, d);
 }

@@ -100,6 +100,8 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
     bool followed = lithos_timeline_submit(o->timeline, l);
     if (l->atom == 0)
         lithosd_lend_launch(p->tenant, l, followed);
+    else
+        lithosd_lend_atom(p->tenant, l);
 }
 
 static bool has_no_blocks(const struct lithos_record *r)

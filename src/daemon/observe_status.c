@@ -30,6 +30,21 @@ static json_t *lost_status(const struct lithosd_tenant *t)
     return o;
 }
 
+uint64_t lithosd_clock_bound_ns(const struct lithosd_tenant *t, uint32_t i)
+{
+    const struct lithos_clockmap *m = lithos_timeline_clock(t->observed->timeline, i);
+    uint64_t bound_ns = lithos_clockmap_bound_ns(m), now_ns = lithos_now_ns();
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
+        const struct lithosd_tenant *other = &t->daemon->tenants[n];
+        for (uint32_t o = 0; other != t && other->used && other->observed && o < other->grant.gpu_count; o++)
+            if (other->gpu[o] == t->gpu[i])
+                bound_ns = LITHOS_MIN(bound_ns, lithos_clockmap_bound_beside_ns(
+                                                    m, lithos_timeline_clock(other->observed->timeline, o),
+                                                    now_ns));
+    }
+    return bound_ns;
+}
+
 static json_t *clock_status(const struct lithosd_tenant *t)
 {
     json_t *o = json_object();
@@ -38,7 +53,7 @@ static json_t *clock_status(const struct lithosd_tenant *t)
     bool known = false;
     for (uint32_t g = 0; g < t->grant.gpu_count; g++) {
         const struct lithos_clockmap *m = lithos_timeline_clock(t->observed->timeline, g);
-        uint64_t bound = lithos_clockmap_bound_ns(m);
+        uint64_t bound = lithosd_clock_bound_ns(t, g);
         if (bound == UINT64_MAX)
             continue;
         known = true;

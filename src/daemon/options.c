@@ -29,6 +29,9 @@ static const char usage[] =
     "  --mps=on|off          use, or start and mind, NVIDIA MPS, so that tenants share a GPU in space "
     "(default: on)\n"
     "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
+    "  --spin=auto|on|off    look without a pause while somebody borrows, which takes a processor (auto: where "
+    "there are\n"
+    "                        four, and not for virtual GPUs)\n"
     "  --policy NAME         who gets which TPCs when: lithos (the default), partition, mig, mps, priority,\n"
     "                        timeslice; `--policy help` says what they are\n"
     "  --power=off|advise|on know each tenant's energy and say at which clock the GPUs would save some; on: "
@@ -53,6 +56,7 @@ enum {
     BACKGROUND,
     MPS,
     OBSERVE,
+    SPIN,
     POLICY,
     POWER,
     POWER_WATCH,
@@ -72,6 +76,7 @@ static const struct option long_options[] = {
     {"background", no_argument, NULL, BACKGROUND},
     {"mps", required_argument, NULL, MPS},
     {"observe", required_argument, NULL, OBSERVE},
+    {"spin", required_argument, NULL, SPIN},
     {"policy", required_argument, NULL, POLICY},
     {"power", required_argument, NULL, POWER},
     {"power-watch", required_argument, NULL, POWER_WATCH},
@@ -180,6 +185,19 @@ static int parse_power(const char *text, enum lithosd_power_mode *ret)
     return -EINVAL;
 }
 
+static int parse_spin(const char *text, enum lithosd_spin *ret)
+{
+    static const char *const names[LITHOSD_SPIN_MAX] = {
+        [LITHOSD_SPIN_AUTO] = "auto", [LITHOSD_SPIN_ON] = "on", [LITHOSD_SPIN_OFF] = "off"};
+    for (int i = 0; i < LITHOSD_SPIN_MAX; i++)
+        if (!strcmp(text, names[i])) {
+            *ret = (enum lithosd_spin)i;
+            return 0;
+        }
+    lithos_error("--spin=%s: must be auto, on or off", text);
+    return -EINVAL;
+}
+
 static int parse_one(int c, struct lithosd_options *o)
 {
     unsigned long seconds;
@@ -195,6 +213,8 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_switch("mps", optarg, &o->mps);
     case OBSERVE:
         return parse_switch("observe", optarg, &o->observe);
+    case SPIN:
+        return parse_spin(optarg, &o->spin);
     case POLICY:
         return parse_policy(optarg, o);
     case POWER:

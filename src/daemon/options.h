@@ -17,6 +17,13 @@ enum lithosd_power_mode {
     LITHOSD_POWER_MODE_MAX,
 };
 
+enum lithosd_spin {
+    LITHOSD_SPIN_AUTO, /* where a processor can be spared */
+    LITHOSD_SPIN_ON,
+    LITHOSD_SPIN_OFF,
+    LITHOSD_SPIN_MAX,
+};
+
 struct lithosd_options {
     char socket[108];                   /* sockaddr_un's room */
     char state_dir[PATH_MAX];           /* default: the socket's folder */
@@ -24,6 +31,7 @@ struct lithosd_options {
     const struct lithos_policy *policy; /* NULL: the first of core/policies.def */
     const char *log;                    /* file, or NULL for standard error */
     bool background, mps, observe, allow_all;
+    enum lithosd_spin spin; /* look without a pause while somebody borrows */
     enum lithosd_power_mode power;
     uint64_t power_watch_ns; /* between two decisions, at least */
     bool cards_are_ours;     /* nobody outside of LithOS uses them */

@@ -48,7 +48,7 @@ void lithosd_plans_observe(struct lithosd_tenant *t, const struct lithos_kernel_
     struct lithos_atom_sample s = {
         .key = l->operator_key,
         .blocks = (uint64_t)LITHOS_MIN(blocks, (unsigned __int128)UINT64_MAX),
-        .duration_ns = k->end_ns - k->start_ns,
+        .duration_ns = k->busy_ns,
         .blocks_per_sm = l->blocks_per_sm,
         .sms = LITHOS_MIN(tpcs * g->alloc.topology.sms_per_tpc, g->sm_count),
         .atoms = k->atoms,

@@ -314,12 +314,12 @@ void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_e
     struct lithosd_power_gpu *g = &p->gpu[t->gpu[l->gpu]];
     const uint32_t tpcs =
         l->tpc_count ? l->tpc_count : lithosd_gpu_tpcs(&t->daemon->gpus.gpu[t->gpu[l->gpu]]);
-    lithos_energy_kernel(&g->energy, slot, k->end_ns - k->start_ns, tpcs);
+    lithos_energy_kernel(&g->energy, slot, k->busy_ns, tpcs);
     period(p, g, slot, l->submit_ns, k->end_ns);
     if (!g->governor || (k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED)))
         return; /* its start is a guess */
     const bool steady = g->told.mhz && g->clock_ns + STEADY_NS <= k->start_ns;
-    lithos_governor_kernel(g->governor, slot, operator_of(l), k->end_ns - k->start_ns,
+    lithos_governor_kernel(g->governor, slot, operator_of(l), k->busy_ns,
                            steady ? g->told.mhz : 0);
 }
 

@@ -119,7 +119,7 @@ static void put_clocks(struct lithosd_recording *r, const struct lithosd_tenant 
                                                  .gpu_ns = m->gpu_anchor,
                                                  .offset_ns = lithos_clockmap_offset_ns(m, m->gpu_anchor),
                                                  .drift_ppb = lithos_clockmap_drift_ppb(m),
-                                                 .bound_ns = lithos_clockmap_bound_ns(m)}};
+                                                 .bound_ns = lithosd_clock_bound_ns(t, i)}};
         if (m->fitted)
             put(r, &e);
     }

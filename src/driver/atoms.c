@@ -11,6 +11,7 @@
 #include "driver/atoms_context.h"
 #include "driver/exports.h"
 #include "driver/names.h"
+#include "driver/order.h"
 #include "driver/qmd_hook.h"
 
 /* Overlapping launches came with Hopper. */
@@ -263,8 +264,12 @@ static CUresult launch_rest(const struct lithos_launch *l, const CUlaunchConfig 
     uint32_t qmds;
     if (a->chained)
         with_overlap(config, true, room, &rest);
-    for (a->index = 1; result == CUDA_SUCCESS && a->index < a->cut.count; a->index++)
+    struct lithos_issue *issue = lithos_order_issue;
+    for (a->index = 1; result == CUDA_SUCCESS && a->index < a->cut.count; a->index++) {
+        if (issue && issue->pace)
+            issue->pace(issue, a->cut.count);
         result = launch_one(l, &rest, a, &qmds);
+    }
     return result;
 }
 
@@ -360,11 +365,20 @@ static CUresult launch_cut(const struct lithos_launch *l, struct lithos_atom *a)
     return result;
 }
 
+/* Where all of it may run is another matter than where an atom may. */
+static void tell_whole(void)
+{
+    struct lithos_issue *issue = lithos_order_issue;
+    if (issue && issue->whole)
+        issue->whole(issue);
+}
+
 /* Known to be better left whole; the record names the operator, so that it is noticed when that changes. */
 static CUresult launch_whole(const struct lithos_launch *l, enum lithos_whole why)
 {
     CUlaunchConfig config = config_of(l);
     uint32_t qmds;
+    tell_whole();
     if (lithos_atoms_busy())
         lithos_atoms_wait(l->stream);
     CUresult result = launch_one(l, &config, NULL, &qmds);
@@ -386,6 +400,7 @@ static const struct lithos_hook_device *device_here(void)
 /* Left to the caller: it counts the launch once it is made, we why it was not cut. */
 static bool leave_whole(const struct lithos_launch *l, uint64_t key, enum lithos_whole why)
 {
+    tell_whole();
     lithos_atoms_left_whole(why, 1);
     note_whole(key);
     if (lithos_atoms_busy())

@@ -108,6 +108,11 @@ struct lithos_gate;
 struct lithos_issue {
     const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     uint64_t stamp;                 /* written by the client's observer: that of the last kernel, 0 none */
+    /* Before each atom but the first of a kernel that is launched in so many: waits until it may go, and says where. stamp: of the
+     * one before. NULL: they go at once. */
+    void (*pace)(struct lithos_issue *issue, uint32_t atoms);
+    /* Before a kernel that may be cut is launched whole: says where. NULL: it is as it was. */
+    void (*whole)(struct lithos_issue *issue);
 };
 extern __thread struct lithos_issue *lithos_order_issue
     __attribute__((tls_model("initial-exec"), visibility("hidden")));

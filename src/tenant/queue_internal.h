@@ -56,6 +56,8 @@ struct queue_flight {
     uint32_t generation; /* of the stamps' pages */
     uint32_t estimate;   /* where its duration is learnt */
     uint32_t device;
+    uint32_t parts; /* it is one of so many atoms of a kernel; 0: whole */
+    uint32_t width; /* enum queue_width */
     uint64_t predicted_ns, issued_ns;
 };
 
@@ -148,15 +150,26 @@ struct queue_device {
     bool lent, spare;
     struct lithos_gate gate;       /* of the quota and all that the rule names */
     struct lithos_gate spare_gate; /* of the quota and what is good for all kernels */
+    uint32_t own_tpcs, lent_tpcs;  /* of the two */
     uint64_t outstanding_ns;
     uint32_t in_flight;
     int64_t clock_apart_ns; /* the host's clock less the card's, when they were last looked at */
     uint64_t clock_seen_ns;
 };
 
+/* Where a kernel runs: it takes other times there. */
+enum queue_width {
+    QUEUE_OWN, /* on the quota, and what is nobody's */
+    QUEUE_LENT,
+    QUEUE_WIDTHS,
+};
+
 struct queue_estimate {
-    uint64_t key, ns;
-    bool learnt;
+    uint64_t key;
+    uint64_t ns[QUEUE_WIDTHS]; /* of all its parts */
+    uint32_t parts;            /* that it is given to the card in; 0: whole */
+    uint32_t wholes;           /* times in a row that it was whole */
+    bool learnt[QUEUE_WIDTHS];
 };
 
 #define QUEUE_ESTIMATES 8192u
@@ -292,23 +305,43 @@ CUresult lithos_queue_launch(enum lithos_export function, const struct lithos_la
 uint64_t lithos_queue_estimate_key(const struct lithos_launch *l);
 /* May work of a stream that is predicted to take so long be issued now? Looks at the rule. */
 bool lithos_queue_room(struct queue *q, struct queue_stream *s);
-/* How long what has this key will take, in ns: learnt here from stamps; the place where a prediction of lithosd's would come in. */
-uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate);
-/* Where it may run; NULL: the quota. */
-const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns);
+/* How long what has this key will take, in ns: learnt here from stamps; the place where a prediction of lithosd's would come in. The
+ * whole of it; *ret_estimate: where that is learnt. */
+uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width width,
+                                 uint32_t *ret_estimate);
+/* How many parts it was given to the card in last; 0: whole. */
+uint32_t lithos_queue_parts(struct queue *q, uint64_t key);
+/* Each of the parts that it is given to the card in, by where it runs. */
+struct queue_length {
+    uint64_t ns[QUEUE_WIDTHS];
+};
+/* parts: that many; 0: whole; QUEUE_AS_EVER: as it was last. All 0 for key 0. */
+#define QUEUE_AS_EVER UINT32_MAX
+struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key,
+                                        uint32_t parts);
+/* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
+const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
+                                            const struct queue_length *length, enum queue_width *ret_width);
 /* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
  * as ever. */
 uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate);
 bool lithos_queue_held(struct queue *q, struct queue_stream *s);
-/* Is there nowhere that it may run? Of a tenant that has no quota. */
-bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key);
+/* Is there nowhere that what takes so long may run? Of a tenant that has no quota. */
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
 /* Or that all the TPCs it has are those that are lent? */
 bool lithos_queue_owns_nothing(uint32_t device);
-/* It was issued. event: what tells its end when no stamp does, or NULL. */
-void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate);
+/* It was issued: a kernel, or one of its parts. */
+struct queue_takeoff {
+    uint64_t stamp; /* tells its end; 0: event does */
+    CUevent event;  /* NULL: there is none */
+    uint64_t predicted_ns;
+    uint32_t estimate; /* where its duration is learnt */
+    uint32_t parts;    /* of so many; 0: it is whole */
+    enum queue_width width;
+};
+void lithos_queue_fly(struct queue *q, struct queue_stream *s, const struct queue_takeoff *takeoff);
 /* What has ended lands. True: something has. */
 bool lithos_queue_reap(struct queue *q);
 bool lithos_queue_reap_stream(struct queue *q, struct queue_stream *s);

@@ -185,29 +185,172 @@ static CUevent mark_end(struct queue *q, const struct queue_context *c, CUstream
     return NULL;
 }
 
-/* Make a call, and follow what it gave to the card. key: 0, that is nothing which counts. Atoms of one kernel, one by one with a look at
- * the rule before each: this is the place. The kernel is launched in all its parts as yet (driver/atoms.h), and followed by the stamp
- * of the last. */
-static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool graph, CUstream handle,
-                     CUresult (*call)(const void *), const void *arg)
+/* ---- waiting for the card ---- */
+
+static void fall_open(struct queue *q)
 {
-    uint32_t estimate = 0;
-    uint64_t predicted_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
-    struct lithos_issue issue = {/* what a graph's kernels carry stays in them for later launches */
-                                 .gate = key && !graph ? lithos_queue_gate(q, s, predicted_ns) : NULL};
-    CUevent event = NULL;
-    uint32_t longer = lithos_queue_longer(q, s, issue.gate);
-    if (longer > 1) {
-        predicted_ns *= longer;
-        estimate = QUEUE_ESTIMATES;
+    q->fallen_open = true;
+    lithos_queue_count(LITHOS_COUNTER_QUEUE_OPENED);
+    lithos_log_once(
+        LITHOS_LOG_INFO,
+        "nothing comes back from the card: what is queued is issued without a window until something does");
+}
+
+/* What lithosd is to know of what waits here. */
+static void tell(struct queue *q, uint32_t depth)
+{
+    struct lithos_arena *a = &lithos_tenant_home;
+    if (depth) {
+        atomic_store_explicit(&a->queue_why, q->blocked, memory_order_relaxed);
+        atomic_store_explicit(&a->queue_head_ns, q->blocked_ns, memory_order_relaxed);
     }
-    lithos_order_issue = &issue;
+    atomic_store_explicit(&a->queue_depth, depth, memory_order_release);
+}
+
+/* Entries are there, and none may go: the card has enough to do, or lithosd has to say where. Should that sleep, nothing but this would
+ * wake it: what is not launched leaves no record. */
+static void wait_for_card(struct queue *q, uint32_t *spins)
+{
+    if (lithos_record_wake(&lithos_tenant_home.records.ring[0]))
+        lithos_tenant_wake_daemon();
+    if (++*spins < SPINS) {
+        for (int i = 0; i < 16; i++)
+            __builtin_ia32_pause();
+        return;
+    }
+    *spins = 0;
+    uint64_t now_ns = lithos_now_ns();
+    if (lithos_queue_stalled(q, now_ns))
+        fall_open(q);
+    uint64_t nap_ns = lithos_queue_nap_ns(q, now_ns);
+    if (nap_ns)
+        lithos_queue_rest(q, nap_ns);
+    else
+        sched_yield();
+}
+
+/* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
+ * wait for the rule alone. */
+static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
+{
+    const struct queue_length length = lithos_queue_length(q, s, key, parts);
+    enum lithos_tpcpick why = lithos_queue_held(q, s)                           ? LITHOS_PICK_HELD
+                              : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
+                              : key && !lithos_queue_room(q, s)             ? LITHOS_PICK_WINDOW
+                                                                            : LITHOS_PICK_RUN;
+    if (why == LITHOS_PICK_RUN)
+        return false;
+    q->blocked = why;
+    q->blocked_ns = length.ns[QUEUE_LENT];
+    return true;
+}
+
+/* ---- giving ---- */
+
+/* What is being given to the card, kernels in atoms one by one. */
+struct giving {
+    struct lithos_issue issue; /* first */
+    struct queue *q;
+    struct queue_stream *s;
+    uint64_t key;
+    bool paced;     /* its atoms go one by one, else all at once */
+    uint32_t atoms; /* that it is in; 0: whole */
+    uint32_t parts; /* that are followed one by one; 0: it is followed as a whole */
+    /* of what goes next */
+    enum queue_width width;
+    uint64_t ns;
+    uint32_t estimate;
+};
+
+/* Where the next may run, and how long it takes there. Few TPCs say nothing of how long it takes elsewhere. */
+static void choose_gate(struct giving *g, uint32_t parts)
+{
+    const struct queue_length length = lithos_queue_length(g->q, g->s, g->key, parts);
+    lithos_queue_predict_ns(g->q, g->key, QUEUE_OWN, &g->estimate);
+    g->issue.gate = lithos_queue_gate(g->q, g->s, &length, &g->width);
+    uint32_t longer = lithos_queue_longer(g->q, g->s, g->issue.gate);
+    g->ns = length.ns[g->width] * longer;
+    if (longer > 1)
+        g->estimate = QUEUE_ESTIMATES;
+}
+
+/* It is on its way. The last of several atoms may be shorter than the others, and says nothing of them. */
+static void follow(struct giving *g, CUevent event, bool last)
+{
+    const struct queue_takeoff t = {.stamp = g->issue.stamp,
+                                    .event = event,
+                                    .predicted_ns = g->ns,
+                                    .estimate = last && g->parts ? QUEUE_ESTIMATES : g->estimate,
+                                    .parts = g->parts,
+                                    .width = g->width};
+    lithos_queue_fly(g->q, g->s, &t);
+    g->issue.stamp = 0;
+}
+
+/* Between two atoms of a kernel: the next goes when the rule, as it is by then, and the window let it. What is queued behind waits as well:
+ * this is the issuer's thread. */
+static void pace(struct lithos_issue *issue, uint32_t atoms)
+{
+    struct giving *g = (struct giving *)(void *)issue;
+    uint32_t spins = 0;
+    g->atoms = atoms;
+    if (!g->paced)
+        return;
+    if (!g->parts) /* nobody knew that it would be cut */
+        g->ns = lithos_queue_length(g->q, g->s, g->key, atoms).ns[g->width];
+    g->parts = atoms;
+    follow(g, NULL, false);
+    while (blocked(g->q, g->s, g->key, atoms)) {
+        tell(g->q, lithos_queue_depth(g->q));
+        if (!lithos_queue_reap(g->q))
+            wait_for_card(g->q, &spins);
+    }
+    choose_gate(g, atoms);
+}
+
+/* It is not in atoms this time. */
+static void go_whole(struct lithos_issue *issue)
+{
+    choose_gate((struct giving *)(void *)issue, 0);
+}
+
+/* One that is cut is left whole now and then, to see what the cut costs: once says nothing. */
+static void note_parts(struct queue_estimate *e, uint32_t parts)
+{
+    e->wholes = parts ? 0 : e->wholes + (e->wholes < UINT32_MAX);
+    if (parts || e->wholes > 1)
+        e->parts = parts;
+}
+
+/* Make a call, and follow what it gave to the card. key: 0, that is nothing which counts. paced: atoms go one by one, with a look at the
+ * rule before each; else all at once, followed by the stamp of the last. */
+static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool graph, bool paced,
+                     CUstream handle, CUresult (*call)(const void *), const void *arg)
+{
+    struct giving g = {.q = q, .s = s, .key = key, .paced = paced};
+    CUevent event = NULL;
+    if (key)
+        choose_gate(&g, QUEUE_AS_EVER);
+    if (key && graph) { /* what its kernels carry stays in them for later launches */
+        g.issue.gate = NULL;
+        g.width = QUEUE_OWN;
+        g.ns = lithos_queue_predict_ns(q, key, QUEUE_OWN, &g.estimate);
+    } else if (key) {
+        g.issue.pace = pace;
+        g.issue.whole = go_whole;
+    }
+    lithos_order_issue = &g.issue;
     CUresult result = call(arg);
     if (result == CUDA_SUCCESS && graph)
         event = mark_end(q, s->context, handle);
     lithos_order_issue = NULL;
-    if (result == CUDA_SUCCESS && key)
-        lithos_queue_fly(q, s, issue.stamp, event, predicted_ns, estimate);
+    if (!key)
+        return result;
+    uint32_t place;
+    lithos_queue_predict_ns(q, key, QUEUE_OWN, &place);
+    note_parts(&q->estimates[place], g.atoms);
+    if (result == CUDA_SUCCESS)
+        follow(&g, event, true);
     return result;
 }
 
@@ -221,7 +364,8 @@ static void make(struct queue *q, struct queue_entry *e)
     bool graph = e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_GRAPH;
     CUstream handle = graph ? (CUstream)e->args[1] : NULL; /* NOLINT(performance-no-int-to-ptr): a word */
     enter(q, e->stream->context);
-    lithos_queue_note(e->stream->context, give(q, e->stream, e->estimate_key, graph, handle, make_entry, e));
+    lithos_queue_note(e->stream->context,
+                      give(q, e->stream, e->estimate_key, graph, true, handle, make_entry, e));
 }
 
 bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t key, bool graph,
@@ -230,10 +374,13 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
 {
     if (!lithos_queue_try_turn(q))
         return false;
-    bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) && !lithos_queue_outlives(q, s, key) &&
+    const struct queue_length length = lithos_queue_length(q, s, key, QUEUE_AS_EVER);
+    /* A kernel in atoms is left to the dispatcher, which gives them out one by one. */
+    bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
+                !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
                 (lithos_queue_room(q, s) || (lithos_queue_reap(q) && lithos_queue_room(q, s)));
     if (room)
-        *ret_result = give(q, s, key, graph, handle, call, arg);
+        *ret_result = give(q, s, key, graph, false, handle, call, arg);
     lithos_queue_give_turn(q);
     return room;
 }
@@ -284,21 +431,6 @@ static void issue(struct queue *q, struct queue_entry *e)
     lithos_queue_progress(q);
 }
 
-/* Must it wait for the rule, or for what is in flight? lithosd is told why, and how long it is. */
-static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key)
-{
-    enum lithos_tpcpick why = lithos_queue_held(q, s)            ? LITHOS_PICK_HELD
-                              : lithos_queue_outlives(q, s, key) ? LITHOS_PICK_OUTLIVES
-                              : key && !lithos_queue_room(q, s)  ? LITHOS_PICK_WINDOW
-                                                                 : LITHOS_PICK_RUN;
-    uint32_t estimate;
-    if (why == LITHOS_PICK_RUN)
-        return false;
-    q->blocked = why;
-    q->blocked_ns = key ? lithos_queue_predict_ns(q, key, &estimate) : 0;
-    return true;
-}
-
 /* As many of a stream's as may go now. */
 static bool issue_stream(struct queue *q, struct queue_stream *s)
 {
@@ -306,7 +438,7 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
         if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
-            blocked(q, s, e->estimate_key))
+            blocked(q, s, e->estimate_key, QUEUE_AS_EVER))
             break;
         issue(q, e);
         any = true;
@@ -326,48 +458,6 @@ static bool issue_some(struct queue *q)
 }
 
 /* ---- the dispatcher ---- */
-
-static void fall_open(struct queue *q)
-{
-    q->fallen_open = true;
-    lithos_queue_count(LITHOS_COUNTER_QUEUE_OPENED);
-    lithos_log_once(
-        LITHOS_LOG_INFO,
-        "nothing comes back from the card: what is queued is issued without a window until something does");
-}
-
-/* What lithosd is to know of what waits here. */
-static void tell(struct queue *q, uint32_t depth)
-{
-    struct lithos_arena *a = &lithos_tenant_home;
-    if (depth) {
-        atomic_store_explicit(&a->queue_why, q->blocked, memory_order_relaxed);
-        atomic_store_explicit(&a->queue_head_ns, q->blocked_ns, memory_order_relaxed);
-    }
-    atomic_store_explicit(&a->queue_depth, depth, memory_order_release);
-}
-
-/* Entries are there, and none may go: the card has enough to do, or lithosd has to say where. Should that sleep, nothing but this would
- * wake it: what is not launched leaves no record. */
-static void wait_for_card(struct queue *q, uint32_t *spins)
-{
-    if (lithos_record_wake(&lithos_tenant_home.records.ring[0]))
-        lithos_tenant_wake_daemon();
-    if (++*spins < SPINS) {
-        for (int i = 0; i < 16; i++)
-            __builtin_ia32_pause();
-        return;
-    }
-    *spins = 0;
-    uint64_t now_ns = lithos_now_ns();
-    if (lithos_queue_stalled(q, now_ns))
-        fall_open(q);
-    uint64_t nap_ns = lithos_queue_nap_ns(q, now_ns);
-    if (nap_ns)
-        lithos_queue_rest(q, nap_ns);
-    else
-        sched_yield();
-}
 
 /* As long as there is something to do, and a little longer. */
 static void dispatch(struct queue *q)

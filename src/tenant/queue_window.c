@@ -20,9 +20,10 @@
 #define LAUNCH_NS (8 * LITHOS_NSEC_PER_USEC)
 /* Nothing has ended for so long, or for four times what it was predicted to take: the window is given up until something does. */
 #define STALL_NS (100 * LITHOS_NSEC_PER_MSEC)
-/* The dispatcher sleeps until shortly before something should end, and looks all the time for so long before and after. What the card
- * has beside it fills the gap when it oversleeps. */
+/* The dispatcher sleeps until shortly before there is room again in the window, and looks all the time for so long before and after. The
+ * window fills the gap when it oversleeps. */
 #define AWAKE_NS (30 * LITHOS_NSEC_PER_USEC)
+#define AWAKE_MAX_NS (200 * LITHOS_NSEC_PER_USEC)
 #define LATE_NS (200 * LITHOS_NSEC_PER_USEC)
 #define NAP_MAX_NS (500 * LITHOS_NSEC_PER_USEC)
 #define NAP_ON_HOLD_NS (50 * LITHOS_NSEC_PER_USEC)
@@ -70,8 +71,11 @@ static void build_gates(struct queue_device *d, const struct quota *quota)
         lithos_tpcset_or(r->flags & LITHOS_RULE_INSTEAD ? none : quota->own, r->spare);
     d->spare = r->flags && !lithos_tpcset_empty(&r->spare) &&
                lithos_gate_build(&quota->topology, base, &d->spare_gate) == 0;
+    const struct lithos_tpcset all = lithos_tpcset_or(base, r->lent);
     d->lent = r->flags && !lithos_tpcset_empty(&r->lent) &&
-              lithos_gate_build(&quota->topology, lithos_tpcset_or(base, r->lent), &d->gate) == 0;
+              lithos_gate_build(&quota->topology, all, &d->gate) == 0;
+    d->own_tpcs = lithos_tpcset_count(&base);
+    d->lent_tpcs = lithos_tpcset_count(&all);
 }
 
 /* With the quotas' lock. */
@@ -198,21 +202,30 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s)
     return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
-/* Do the owners of what is lent bear it? */
-static bool borne(const struct queue_device *d, const struct lithos_rule *rule, uint64_t predicted_ns)
+/* Do the owners of what is lent bear it? It comes behind what is outstanding. */
+static bool borne(const struct queue_device *d, const struct queue_stream *s, const struct lithos_rule *rule,
+                  uint64_t lent_ns)
 {
-    return !rule->longest_ns || predicted_ns <= rule->longest_ns ||
-           (rule->until_ns && lithos_now_ns() + d->outstanding_ns + predicted_ns <= rule->until_ns);
+    if (!rule->longest_ns || lent_ns <= rule->longest_ns)
+        return true;
+    if (!rule->until_ns)
+        return false;
+    uint64_t begin_ns = lithos_now_ns() + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
+    return begin_ns + lent_ns + (d->in_flight ? 0 : LAUNCH_NS) <= rule->until_ns;
 }
 
-const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s, uint64_t predicted_ns)
+const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
+                                            const struct queue_length *length, enum queue_width *ret_width)
 {
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
+    *ret_width = QUEUE_OWN;
     if (!rule->flags)
         return NULL;
-    if (d->lent && borne(d, rule, predicted_ns))
+    if (d->lent && borne(d, s, rule, length->ns[QUEUE_LENT])) {
+        *ret_width = QUEUE_LENT;
         return &d->gate;
+    }
     return d->spare ? &d->spare_gate : NULL;
 }
 
@@ -224,15 +237,14 @@ uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const stru
     return here && here * FEW_PART < all ? all / here : 1;
 }
 
-bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, uint64_t key)
+bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length)
 {
-    if (!key || atomic_load_explicit(&q->open, memory_order_relaxed))
+    if (atomic_load_explicit(&q->open, memory_order_relaxed))
         return false;
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
-    uint32_t estimate;
     return rule->flags & LITHOS_RULE_INSTEAD && !d->spare &&
-           !(d->lent && borne(d, rule, lithos_queue_predict_ns(q, key, &estimate)));
+           !(d->lent && borne(d, s, rule, length->ns[QUEUE_LENT]));
 }
 
 /* ---- durations ---- */
@@ -246,14 +258,45 @@ uint64_t lithos_queue_estimate_key(const struct lithos_launch *l)
     return lithos_queue_mix(h, l->shared_bytes) | 1;
 }
 
-uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, uint32_t *ret_estimate)
+static struct queue_estimate *estimate_of(struct queue *q, uint64_t key, uint32_t *ret_place)
 {
-    uint32_t place = (uint32_t)key & (QUEUE_ESTIMATES - 1);
-    struct queue_estimate *e = &q->estimates[place];
-    *ret_estimate = place;
+    *ret_place = (uint32_t)key & (QUEUE_ESTIMATES - 1);
+    struct queue_estimate *e = &q->estimates[*ret_place];
     if (e->key != key)
-        *e = (struct queue_estimate){.key = key, .ns = UNKNOWN_NS};
-    return e->ns;
+        *e = (struct queue_estimate){.key = key, .ns = {UNKNOWN_NS, UNKNOWN_NS}};
+    return e;
+}
+
+uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width width,
+                                 uint32_t *ret_estimate)
+{
+    const struct queue_estimate *e = estimate_of(q, key, ret_estimate);
+    enum queue_width other = width == QUEUE_OWN ? QUEUE_LENT : QUEUE_OWN;
+    return e->ns[!e->learnt[width] && e->learnt[other] ? other : width];
+}
+
+uint32_t lithos_queue_parts(struct queue *q, uint64_t key)
+{
+    uint32_t place;
+    return estimate_of(q, key, &place)->parts;
+}
+
+struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
+{
+    struct queue_length l = {{0, 0}};
+    uint32_t place;
+    if (!key)
+        return l;
+    const struct queue_estimate *e = estimate_of(q, key, &place);
+    const struct queue_device *d = device_of(q, s);
+    if (parts == QUEUE_AS_EVER)
+        parts = e->parts;
+    for (int w = 0; w < QUEUE_WIDTHS; w++)
+        l.ns[w] = lithos_queue_predict_ns(q, key, (enum queue_width)w, &place) / LITHOS_MAX(parts, 1u);
+    /* What is cut has waves enough to be the faster the more TPCs it has, until it is seen how much (paper 5.7). */
+    if (parts && !e->learnt[QUEUE_LENT] && d->own_tpcs && d->lent_tpcs)
+        l.ns[QUEUE_LENT] = l.ns[QUEUE_OWN] * d->own_tpcs / d->lent_tpcs;
+    return l;
 }
 
 /* When something ended by our own clock. What is seen of the two clocks at once is never too early, so the least that was seen between
@@ -277,12 +320,10 @@ static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_n
 static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
 {
     struct queue_estimate *e = &q->estimates[f->estimate];
-    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS);
-    if (!e->learnt)
-        e->ns = took_ns;
-    else
-        e->ns = (uint64_t)((int64_t)e->ns + ((int64_t)took_ns - (int64_t)e->ns) / 4);
-    e->learnt = true;
+    took_ns = LITHOS_MIN(LITHOS_MAX(took_ns, SHORTEST_NS), LONGEST_NS) * LITHOS_MAX(f->parts, 1u);
+    uint64_t *ns = &e->ns[f->width];
+    *ns = e->learnt[f->width] ? (uint64_t)((int64_t)*ns + ((int64_t)took_ns - (int64_t)*ns) / 4) : took_ns;
+    e->learnt[f->width] = true;
 }
 
 /* ---- in flight ---- */
@@ -344,30 +385,31 @@ static bool meet(struct queue *q, struct queue_stream *s)
     return any;
 }
 
-void lithos_queue_fly(struct queue *q, struct queue_stream *s, uint64_t stamp, CUevent event,
-                      uint64_t predicted_ns, uint32_t estimate)
+void lithos_queue_fly(struct queue *q, struct queue_stream *s, const struct queue_takeoff *t)
 {
-    if (!stamp && !event)
+    if (!t->stamp && !t->event)
         return; /* nothing would tell of its end: it is not followed */
     struct queue_device *d = device_of(q, s);
     meet(q, s);
     if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
-        give_event_back(q, s, event);
+        give_event_back(q, s, t->event);
         return;
     }
     if (!s->in_flight)
         q->progress_ns = lithos_now_ns();
     s->flights[(s->first + s->in_flight++) % QUEUE_FLIGHTS] = (struct queue_flight){
-        .stamp = stamp,
-        .event = event,
+        .stamp = t->stamp,
+        .event = t->event,
         .generation = atomic_load_explicit(&q->generation, memory_order_relaxed),
-        .estimate = estimate,
+        .estimate = t->estimate,
+        .parts = t->parts,
+        .width = t->width,
         .device = (uint32_t)(d - q->devices),
-        .predicted_ns = predicted_ns,
+        .predicted_ns = t->predicted_ns,
         .issued_ns = lithos_now_ns(),
     };
-    s->outstanding_ns += predicted_ns;
-    d->outstanding_ns += predicted_ns;
+    s->outstanding_ns += t->predicted_ns;
+    d->outstanding_ns += t->predicted_ns;
     d->in_flight++;
     if (!s->is_flying) {
         s->is_flying = true;
@@ -458,17 +500,28 @@ static uint64_t due_ns(const struct queue_stream *s)
     return (behind_another ? s->end_host_ns : f->issued_ns + LAUNCH_NS) + f->predicted_ns;
 }
 
+/* So long before that it may be time to give the card more. */
+static uint64_t awake_ns(const struct queue *q, const struct queue_stream *s)
+{
+    const struct lithos_rule *rule = &q->devices[s->flights[s->first].device].rule;
+    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
+    return LITHOS_MIN(window_ns + AWAKE_NS, AWAKE_MAX_NS);
+}
+
 uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns)
 {
     const struct queue_stream *s;
-    uint64_t next_ns = UINT64_MAX;
+    uint64_t next_ns = UINT64_MAX, before_ns = AWAKE_NS;
     TAILQ_FOREACH(s, &q->flying, flying)
-    if (s->in_flight)
-        next_ns = LITHOS_MIN(next_ns, due_ns(s));
+    if (s->in_flight && due_ns(s) < next_ns) {
+        next_ns = due_ns(s);
+        before_ns = awake_ns(q, s);
+    }
     if (next_ns == UINT64_MAX) /* held, with nothing in flight */
         return NAP_ON_HOLD_NS;
     if (next_ns > now_ns)
-        return next_ns - now_ns < 2 * AWAKE_NS ? 0 : LITHOS_MIN(next_ns - now_ns - AWAKE_NS, NAP_MAX_NS);
+        return next_ns - now_ns < before_ns + AWAKE_NS ? 0
+                                                       : LITHOS_MIN(next_ns - now_ns - before_ns, NAP_MAX_NS);
     uint64_t late_ns = now_ns - next_ns; /* others run as well, or it takes longer this time */
     return late_ns < LATE_NS ? 0 : LITHOS_MIN(late_ns / 4, NAP_MAX_NS);
 }

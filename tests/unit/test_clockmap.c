@@ -109,12 +109,40 @@ static void launched_at_once(void **state)
     assert_true(lithos_clockmap_bound_ns(&m) < 2000000);
 }
 
+/* Kernels of 3 ms say little by themselves: they were submitted long before they ended. Short ones of somebody else say more. */
+static void long_beside_short(void **state)
+{
+    (void)state;
+    static const uint32_t drifts[] = {LITHOS_CLOCKMAP_DRIFT_MAX_PPB, 0}; /* of a card, and of a virtual one */
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(drifts); i++) {
+        struct lithos_clockmap small, large, none;
+        lithos_clockmap_init(&small, drifts[i]);
+        lithos_clockmap_init(&large, drifts[i]);
+        lithos_clockmap_init(&none, drifts[i]);
+        for (uint64_t end_ns = HOST0 + 1; end_ns < HOST0 + 2000000000; end_ns += EVERY_NS)
+            lithos_clockmap_observe(&small, end_ns - RUN_NS - 4000, gpu_of(end_ns), seen_at(end_ns));
+        for (uint64_t end_ns = HOST0 + 3000000; end_ns < HOST0 + 2000000000; end_ns += 3000000)
+            lithos_clockmap_observe(&large, end_ns - 3010000, gpu_of(end_ns), seen_at(end_ns));
+        uint64_t now_ns = HOST0 + 2000000000, own_ns = lithos_clockmap_bound_ns(&large);
+        assert_in_range(own_ns, 2900000, 4000000);
+        uint64_t beside_ns = lithos_clockmap_bound_beside_ns(&large, &small, now_ns);
+        assert_true(beside_ns >= lithos_clockmap_bound_ns(&small) && beside_ns < 60000);
+        assert_true(beside_ns >= RUN_NS);
+        /* not the other way round, and nothing is learnt from one that knows nothing */
+        assert_int_equal(lithos_clockmap_bound_beside_ns(&small, &large, now_ns),
+                         lithos_clockmap_bound_ns(&small));
+        assert_int_equal(lithos_clockmap_bound_beside_ns(&large, &none, now_ns), own_ns);
+        assert_int_equal(lithos_clockmap_bound_beside_ns(&none, &small, now_ns), UINT64_MAX);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_known),
         cmocka_unit_test(drift_known),
         cmocka_unit_test(launched_at_once),
+        cmocka_unit_test(long_beside_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

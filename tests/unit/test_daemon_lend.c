@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -174,14 +175,71 @@ static void no_quota_and_nothing_idle(void **state)
     leave(&z);
 }
 
-static int setup(void **state)
+/* Processor time of lithosd until now. */
+static uint64_t cpu_ns(const struct rig *rig)
+{
+    clockid_t clock;
+    struct timespec t;
+    assert_int_equal(clock_getcpuclockid(rig->daemon, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return (uint64_t)t.tv_sec * LITHOS_NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* While somebody borrows it looks without a pause, and answers all the same; then it sleeps again. */
+static void spins_and_sleeps(void **state)
+{
+    struct rig *rig = *state;
+    struct player owner = play(rig, "owner", "50%", LITHOS_CLASS_HIGH);
+    struct player be = play(rig, "be", "10%", LITHOS_CLASS_BEST_EFFORT);
+    for (int i = 0; i < 3; i++) {
+        atomic_store(&be.arena->queue_depth, 3);
+        until_lends(&owner, &be, true);
+        uint64_t begin_ns = lithos_now_ns();
+        for (int n = 0; n < 20; n++) {
+            launch(&owner, true);
+            until_lends(&owner, &be, false);
+            stamp(&owner);
+            until_lends(&owner, &be, true);
+        }
+        json_t *status = rig_status(rig);
+        const json_t *scheduler = json_object_get(status, "scheduler");
+        assert_true(json_is_true(json_object_get(scheduler, "spins")));
+        assert_true(json_integer_value(json_object_get(json_object_get(scheduler, "reaction"), "count")) >=
+                    20 * (i + 1));
+        json_decref(status);
+        uint64_t used_ns = cpu_ns(rig), busy_ns = 50 * LITHOS_NSEC_PER_MSEC;
+        while (cpu_ns(rig) - used_ns < busy_ns) { /* it does not sleep, whatever else the machine does */
+            assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+            usleep(1000);
+        }
+        atomic_store(&be.arena->queue_depth, 0);
+        usleep(100000);
+        used_ns = cpu_ns(rig);
+        usleep(300000);
+        assert_true(cpu_ns(rig) - used_ns < 60 * LITHOS_NSEC_PER_MSEC);
+    }
+    leave(&owner);
+    leave(&be);
+}
+
+static int setup_with(void **state, const char *option)
 {
     static struct rig rig;
-    static const char *const options[] = {"--mps=off", NULL};
+    const char *const options[] = {"--mps=off", option, NULL};
     rig_init(&rig, rig_stamps);
     rig_start(&rig, options);
     *state = &rig;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, "--spin=off");
+}
+
+static int setup_spinning(void **state)
+{
+    return setup_with(state, "--spin=on");
 }
 
 static int teardown(void **state)
@@ -194,7 +252,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_owner_comes_and_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_owner_comes_and_goes, setup_spinning, teardown),
         cmocka_unit_test_setup_teardown(no_quota_and_nothing_idle, setup, teardown),
+        cmocka_unit_test_setup_teardown(spins_and_sleeps, setup_spinning, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,16 +29,20 @@ static void own_tpcs_alone(void **state)
 {
     (void)state;
     struct lithos_tpcgrant g = grant_of(own);
-    struct lithos_rule r = lithosd_rule(&g);
+    struct lithos_rule r = lithosd_rule(&g, true);
     assert_int_equal(r.flags, LITHOS_RULE_ON);
     assert_int_equal(r.window_ns, 100000);
     assert_int_equal(r.floor, 2);
+    /* beside somebody who may come to lend, the next of long kernels is not given to the card as soon as one runs */
+    r = lithosd_rule(&g, false);
+    assert_int_equal(r.window_ns, 100000);
+    assert_int_equal(r.floor, 1);
     assert_true(lithos_tpcset_empty(&r.lent) && lithos_tpcset_empty(&r.spare));
     g.flags = LITHOS_TPCGRANT_HOLD;
-    assert_int_equal(lithosd_rule(&g).flags, LITHOS_RULE_ON | LITHOS_RULE_HOLD);
+    assert_int_equal(lithosd_rule(&g, false).flags, LITHOS_RULE_ON | LITHOS_RULE_HOLD);
     g.flags = 0;
     g.window_ns = LITHOS_TPCGRANT_FOREVER; /* policies without a window */
-    r = lithosd_rule(&g);
+    r = lithosd_rule(&g, false);
     assert_int_equal(r.window_ns, LITHOS_RULE_WINDOW_MAX_NS);
     assert_int_equal(r.floor, LITHOS_RULE_FLOOR_MAX);
     assert_int_equal(lithos_rule_validate(&r), 0);
@@ -50,7 +54,7 @@ static void lent_within_the_narrowest_limits(void **state)
     struct lithos_tpcgrant g = grant_of(own);
     add_part(&g, a, 400000, 90);
     add_part(&g, b, 300000, 95);
-    struct lithos_rule r = lithosd_rule(&g);
+    struct lithos_rule r = lithosd_rule(&g, false);
     struct lithos_tpcset both = lithos_tpcset_or(a, b);
     assert_int_equal(r.flags, LITHOS_RULE_ON | LITHOS_RULE_STRICT);
     assert_true(lithos_tpcset_equal(&r.lent, &both));
@@ -61,7 +65,7 @@ static void lent_within_the_narrowest_limits(void **state)
     /* only for what is over in time; a limit of 0 is not none */
     g.part_count = 0;
     add_part(&g, a, 0, 1000);
-    r = lithosd_rule(&g);
+    r = lithosd_rule(&g, false);
     assert_int_equal(r.longest_ns, 1);
     assert_int_equal(r.until_ns, 1000);
     assert_int_equal(lithos_rule_validate(&r), 0);
@@ -72,12 +76,12 @@ static void what_nobody_owns_is_for_all_kernels(void **state)
     (void)state;
     struct lithos_tpcgrant g = grant_of(own);
     add_part(&g, a, LITHOS_TPCGRANT_FOREVER, LITHOS_TPCGRANT_FOREVER);
-    struct lithos_rule r = lithosd_rule(&g);
+    struct lithos_rule r = lithosd_rule(&g, false);
     assert_int_equal(r.flags, LITHOS_RULE_ON);
     assert_true(lithos_tpcset_equal(&r.spare, &a) && lithos_tpcset_empty(&r.lent));
     assert_int_equal(r.window_ns, 100000);
     add_part(&g, b, 200000, 0);
-    r = lithosd_rule(&g);
+    r = lithosd_rule(&g, false);
     assert_true(lithos_tpcset_equal(&r.spare, &a) && lithos_tpcset_equal(&r.lent, &b));
     assert_int_equal(r.longest_ns, 200000);
 }
@@ -86,10 +90,10 @@ static void without_own_tpcs_it_waits(void **state)
 {
     (void)state;
     struct lithos_tpcgrant g = grant_of(none);
-    assert_int_equal(lithosd_rule(&g).flags,
+    assert_int_equal(lithosd_rule(&g, false).flags,
                      LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT | LITHOS_RULE_HOLD);
     add_part(&g, a, 200000, 0);
-    assert_int_equal(lithosd_rule(&g).flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
+    assert_int_equal(lithosd_rule(&g, false).flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
 }
 
 static void policies(void **state)

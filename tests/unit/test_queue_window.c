@@ -33,8 +33,9 @@ static void begin(void)
 static uint64_t fly(void)
 {
     uint32_t estimate;
-    uint64_t predicted_ns = lithos_queue_predict_ns(q, KEY, &estimate);
-    lithos_queue_fly(q, s, ++sequence, NULL, predicted_ns, estimate);
+    uint64_t predicted_ns = lithos_queue_predict_ns(q, KEY, QUEUE_OWN, &estimate);
+    const struct queue_takeoff t = {.stamp = ++sequence, .predicted_ns = predicted_ns, .estimate = estimate};
+    lithos_queue_fly(q, s, &t);
     return predicted_ns;
 }
 
@@ -46,10 +47,27 @@ static void ends(uint64_t of, uint64_t time_ns)
     atomic_store(&stamp->payload, of);
 }
 
+/* As if it had been learnt. */
+static struct queue_estimate *takes(uint64_t own_ns)
+{
+    struct queue_estimate *e = &q->estimates[KEY & (QUEUE_ESTIMATES - 1)];
+    *e = (struct queue_estimate){.key = KEY, .ns = {own_ns, own_ns}, .learnt = {true, false}};
+    return e;
+}
+
+static const struct lithos_gate *gate_for(uint64_t own_ns, uint64_t lent_ns)
+{
+    const struct queue_length length = {{own_ns, lent_ns}};
+    enum queue_width width;
+    const struct lithos_gate *gate = lithos_queue_gate(q, s, &length, &width);
+    CHECK(gate ? width == QUEUE_LENT : width == QUEUE_OWN); /* no rule here has TPCs to spare */
+    return gate;
+}
+
 static uint64_t predicted(void)
 {
     uint32_t estimate;
-    return lithos_queue_predict_ns(q, KEY, &estimate);
+    return lithos_queue_predict_ns(q, KEY, QUEUE_OWN, &estimate);
 }
 
 /* Behind another kernel it took from that one's end to its own. */
@@ -83,8 +101,7 @@ static void window(void)
 {
     begin();
     lithos_queue_window_ns = 100 * US;
-    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
-        (struct queue_estimate){.key = KEY, .ns = 40 * US, .learnt = true};
+    takes(40 * US);
     for (int i = 0; i < 3; i++) {
         CHECK(lithos_queue_room(q, s));
         fly();
@@ -95,7 +112,7 @@ static void window(void)
     ends(1, 1000000000);
     CHECK(lithos_queue_reap(q));
     CHECK(lithos_queue_room(q, s));
-    q->estimates[KEY & (QUEUE_ESTIMATES - 1)].ns = 5000 * US;
+    takes(5000 * US);
     fly();
     CHECK(!lithos_queue_room(q, s));
     ends(2, 1000040000), ends(3, 1000080000);
@@ -117,8 +134,7 @@ static void rules(void)
 {
     struct lithos_tpcset both;
     begin();
-    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
-        (struct queue_estimate){.key = KEY, .ns = 40 * US, .learnt = true};
+    takes(40 * US);
     set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
     CHECK(lithos_queue_room(q, s));
     fly();
@@ -131,12 +147,12 @@ static void rules(void)
     CHECK(lithos_queue_held(q, s) && lithos_queue_holds(0));
     set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12", 50 * (uint32_t)US);
     CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && lithos_queue_room(q, s));
-    const struct lithos_gate *gate = lithos_queue_gate(q, s, 40 * US);
+    const struct lithos_gate *gate = gate_for(90 * US, 40 * US);
     lithos_tpcset_parse("0-5,9-12", &both);
     CHECK(gate && lithos_tpcset_equal(&gate->rows[0].set, &both));
-    CHECK(!lithos_queue_gate(q, s, 60 * US)); /* it takes too long for what is lent */
+    CHECK(!gate_for(90 * US, 60 * US)); /* it takes too long there */
     set_rule(LITHOS_RULE_ON, 1000 * US, 1, "", 0);
-    CHECK(!lithos_queue_gate(q, s, 40 * US)); /* nothing is lent any more */
+    CHECK(!gate_for(40 * US, 40 * US)); /* nothing is lent any more */
     /* A rule that is not sane is none; so is that of a scheduler that has died. */
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 0, "", 0);
     CHECK(!lithos_queue_held(q, s));
@@ -144,6 +160,56 @@ static void rules(void)
     CHECK(lithos_queue_held(q, s));
     atomic_store(&lithos_tenant_home.lease_ns, 0);
     CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0));
+}
+
+/* What it takes on its own TPCs and beside others' is learnt apart; until both are known one stands for the other, and what is cut is taken to
+ * be the faster the more TPCs it has. */
+static void widths(void)
+{
+    begin();
+    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12,18,19", 50 * (uint32_t)US); /* 6 and 6 */
+    struct queue_estimate *e = takes(1200 * US);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 0).ns[QUEUE_LENT], 1200 * US);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 4).ns[QUEUE_OWN], 300 * US);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 4).ns[QUEUE_LENT], 150 * US);
+    e->parts = 12;
+    CHECK_EQ(lithos_queue_length(q, s, KEY, QUEUE_AS_EVER).ns[QUEUE_OWN], 100 * US);
+    CHECK_EQ(lithos_queue_parts(q, KEY), 12);
+    /* an atom there, behind another: 80 us of it, of 12 */
+    const struct queue_takeoff there = {
+        .stamp = ++sequence, .predicted_ns = 50 * US, .parts = 12, .width = QUEUE_LENT};
+    struct queue_takeoff second = there;
+    second.stamp = ++sequence;
+    second.estimate = KEY & (QUEUE_ESTIMATES - 1);
+    lithos_queue_fly(q, s, &there);
+    lithos_queue_fly(q, s, &second);
+    ends(sequence - 1, 1000000000);
+    lithos_queue_reap(q);
+    ends(sequence, 1000000000 + 80 * US);
+    lithos_queue_reap(q);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_LENT], 80 * US);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_OWN], 100 * US);
+}
+
+/* What outlives the longest goes there if it is over in time, behind what is outstanding. */
+static void over_in_time(void)
+{
+    begin();
+    struct lithos_rule rule = {
+        .flags = LITHOS_RULE_ON, .window_ns = 100 * (uint32_t)US, .floor = 1, .longest_ns = 1};
+    lithos_tpcset_parse("9-12", &rule.lent);
+    rule.until_ns = lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC;
+    atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(gate_for(3500 * LITHOS_NSEC_PER_SEC, 3500 * LITHOS_NSEC_PER_SEC));
+    CHECK(!gate_for(3500 * LITHOS_NSEC_PER_SEC, 3601 * LITHOS_NSEC_PER_SEC));
+    const struct queue_takeoff ahead = {.stamp = ++sequence, .predicted_ns = 200 * LITHOS_NSEC_PER_SEC};
+    lithos_queue_fly(q, s, &ahead);
+    CHECK(!gate_for(3500 * LITHOS_NSEC_PER_SEC, 3500 * LITHOS_NSEC_PER_SEC));
+    CHECK(gate_for(3500 * LITHOS_NSEC_PER_SEC, 3300 * LITHOS_NSEC_PER_SEC));
+    /* of which some has gone by */
+    s->flights[s->first].issued_ns -= 150 * LITHOS_NSEC_PER_SEC;
+    CHECK(gate_for(3500 * LITHOS_NSEC_PER_SEC, 3500 * LITHOS_NSEC_PER_SEC));
 }
 
 /* Stamps that never come: after a while the window is given up. When pages are exchanged, those of before are not waited for. */
@@ -160,8 +226,7 @@ static void stalls(void)
     CHECK(s->in_flight == 0 && s->outstanding_ns == 0);
     CHECK(!lithos_queue_stalled(q, lithos_now_ns()));
     /* A kernel that is known to be long is not taken for lost. */
-    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
-        (struct queue_estimate){.key = KEY, .ns = 80000 * US, .learnt = true};
+    takes(80000 * US);
     fly();
     CHECK(!lithos_queue_stalled(q, lithos_now_ns() + 200000 * US));
 }
@@ -173,13 +238,15 @@ static void naps(void)
     uint64_t now_ns = lithos_now_ns();
     uint64_t held_ns = lithos_queue_nap_ns(q, now_ns);
     CHECK(held_ns > 0 && held_ns <= 100 * US);
-    q->estimates[KEY & (QUEUE_ESTIMATES - 1)] =
-        (struct queue_estimate){.key = KEY, .ns = 300 * US, .learnt = true};
+    takes(500 * US);
+    lithos_queue_window_ns = 100 * US;
     fly();
     now_ns = s->flights[s->first].issued_ns;
-    CHECK(lithos_queue_nap_ns(q, now_ns) > 200 * US && lithos_queue_nap_ns(q, now_ns) < 300 * US);
-    CHECK_EQ(lithos_queue_nap_ns(q, now_ns + 300 * US), 0);
-    uint64_t late_ns = lithos_queue_nap_ns(q, now_ns + 700 * US);
+    /* by then there is room in the window */
+    CHECK(lithos_queue_nap_ns(q, now_ns) > 300 * US && lithos_queue_nap_ns(q, now_ns) < 400 * US);
+    CHECK_EQ(lithos_queue_nap_ns(q, now_ns + 390 * US), 0);
+    CHECK_EQ(lithos_queue_nap_ns(q, now_ns + 500 * US), 0);
+    uint64_t late_ns = lithos_queue_nap_ns(q, now_ns + 900 * US);
     CHECK(late_ns > 0 && late_ns < 200 * US);
     CHECK(lithos_queue_nap_ns(q, now_ns + 50000 * US) <= 500 * US);
 }
@@ -207,6 +274,8 @@ static void place_taken(void)
 IN_CHILD(learning)
 IN_CHILD(window)
 IN_CHILD(rules)
+IN_CHILD(widths)
+IN_CHILD(over_in_time)
 IN_CHILD(stalls)
 IN_CHILD(naps)
 IN_CHILD(place_taken)
@@ -214,7 +283,7 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning), cmocka_unit_test(test_window),      cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_learning), cmocka_unit_test(test_window),      cmocka_unit_test(test_rules), cmocka_unit_test(test_widths), cmocka_unit_test(test_over_in_time),
         cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken), cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

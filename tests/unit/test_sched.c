@@ -177,7 +177,6 @@ static void test_an_slo_is_about_requests(void **state)
 }
 
 /* An owner with no slack at all that comes every 2 ms: lent until shortly before. */
-
 static void test_even_intervals_are_foreseen(void **state)
 {
     struct stand *st = *state;
@@ -206,6 +205,79 @@ static void test_even_intervals_are_foreseen(void **state)
 }
 
 /* Requests that come one after the other with short pauses are one busy period: nothing is lent in the pauses. */
+/* Figure 10: work past its return would be met by each return, and buy little. An owner that bears more is another matter. */
+static void test_a_foreseen_return_is_not_waited_past(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
+    const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+    queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
+    for (unsigned i = 0; i < 30; i++) /* too few to be sure of */
+        request(st, owner, 900 * US, 2100 * US);
+    assert_int_equal(explain(st, owner).even_ns, 0);
+    launch(st, owner, 900 * US);
+    wait_until(st, st->now + 900 * US);
+    done(st, owner, 900 * US, 900 * US);
+    assert_in_range(st->grant[be].parts[0].longest_ns, 300 * US, 360 * US);
+    wait_until(st, st->now + 2100 * US);
+    for (unsigned i = 0; i < 300; i++)
+        request(st, owner, 900 * US, 2100 * US);
+    assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
+    queue(st, be, 0, 0, LITHOS_PICK_RUN); /* not so long without a launch that it starves */
+    queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
+    launch(st, owner, 900 * US);
+    wait_until(st, st->now + 900 * US);
+    done(st, owner, 900 * US, 900 * US);
+    assert_set(lent(st, be), "9-16,18-25,27-34,54-62");
+    assert_int_equal(st->grant[be].parts[0].longest_ns, 0);
+    assert_in_range(st->grant[be].parts[0].until_ns, st->now + 2000 * US, st->now + 2100 * US);
+    wait_until(st, st->now + 2080 * US);
+    assert_true(nothing(lent(st, be)));
+    wait_until(st, st->now + 20 * US);
+    /* one request late: the next gap is short, and still it is foreseen */
+    request(st, owner, 900 * US, 2100 * US);
+    struct lithos_sched_tenant bears = {.id = 1,
+                                        .own = set("9-16,18-25,27-34,54-62"),
+                                        .class = LITHOS_SCHED_HIGH,
+                                        .slip_ppm = 3000000};
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &bears), 0);
+    launch(st, owner, 900 * US);
+    wait_until(st, st->now + 900 * US);
+    done(st, owner, 900 * US, 900 * US);
+    assert_true(st->grant[be].parts[0].longest_ns > 3000 * US);
+}
+
+/* A launch in atoms, each on what was lent when it went: what an owner meets is the atom, not the launch. */
+static void test_atoms_are_where_they_are(void **state)
+{
+    struct stand *st = *state;
+    const char *owns = "9-16,18-25,27-34,54-62";
+    const uint32_t owner = add_owner(st, 1, owns, 0, 1200000);
+    const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+    struct lithos_sched_event e = {.kind = LITHOS_SCHED_LAUNCH, .slot = be};
+    e.launch.predicted_ns = 3 * MS;
+    e.launch.stays_ns = 250 * US;
+    for (unsigned i = 0; i < 2; i++) { /* begun there, gone on at home; and the other way round */
+        const uint32_t hits = explain(st, owner).hits;
+        e.kind = LITHOS_SCHED_LAUNCH;
+        e.launch.submit_ns = st->now;
+        e.launch.tpcs = i ? st->grant[be].own : set(owns);
+        tell(st, e);
+        wait_until(st, st->now + 400 * US);
+        e.kind = LITHOS_SCHED_ATOM;
+        e.launch.submit_ns = st->now;
+        e.launch.tpcs = i ? set(owns) : st->grant[be].own;
+        tell(st, e);
+        assert_int_equal(explain(st, be).outstanding, 1);
+        launch(st, owner, 900 * US);
+        assert_int_equal(explain(st, owner).hits - hits, i);
+        wait_until(st, st->now + 900 * US);
+        done(st, owner, 900 * US, 900 * US);
+        done(st, be, 1300 * US, 3 * MS);
+        wait_until(st, st->now + 2 * MS);
+    }
+}
+
 static void test_pauses_are_not_idleness(void **state)
 {
     struct stand *st = *state;
@@ -366,6 +438,8 @@ int main(void)
         T(test_limits_follow_from_the_slo),
         T(test_an_slo_is_about_requests),
         T(test_even_intervals_are_foreseen),
+        T(test_a_foreseen_return_is_not_waited_past),
+        T(test_atoms_are_where_they_are),
         T(test_pauses_are_not_idleness),
         T(test_an_owner_who_never_came_lends_after_a_while),
         T(test_best_effort_owners_lend_too),

@@ -26,6 +26,7 @@ struct world {
     struct lithos_kernel_event last;
     struct lithos_timeline_launch last_launch;
     unsigned events;
+    uint32_t tpcs; /* of what is given next */
 };
 
 static int teardown(void **state)
@@ -63,7 +64,7 @@ static bool give(struct world *w, uint64_t sequence, uint32_t atom, uint32_t ato
                                        .atom = atom,
                                        .atoms = atoms,
                                        .lost = LITHOS_LOST_NO_SLOT,
-                                       .tpc_count = 10};
+                                       .tpc_count = w->tpcs};
     return lithos_timeline_submit(w->tl, &l);
 }
 
@@ -100,6 +101,7 @@ static uint64_t outstanding(const struct world *w)
 static int setup(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
+    w->tpcs = 10;
     struct lithos_timeline_config c = {.launches = 64,
                                        .streams = 4,
                                        .operators = 8,
@@ -154,6 +156,25 @@ static void one_event(void **state)
     assert_int_equal(s->cut, 1);
     assert_int_equal(s->atoms, 4);
     assert_in_range(s->tpc_ns - before.tpc_ns, 4449000, 4451000);
+}
+
+/* They went one by one, some later and on more TPCs: what they took is without the times in between, on what they had on average. */
+static void one_by_one(void **state)
+{
+    struct world *w = *state;
+    const uint64_t before = lithos_timeline_stats(w->tl)->tpc_ns;
+    give(w, 1, 0, 3, 105000);
+    poll(w, 110000);
+    w->base_ns += 500000; /* 400 us of nothing */
+    w->tpcs = 30;
+    give(w, 1, 1, 3, 105000);
+    give(w, 1, 2, 3, 205000); /* there in time */
+    poll(w, 210000);
+    assert_int_equal(w->events - w->calibrating, 1);
+    assert_about(w->last.end_ns - w->last.start_ns, 700000);
+    assert_about(w->last.busy_ns, 300000);
+    assert_int_equal(w->last_launch.tpc_count, 23); /* 10, 30 and 30 */
+    assert_in_range(lithos_timeline_stats(w->tl)->tpc_ns - before, 6850000, 6950000);
 }
 
 /* The second has a block that takes its time: the third and fourth end before it. */
@@ -299,6 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(one_event),
+        TEST(one_by_one),
         TEST(ends_out_of_order),
         TEST(straggler_is_not_missing),
         TEST(lost_atom),
