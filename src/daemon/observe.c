@@ -138,20 +138,43 @@ static int first_ring(struct lithosd_process *p)
     return first;
 }
 
-/* Records of all rings in the order of their sequence, a batch of them. A gap in it is waited for, but not for long:
- * *ret_waits then. */
+/* Does a thread say that it may still write a record under a number that it has? One that was killed says so for ever. */
+static bool is_writing(const struct lithosd_process *p)
+{
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
+        if (atomic_load_explicit(&p->arena->records.ring[i].writing, memory_order_acquire))
+            return true;
+    return false;
+}
+
+/* The ring to read from, or -1: none has a record. A gap before it is waited for while somebody may fill it, but not for long: then
+ * *ret_waits, and -1. */
+static int next_ring(struct lithosd_process *p, uint64_t now_ns, bool last, bool *ret_waits)
+{
+    const struct lithosd_reader *reader = p->reader;
+    for (int ring = first_ring(p), before = -1;; before = ring, ring = first_ring(p)) {
+        if (ring < 0 || ring == before)
+            return ring;
+        const struct lithos_record *r = &reader->head[ring];
+        uint64_t age_ns = now_ns > r->submit_ns ? now_ns - r->submit_ns : GAP_NS;
+        if (last || !reader->next_sequence || r->sequence <= reader->next_sequence || age_ns >= GAP_NS)
+            return ring;
+        if (is_writing(p)) {
+            *ret_waits = true;
+            return -1;
+        }
+        /* nobody is: but somebody may have been, and have written it since the rings were looked at */
+    }
+}
+
+/* Records of all rings in the order of their sequence, a batch of them. */
 static unsigned drain(struct lithosd_process *p, bool last, bool *ret_waits)
 {
     struct lithosd_reader *reader = p->reader;
     uint64_t now_ns = lithos_now_ns();
     unsigned n = 0;
-    for (int ring; n < BATCH && (ring = first_ring(p)) >= 0; n++) {
+    for (int ring; n < BATCH && (ring = next_ring(p, now_ns, last, ret_waits)) >= 0; n++) {
         const struct lithos_record *r = &reader->head[ring];
-        uint64_t age_ns = now_ns > r->submit_ns ? now_ns - r->submit_ns : GAP_NS;
-        if (!last && reader->next_sequence && r->sequence > reader->next_sequence && age_ns < GAP_NS) {
-            *ret_waits = true;
-            break;
-        }
         lithosd_observe_record(p, r);
         reader->next_sequence = LITHOS_MAX(reader->next_sequence, r->sequence + 1);
         reader->have[ring] = false;
@@ -391,7 +414,8 @@ static void tick(void *ctx)
         begin_to_watch(d);
         return;
     }
-    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual) /* whose clock follows from the host's */
+    if ((sight.outstanding || sight.happened) &&
+        !d->gpus.is_virtual) /* whose clock follows from the host's */
         spin(d, &sight);
     o->period_ns = LITHOS_MIN(next_period_ns(&sight, o->period_ns), lithosd_lend_period_ns(d));
     if (o->period_ns > ASK_NS) {

@@ -218,7 +218,7 @@ static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
             lithos_predictor_sync(o->predictor[g], r->stream ^ (uint64_t)process << 48);
     }
     if (r->flags & LITHOS_RECORD_ENDED)
-        lithos_timeline_waited(o->timeline, process, r->stream, all, r->sequence, lithos_now_ns());
+        lithos_timeline_waited(o->timeline, process, r->stream, all, r->launch.stamp, lithos_now_ns());
     uint32_t gpu = LITHOS_MIN((uint32_t)r->gpu, p->tenant->grant.gpu_count - 1);
     struct lithos_trace_event e = {
         .kind = LITHOS_TRACE_SYNC,

@@ -74,6 +74,9 @@ struct lithos_hook_observer {
     const _Atomic uint32_t *observe;
     /* Before the driver is called. May use the driver. */
     void (*open)(struct lithos_ticket *t);
+    /* No record will be written for it any more. To be called for each that was opened, but once launched(), graph_launched() or waited()
+     * has been. */
+    void (*closed)(void);
     /* In the callback. */
     void (*qmd)(struct lithos_ticket *t, const struct lithos_qmd_seen *seen);
     /* In the callback: a QMD without blocks among those of a graph. A node that is switched off has one, and so has the driver. */
@@ -85,7 +88,7 @@ struct lithos_hook_observer {
     void (*graph_launched)(const struct lithos_ticket *t, bool success);
     /* The handle that graph notes of this ticket belong to has become known; 0: there will be none. */
     void (*graph_made)(struct lithos_ticket *t, uint64_t graph);
-    /* A wait ended with success: for one stream, or UINT64_MAX. ended: all that was submitted there before has. */
+    /* A wait, whose ticket was closed when it began, ended with success: for one stream, or UINT64_MAX. ended: all that was submitted there before has. */
     void (*waited)(const struct lithos_ticket_notes *notes, uint64_t stream, bool ended);
     /* A context may be about to end: ctx, or with ctx NULL those of a device. ended is called after it, with what came of it. */
     void (*context_ends)(CUcontext ctx, CUdevice device);

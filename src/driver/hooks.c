@@ -405,6 +405,8 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
         lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                                 \
     if (__builtin_expect((launches) && ticket.observe, 0))                            \
         lithos_hook_client.observer->graph_launched(&ticket, result == CUDA_SUCCESS); \
+    else if (__builtin_expect(ticket.observe, 0))                                     \
+        lithos_hook_client.observer->closed();                                        \
     return result
 
 /* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
@@ -412,6 +414,8 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
     UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, NULL, call);                                               \
     if (__builtin_expect(ticket.observe && ticket.qmds, 0))                                                  \
         lithos_hook_client.observer->graph_made(&ticket, result == CUDA_SUCCESS ? (uintptr_t)*ret_exec : 0); \
+    if (__builtin_expect(ticket.observe, 0))                                                                 \
+        lithos_hook_client.observer->closed();                                                               \
     return result
 
 typedef CUresult (*graph_launch_fn)(CUgraphExec, CUstream);

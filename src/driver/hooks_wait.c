@@ -45,6 +45,7 @@ static CUresult wait(real_fn real, const word args[6], enum wait what, bool per_
         ticket.atom = NULL;
         ticket.observe = observe;
         lithos_hook_client.observer->open(&ticket);
+        lithos_hook_client.observer->closed(); /* the wait may take long */
     }
     CUresult result = real(args[0], args[1], args[2], args[3], args[4], args[5]);
     if (__builtin_expect(observe, 0) && result == CUDA_SUCCESS)

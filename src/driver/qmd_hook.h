@@ -129,9 +129,12 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
     lithos_ticket_open_atom(t, kind, function, NULL);
 }
 
+/* Of LITHOS_TICKET_LAUNCH and _GRAPH the client hears what became of it afterwards. */
 static inline void lithos_ticket_close(struct lithos_ticket *t)
 {
     lithos_ticket_current = t->previous;
+    if (__builtin_expect(t->observe, 0) && t->kind == LITHOS_TICKET_DRIVER)
+        lithos_hook_client.observer->closed();
 }
 
 static inline bool lithos_hook_active(void)

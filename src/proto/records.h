@@ -54,13 +54,13 @@ enum lithos_record_kind {
 /* Of a graph node: it was changed, and has the stamp it had before; without blocks: it was switched off. */
 #define LITHOS_RECORD_TICKS 64u /* its times are of lithos_ticks, not in ns */
 #define LITHOS_RECORD_NODE_CHANGED 32u
-/* Of a SYNC: what was submitted to its stream before it has ended. */
+/* Of a SYNC: what was submitted to its stream before the wait began has ended. */
 #define LITHOS_RECORD_ENDED 128u
 
 struct lithos_record {
     uint64_t
         sequence; /* order of submission in the process, from 1, over all its rings; with gaps (calls that launched
-                           nothing), the same for all that one call brought about */
+                           nothing), the same for all that one call brought about; of a SYNC taken when the wait was over */
     uint64_t
         submit_ns;     /* CLOCK_MONOTONIC just before the driver was called; with LITHOS_RECORD_TICKS ticks */
     uint64_t function; /* the CUfunction's value: names it within the process */
@@ -73,7 +73,8 @@ struct lithos_record {
     uint16_t registers;
     union {
         struct {
-            uint64_t stamp; /* sequence that the GPU will write, 0: none (flags say why) */
+            uint64_t
+                stamp; /* sequence that the GPU will write, 0: none (flags say why); SYNC: the sequence when the wait began */
             uint32_t grid[3];
             uint32_t block[3];
             uint32_t shared_bytes;
@@ -110,6 +111,9 @@ struct lithos_record_ring {
     /* Set by the reader before it sleeps, cleared by the writer, who then wakes it. Beside the head, which the writer has at hand.
      * A writer that has moved the head may not see it in time: its next record, or the end of the reader's sleep, makes up for it. */
     _Atomic uint32_t wake;
+    /* The writer has taken a number in the sequence, or is about to, and may still write a record that bears it. Numbers of which no
+     * record has come while no writer says so stay without one: calls that launch nothing have them too. */
+    _Atomic uint32_t writing;
     _Alignas(
         64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
 };

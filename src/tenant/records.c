@@ -220,6 +220,25 @@ static void renew(uint32_t renewed)
                           memory_order_relaxed);
 }
 
+static void say_writing(uint32_t writing)
+{
+    if (my_ring)
+        atomic_store_explicit(&lithos_tenant_home.records.ring[my_ring - 1].writing, writing,
+                              memory_order_release);
+}
+
+/* Whoever finds a record with a later number also finds that this thread is writing, or what it has written. */
+static uint64_t next_sequence(void)
+{
+    say_writing(1);
+    return atomic_fetch_add_explicit(&records.sequence, 1, memory_order_acq_rel) + 1;
+}
+
+static void closed(void)
+{
+    say_writing(0);
+}
+
 static void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
@@ -231,7 +250,7 @@ static void open_ticket(struct lithos_ticket *t)
     if (__builtin_expect(t->atom != NULL, 0) && t->atom->index) /* one launch of the app's */
         n->sequence = t->atom->sequence;
     else
-        n->sequence = atomic_fetch_add_explicit(&records.sequence, 1, memory_order_relaxed) + 1;
+        n->sequence = next_sequence();
     if (__builtin_expect(t->atom != NULL, 0))
         t->atom->sequence = n->sequence;
     if (__builtin_expect(my_ring != 0, 1)) {
@@ -381,7 +400,7 @@ static uint32_t call_ns(const struct lithos_ticket_notes *n)
     return (uint32_t)LITHOS_MIN(took_ns, (uint64_t)UINT32_MAX);
 }
 
-static void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
+static void put_launch(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
 {
     const struct lithos_ticket_notes *n = &t->notes;
     if (!n->seen)
@@ -424,8 +443,14 @@ static void launched(struct lithos_ticket *t, const struct lithos_launch *launch
     put(n, &r);
 }
 
+static void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
+{
+    put_launch(t, launch, success);
+    closed();
+}
+
 static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16_t flags, uint64_t stream,
-                      uint64_t graph, uint8_t gpu)
+                      uint64_t began, uint64_t graph, uint8_t gpu)
 {
     struct lithos_record r = {
         .sequence = n->sequence,
@@ -437,6 +462,7 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16
         .cluster = 1,
     };
     r.launch.thread = my_ring - 1;
+    r.launch.stamp = began;
     r.launch.graph = (uint32_t)graph;
     r.launch.call_ns = kind == LITHOS_RECORD_GRAPH_LAUNCH ? call_ns(n) : 0;
     put(n, &r);
@@ -453,8 +479,9 @@ static void graph_launched(const struct lithos_ticket *t, bool success)
     if (success && my_unnamed)
         put_names(&t->notes);
     if (success)
-        put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, 0, t->notes.stream, t->notes.graph,
+        put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, 0, t->notes.stream, 0, t->notes.graph,
                   gpu_of(t->device));
+    closed();
     atomic_fetch_add_explicit(&lithos_tenant_home.graphs_given, 1, memory_order_release);
 }
 
@@ -465,7 +492,10 @@ static void graph_made(struct lithos_ticket *t, uint64_t graph)
 
 static void waited(const struct lithos_ticket_notes *notes, uint64_t stream, bool ended)
 {
-    put_event(notes, LITHOS_RECORD_SYNC, ended ? LITHOS_RECORD_ENDED : 0, stream, 0, 0xff);
+    struct lithos_ticket_notes now = *notes;
+    now.sequence = next_sequence();
+    put_event(&now, LITHOS_RECORD_SYNC, ended ? LITHOS_RECORD_ENDED : 0, stream, notes->sequence, 0, 0xff);
+    closed();
 }
 
 static void context_ended(CUcontext ctx, CUdevice device, bool ended)
@@ -483,6 +513,7 @@ static void graph_ended(uint64_t graph)
 const struct lithos_hook_observer lithos_tenant_observer = {
     .observe = &lithos_tenant_home.observe,
     .open = open_ticket,
+    .closed = closed,
     .qmd = qmd_seen,
     .empty_qmd = empty_qmd_seen,
     .launched = launched,
