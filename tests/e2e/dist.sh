@@ -29,7 +29,7 @@ while read -r file; do
     relative=${file#"$root/"}
     needs=$(readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
     case $relative in
-    lib/lithos/vgpu/*) allowed='libc.so.6 libm.so.6 ld-linux-x86-64.so.2' ;;
+    lib/lithos/vgpu/*) allowed='liblithos-vgpu-rm.so libc.so.6 libm.so.6 ld-linux-x86-64.so.2' ;;
     lib/*) allowed='libc.so.6 ld-linux-x86-64.so.2' ;; # in everybody's process: nothing but libc
     *) allowed='libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 ld-linux-x86-64.so.2' ;;
     esac
