@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "cuda/rm_abi.h"
 #include "driver/imports.h"
@@ -206,6 +207,7 @@ static uint32_t control(const struct group *g, uint32_t command, struct lithos_r
 static void set(struct group *g, uint32_t us)
 {
     struct lithos_rm_timeslice slice = {0};
+    const uint64_t begin_ns = lithos_now_ns();
     g->status = 0;
     /* One whose slice cannot be read could not be given its own back. */
     if (!g->before_us) {
@@ -220,6 +222,11 @@ static void set(struct group *g, uint32_t us)
     else
         g->us = us;
     g->times++;
+    lithos_debug("channel group %x: turns of %llu us, had %llu; status 0x%x, %llu ms after its last change, "
+                 "in %llu us",
+                 g->object, (unsigned long long)slice.us, (unsigned long long)g->before_us, g->status,
+                 (unsigned long long)((begin_ns - g->changed_ns) / LITHOS_NSEC_PER_MSEC),
+                 (unsigned long long)((lithos_now_ns() - begin_ns) / LITHOS_NSEC_PER_USEC));
 }
 
 static uint64_t next_ns(const struct group *g)
