@@ -18,7 +18,6 @@ GEMM = pathlib.Path(__file__).resolve().parent / "kernels" / "gemm.py"
 GEMMS = "matrix products"
 WAYS = ("time slicing", "mps", "preempt")
 ALONE = "hp alone"
-SLICED_S = 20  # for a tenant's slices to be set: some are set again after seconds, the first time counts
 
 
 class Bench(Pairs):
@@ -33,18 +32,6 @@ class Bench(Pairs):
             return [self.o.python, str(GEMM), *self.common]
         return self.burner(*self.kinds[words])
 
-    def wait_for_slices(self, d, told):
-        """Until the burner's channel groups have short turns; what it says of them goes to told."""
-        deadline = time.monotonic() + SLICED_S
-        while True:
-            s = d.tenant("be")["slice"]
-            if s["groups"] and s["set"] == s["groups"]:
-                break
-            if time.monotonic() > deadline:
-                raise Failed(f"slices: {s['set']} of {s['groups']} groups after {SLICED_S} s, {s['refused']} refused: {s['why']}")
-            time.sleep(0.01)
-        told.update(be_groups=s["groups"], be_groups_set=s["set"])
-
     @contextlib.contextmanager
     def servers(self, way):
         """A function that runs the service beside a burner that way; what is needed for it lives as long as this."""
@@ -57,9 +44,13 @@ class Bench(Pairs):
             with servers.Lithosd(self.place, self.scratch, args=["--share", "preempt"]) as d:
                 def run(words):
                     told = {}
+
+                    def wait():
+                        s = d.wait_for_slices("be")
+                        told.update(be_groups=s["groups"], be_groups_set=s["set"])
+
                     be = d.run("50%", "be", self.be(words), ["--class", "best-effort"])
-                    got = figures(*self.pair(d.run("50%", "hp", self.hp()), be, d.env, d.env,
-                                             before=lambda: self.wait_for_slices(d, told)))
+                    got = figures(*self.pair(d.run("50%", "hp", self.hp()), be, d.env, d.env, before=wait))
                     return {**got, **told}
                 yield run
 
