@@ -12,6 +12,8 @@
 
 /* A launch without a stamp is taken to last so long. */
 #define BLIND_NS (50 * LITHOS_NSEC_PER_MSEC)
+/* A call that launches a graph is waited for no longer. */
+#define COMING_NS (100 * LITHOS_NSEC_PER_MSEC)
 #define PREDICTED_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
 /* Processors from which on one may be kept busy with looking while somebody borrows. */
 #define SPIN_FROM_PROCESSORS 4
@@ -43,9 +45,9 @@ void lithosd_lend_start(struct lithosd *d)
 {
     struct lithosd_lend *l = &d->lend;
     l->policy = d->options.policy ? d->options.policy : lithos_policy_at(0);
-    l->spins = d->options.spin == LITHOSD_SPIN_ON ||
-               (d->options.spin == LITHOSD_SPIN_AUTO && !d->gpus.is_virtual &&
-                sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS);
+    l->spins =
+        d->options.spin == LITHOSD_SPIN_ON || (d->options.spin == LITHOSD_SPIN_AUTO && !d->gpus.is_virtual &&
+                                               sysconf(_SC_NPROCESSORS_ONLN) >= SPIN_FROM_PROCESSORS);
     if (!d->options.observe)
         l->off = "lithosd runs with --observe=off, and does not know who is idle";
     for (unsigned i = 0; !l->off && i < d->gpus.count; i++)
@@ -86,7 +88,8 @@ static void write_rule(struct lithosd_tenant *t, uint32_t i, const struct lithos
 static void grant(struct lithosd_tenant *t, uint32_t i, const struct lithos_tpcgrant *g)
 {
     static const struct lithos_rule none;
-    struct lithos_rule rule = t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g, gpu_of(t, i)->tenants < 2) : none;
+    struct lithos_rule rule =
+        t->grant.class == LITHOS_CLASS_BEST_EFFORT ? lithosd_rule(g, gpu_of(t, i)->tenants < 2) : none;
     /* A policy that never lends would have it wait for ever: it keeps to its refuge. */
     if (!(t->daemon->lend.policy->needs & LITHOS_NEED_QUEUES) && rule.flags & LITHOS_RULE_HOLD)
         rule = none;
@@ -413,6 +416,42 @@ static void look_at_queues(struct lithosd_tenant *t, uint64_t now_ns)
     }
 }
 
+/* Is a process of it in a call that launches a graph? As of the look before, what such a call has written has been read since. One that
+ * takes too long is not waited for: its thread may be gone. */
+static bool is_coming(const struct lithosd_tenant *t, uint64_t now_ns)
+{
+    struct lithosd *d = t->daemon;
+    bool coming = false;
+    for (unsigned n = 0; n < d->observe.process_high; n++) {
+        struct lithosd_process *p = &d->processes[n];
+        if (!p->used || p->tenant != t || !p->arena || !p->reader)
+            continue;
+        struct lithosd_reader *r = p->reader;
+        uint32_t begun = atomic_load_explicit(&p->arena->graphs_begun, memory_order_acquire);
+        if (begun != r->graphs_begun)
+            r->graphs_begun_ns = now_ns;
+        r->graphs_begun = begun;
+        coming = coming || (begun != r->graphs_given && now_ns - r->graphs_begun_ns < COMING_NS);
+        r->graphs_given = atomic_load_explicit(&p->arena->graphs_given, memory_order_acquire);
+    }
+    return coming;
+}
+
+/* A graph's launch is heard of when its call returns. Its owner has its TPCs back before. */
+static void look_for_graphs(struct lithosd_tenant *t, uint64_t now_ns)
+{
+    bool coming = is_coming(t, now_ns);
+    for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
+        struct lithos_sched_event e = {.kind = coming ? LITHOS_SCHED_LAUNCH : LITHOS_SCHED_LOST};
+        if (!t->lent[i].in || t->lent[i].coming == coming)
+            continue;
+        t->lent[i].coming = coming;
+        if (coming)
+            e.launch.submit_ns = now_ns;
+        tell(t, i, now_ns, &e);
+    }
+}
+
 /* The timeline knows what is outstanding: of what was told and is neither there nor was seen to end, nobody will hear. */
 static void look_for_lost(struct lithosd_tenant *t, uint64_t now_ns)
 {
@@ -444,6 +483,7 @@ void lithosd_lend_look(struct lithosd *d)
             continue;
         if (t->grant.class == LITHOS_CLASS_BEST_EFFORT)
             look_at_queues(t, now_ns);
+        look_for_graphs(t, now_ns);
         look_for_lost(t, now_ns);
     }
     for (unsigned i = 0; i < d->gpus.count; i++)

@@ -30,6 +30,7 @@ struct lithosd_lent {
     uint64_t blind_until_ns; /* taken to be over then */
     bool deaf;               /* it does not go by rules: it has no queues, or is not seen */
     bool unseen;             /* it is, or may be, launching what is not seen: taken for busy */
+    bool coming;             /* it is in a call that launches a graph: likewise */
     uint32_t queued;         /* as told last */
     uint64_t head_ns;
     uint32_t why;

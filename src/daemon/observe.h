@@ -37,9 +37,9 @@ struct lithosd_observed {
 /* A kernel node of a graph: what its replays are. */
 struct lithosd_graph_node {
     uint32_t graph;
-    bool launched;   /* its graph was, since: nodes that come now are of another making */
-    bool off;        /* it does not run for now */
-    uint64_t handle; /* of its function: its name comes after the node */
+    uint32_t launches; /* of its graph, since: nodes that come after one are of another making */
+    bool off;          /* it does not run for now */
+    uint64_t handle;   /* of its function: its name comes after the node */
     struct lithos_timeline_launch launch;
 };
 
@@ -53,7 +53,9 @@ struct lithosd_reader {
     struct lithosd_graph_node *nodes;
     uint64_t *
         node_ends; /* by stamp slot: what the GPU had written there when last a node was seen to end; NULL: no nodes */
-    struct lithos_atom_book *book; /* what its kernels are cut into; NULL: none known yet */
+    uint32_t graphs_begun, graphs_given; /* of the arena, at the last look */
+    uint64_t graphs_begun_ns;            /* when the first was seen to change */
+    struct lithos_atom_book *book;       /* what its kernels are cut into; NULL: none known yet */
 };
 
 struct lithosd_recording {

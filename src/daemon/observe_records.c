@@ -136,7 +136,7 @@ static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
         return;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < reader->node_count; i++)
-        if (reader->nodes[i].graph != r->launch.graph || !reader->nodes[i].launched)
+        if (reader->nodes[i].graph != r->launch.graph || !reader->nodes[i].launches)
             reader->nodes[kept++] = reader->nodes[i];
     reader->node_count = kept;
     if (reader->node_count == reader->node_room) {
@@ -154,15 +154,42 @@ static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
     n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
 }
 
+/* By graph, and the nodes of one by when each ended last. */
+static int compare_nodes(const void *left, const void *right, void *ends_by_slot)
+{
+    const struct lithosd_graph_node *a = left, *b = right;
+    const uint64_t *ends = ends_by_slot;
+    const uint64_t a_end = ends[a->launch.stamp % LITHOS_STAMP_SLOTS],
+                   b_end = ends[b->launch.stamp % LITHOS_STAMP_SLOTS];
+    if (a->graph != b->graph)
+        return a->graph < b->graph ? -1 : 1;
+    return a_end < b_end ? -1 : a_end > b_end;
+}
+
+/* Drivers upload a graph's nodes in an order of their own (580: the last one first), while its kernels are followed as they run: each from
+ * the end of the one before. A replay that is over shows their order; it is looked at after the 1st, 2nd, 4th, ... */
+static void graph_order(const struct lithosd_process *p, const struct lithosd_graph_node *first)
+{
+    struct lithosd_reader *reader = p->reader;
+    const struct lithos_timeline_stats *stats = lithos_timeline_stats(p->tenant->observed->timeline);
+    if (first->launches && !(first->launches & (first->launches - 1)) && !stats->outstanding)
+        qsort_r(reader->nodes, reader->node_count, sizeof *reader->nodes, compare_nodes, reader->node_ends);
+}
+
 static void graph_launch(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_reader *reader = p->reader;
     p->daemon->observe.replays = true;
+    for (uint32_t i = 0; i < reader->node_count; i++)
+        if (reader->nodes[i].graph == r->launch.graph) {
+            graph_order(p, &reader->nodes[i]);
+            break;
+        }
     for (uint32_t i = 0, sent = 0; i < reader->node_count && sent < LITHOSD_GRAPH_REPLAY_MAX; i++) {
         struct lithosd_graph_node *n = &reader->nodes[i];
         if (n->graph != r->launch.graph)
             continue;
-        n->launched = true;
+        n->launches += n->launches < UINT32_MAX;
         if (n->off)
             continue;
         sent++;

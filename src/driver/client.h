@@ -80,12 +80,12 @@ struct lithos_hook_observer {
     void (*empty_qmd)(struct lithos_ticket *t, const struct lithos_qmd_seen *seen);
     /* After a launch. May use the driver. */
     void (*launched)(struct lithos_ticket *t, const struct lithos_launch *launch, bool success);
-    /* After a graph was launched with success. */
-    void (*graph_launched)(const struct lithos_ticket *t);
+    /* Before a graph is launched, and after, with what came of it: the call may take long. */
+    void (*graph_begins)(void);
+    void (*graph_launched)(const struct lithos_ticket *t, bool success);
     /* The handle that graph notes of this ticket belong to has become known; 0: there will be none. */
     void (*graph_made)(struct lithos_ticket *t, uint64_t graph);
-    /* A wait ended with success: for one stream, or UINT64_MAX. */
-    /* ended: all that was submitted to the stream before has */
+    /* A wait ended with success: for one stream, or UINT64_MAX. ended: all that was submitted there before has. */
     void (*waited)(const struct lithos_ticket_notes *notes, uint64_t stream, bool ended);
     /* A context may be about to end: ctx, or with ctx NULL those of a device. ended is called after it, with what came of it. */
     void (*context_ends)(CUcontext ctx, CUdevice device);

@@ -383,27 +383,28 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
 /* ---- graphs ---- */
 
 /* An upload or launch of `exec` on a stream. */
-#define GRAPH_RUN(name, type, call, stream_of, launches)               \
-    type real = LITHOS_REAL(type, name);                               \
-    if (!lithos_hook_active())                                         \
-        return real call;                                              \
-    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0) \
-    if (lithos_atoms_busy())                                           \
-        lithos_atoms_wait(stream_of);                                  \
-    struct lithos_ticket ticket;                                       \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);            \
-    if (__builtin_expect(ticket.observe, 0)) {                         \
-        ticket.notes.graph = (uintptr_t)exec;                          \
-        ticket.notes.stream = (uintptr_t)(stream_of);                  \
-    }                                                                  \
-    CUresult result = real call;                                       \
-    lithos_ticket_close(&ticket);                                      \
-    LITHOS_HOOK_CALLED(name);                                          \
-    if ((launches) && result == CUDA_SUCCESS) {                        \
-        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                  \
-        if (__builtin_expect(ticket.observe, 0))                       \
-            lithos_hook_client.observer->graph_launched(&ticket);      \
-    }                                                                  \
+#define GRAPH_RUN(name, type, call, stream_of, launches)                              \
+    type real = LITHOS_REAL(type, name);                                              \
+    if (!lithos_hook_active())                                                        \
+        return real call;                                                             \
+    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0)                \
+    if (lithos_atoms_busy())                                                          \
+        lithos_atoms_wait(stream_of);                                                 \
+    struct lithos_ticket ticket;                                                      \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);                           \
+    if (__builtin_expect(ticket.observe, 0)) {                                        \
+        ticket.notes.graph = (uintptr_t)exec;                                         \
+        ticket.notes.stream = (uintptr_t)(stream_of);                                 \
+        if (launches)                                                                 \
+            lithos_hook_client.observer->graph_begins();                              \
+    }                                                                                 \
+    CUresult result = real call;                                                      \
+    lithos_ticket_close(&ticket);                                                     \
+    LITHOS_HOOK_CALLED(name);                                                         \
+    if ((launches) && result == CUDA_SUCCESS)                                         \
+        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                                 \
+    if (__builtin_expect((launches) && ticket.observe, 0))                            \
+        lithos_hook_client.observer->graph_launched(&ticket, result == CUDA_SUCCESS); \
     return result
 
 /* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */

@@ -17,7 +17,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 10u
+#define LITHOS_ARENA_VERSION 11u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -129,6 +129,8 @@ struct lithos_arena {
     _Atomic uint32_t queue_why;     /* the first kernel of them waits: enum lithos_tpcpick; any value */
     _Atomic uint64_t queue_head_ns; /* and is predicted to take so long */
     struct lithos_slice_report slice;
+    /* Launches of graphs: their calls have begun; have returned, and their records are written. Modulo 2^32. */
+    _Atomic uint32_t graphs_begun, graphs_given;
     struct lithos_record_rings records;
     /* written by the GPU: registered with it by the tenant */
     _Alignas(4096) struct lithos_stamp stamps[LITHOS_STAMP_SLOTS];

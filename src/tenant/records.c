@@ -442,11 +442,20 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16
     put(n, &r);
 }
 
-static void graph_launched(const struct lithos_ticket *t)
+/* The call takes some 20 to 60 us: as long as lithosd and the kernel that runs need to leave the TPCs. */
+static void graph_begins(void)
 {
-    if (my_unnamed)
+    atomic_fetch_add_explicit(&lithos_tenant_home.graphs_begun, 1, memory_order_release);
+}
+
+static void graph_launched(const struct lithos_ticket *t, bool success)
+{
+    if (success && my_unnamed)
         put_names(&t->notes);
-    put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, 0, t->notes.stream, t->notes.graph, gpu_of(t->device));
+    if (success)
+        put_event(&t->notes, LITHOS_RECORD_GRAPH_LAUNCH, 0, t->notes.stream, t->notes.graph,
+                  gpu_of(t->device));
+    atomic_fetch_add_explicit(&lithos_tenant_home.graphs_given, 1, memory_order_release);
 }
 
 static void graph_made(struct lithos_ticket *t, uint64_t graph)
@@ -477,6 +486,7 @@ const struct lithos_hook_observer lithos_tenant_observer = {
     .qmd = qmd_seen,
     .empty_qmd = empty_qmd_seen,
     .launched = launched,
+    .graph_begins = graph_begins,
     .graph_launched = graph_launched,
     .graph_made = graph_made,
     .waited = waited,

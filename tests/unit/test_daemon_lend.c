@@ -114,7 +114,9 @@ static void an_owner_comes_and_goes(void **state)
     struct lithos_rule r = rule_of(&be);
     struct lithos_tpcset foreign = lithos_tpcset_and(lithos_tpcset_or(r.lent, r.spare), be.own);
     assert_true(lithos_tpcset_empty(&foreign) && !lithos_tpcset_empty(&r.spare));
-    assert_true(r.flags & LITHOS_RULE_STRICT && r.until_ns > lithos_now_ns());
+    assert_true(r.flags & LITHOS_RULE_STRICT);
+    for (uint64_t begin_ns = lithos_now_ns(); rule_of(&be).until_ns <= lithos_now_ns(); usleep(20))
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS); /* it is renewed */
 
     launch(&owner, true);
     until_lends(&owner, &be, false);
@@ -126,6 +128,18 @@ static void an_owner_comes_and_goes(void **state)
     until_lends(&owner, &be, true);
 
     launch(&owner, false); /* nobody will tell of its end */
+    until_lends(&owner, &be, false);
+    until_lends(&owner, &be, true);
+
+    /* a call that launches a graph says so when it begins: others are off the TPCs before it returns */
+    atomic_fetch_add(&owner.arena->graphs_begun, 1);
+    until_lends(&owner, &be, false);
+    usleep(20000);
+    assert_false(lends(&owner, &be));
+    atomic_fetch_add(&owner.arena->graphs_given, 1);
+    until_lends(&owner, &be, true);
+    /* a thread that ends in the middle of it does not keep them for ever */
+    atomic_fetch_add(&owner.arena->graphs_begun, 1);
     until_lends(&owner, &be, false);
     until_lends(&owner, &be, true);
 
@@ -191,6 +205,7 @@ static void spins_and_sleeps(void **state)
     struct rig *rig = *state;
     struct player owner = play(rig, "owner", "50%", LITHOS_CLASS_HIGH);
     struct player be = play(rig, "be", "10%", LITHOS_CLASS_BEST_EFFORT);
+    json_int_t seen = 0;
     for (int i = 0; i < 3; i++) {
         atomic_store(&be.arena->queue_depth, 3);
         until_lends(&owner, &be, true);
@@ -204,8 +219,11 @@ static void spins_and_sleeps(void **state)
         json_t *status = rig_status(rig);
         const json_t *scheduler = json_object_get(status, "scheduler");
         assert_true(json_is_true(json_object_get(scheduler, "spins")));
-        assert_true(json_integer_value(json_object_get(json_object_get(scheduler, "reaction"), "count")) >=
-                    20 * (i + 1));
+        /* several may come at one look of a busy machine's */
+        json_int_t reactions =
+            json_integer_value(json_object_get(json_object_get(scheduler, "reaction"), "count"));
+        assert_true(reactions > seen);
+        seen = reactions;
         json_decref(status);
         uint64_t used_ns = cpu_ns(rig), busy_ns = 50 * LITHOS_NSEC_PER_MSEC;
         while (cpu_ns(rig) - used_ns < busy_ns) { /* it does not sleep, whatever else the machine does */

@@ -281,6 +281,7 @@ static void graphs(void)
         CHECK(node[i] % LITHOS_STAMP_SLOTS >= LITHOS_STAMP_SLOTS / 4 * 3);
     }
     CHECK(next_record(&r) == LITHOS_RECORD_GRAPH_LAUNCH && r.launch.graph == 0x5000 && r.stream == 0x9);
+    CHECK(fake.arena->graphs_begun == 1 && fake.arena->graphs_given == 1);
     CHECK_EQ(lithos_stamp_read(fake.arena->stamps, node[0], &time_ns), 1);
     /* a node that was changed is made again from the QMD that it had, and keeps its slot */
     stub->again = stub->qmds_per_graph = 1;

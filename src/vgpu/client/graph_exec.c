@@ -388,10 +388,10 @@ static CUresult show(struct exec_node *n, struct CUstream_st *s)
     return CUDA_SUCCESS;
 }
 
-/* Under guard. */
+/* Under guard. The last node first, as the 580 driver does. */
 static CUresult upload(struct CUgraphExec_st *x, struct CUstream_st *s)
 {
-    for (uint32_t i = 0; i < x->count; i++)
+    for (uint32_t i = x->count; i-- > 0;)
         if (x->nodes[i].touched)
             VGPU_TRY(show(&x->nodes[i], s));
     return CUDA_SUCCESS;
