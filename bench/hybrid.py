@@ -3,8 +3,9 @@
 
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
-with the training at low client priority; partitions of fixed TPCs; LithOS with the quotas and options that the notes say. The programs of a
-way start once and stay for its windows (lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
+with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
+the quotas and options that the notes say. The programs of a way start once and stay for its windows (lib/colocate.py); the service and
+the trainings alone are measured among the windows of time slicing."""
 import pathlib
 import sys
 
@@ -143,7 +144,6 @@ def bars(result, measured):
             options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
             result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() + ".")
     result.note("Each bar is of the worse of the two trainings, the median of the repetitions.")
-    result.note(colocate.NO_PREEMPT)
 
 
 def main():

@@ -6,66 +6,22 @@ many short waves or of few long blocks. Cases: each alone; time slicing (no MPS)
 priority; LithOS with 33 and 33 TPCs, and with 50 and 16. The cases of a repetition follow each other, so that a drift of
 the card meets all of them."""
 import pathlib
-import signal
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, results, servers  # noqa: E402
-from lib.proc import Child, Failed, log  # noqa: E402
+from lib.pairs import Pairs, figures  # noqa: E402
+from lib.proc import Failed, log  # noqa: E402
 
 KINDS = (("short", "short waves"), ("long", "long blocks"))
 LIMITS = {"short": 1.15, "long": 1.25}
 SPLITS = ((33, 33), (50, 16))
-START_S = 60  # for a tenant to be ready
 
 
-class Bench:
-    def __init__(self, o, place, scratch):
-        self.o, self.place, self.scratch = o, place, scratch
-        self.common = ["--json", "--gate", "--warmup", str(o.warmup), "--time-scale", f"{o.scale:g}"]
-        self.timeout = (o.seconds + o.warmup) * o.scale + 60
-        self.runs = 0
-
-    def hp(self):
-        return [self.place.program("lithos-serve"), "--period-us", "2000", "--seconds", str(self.o.seconds), *self.common]
-
+class Bench(Pairs):
     def be(self, kind):
-        # until SIGTERM: it must not end before the service does
-        return [self.place.program("lithos-burn"), "--kind", kind, "--seconds", "0", *self.common]
-
-    def errors(self, who):
-        self.runs += 1
-        return self.scratch.path / f"{self.runs}-{who}.err"
-
-    def pair(self, hp=None, be=None, hp_env=None, be_env=None):
-        """Runs the service, the burner, or both over the same window. (service's figures, burner's figures)"""
-        children = []
-        try:
-            # the burner first: the service must find it at work
-            burner = service = None
-            if be:
-                burner = Child(be, be_env or servers.clean_env(), self.errors("be"))
-                children.append(burner)
-                burner.expect("ready", START_S * max(1, self.o.scale / 4))
-            if hp:
-                service = Child(hp, hp_env or servers.clean_env(), self.errors("hp"))
-                children.append(service)
-                service.expect("ready", START_S * max(1, self.o.scale / 4))
-            for c in children:
-                c.tell("")
-            served = burned = None
-            if service:
-                served = service.result(self.timeout)
-            else:
-                time.sleep(self.o.seconds * self.o.scale)
-            if burner:
-                burner.signal(signal.SIGTERM)
-                burned = burner.result(self.timeout)
-            return served, burned
-        finally:
-            for c in children:
-                c.kill()
+        return self.burner("--kind", kind)
 
     def time_slicing(self, kind):
         return self.pair(self.hp(), self.be(kind))
@@ -79,15 +35,6 @@ class Bench:
         with servers.Lithosd(self.place, self.scratch) as d:
             served, burned = self.pair(d.run(hp_tpcs, "hp", self.hp()), d.run(be_tpcs, "be", self.be(kind)), d.env, d.env)
             return served, burned
-
-
-def figures(served, burned):
-    out = {}
-    if served:
-        out.update({k: served[k] for k in ("requests", "unserved", "rate_per_s", "p50_us", "p99_us", "p999_us", "max_us")})
-    if burned:
-        out.update(be_kernels=burned["kernels"], be_kernels_per_s=burned["kernels_per_s"])
-    return out
 
 
 ALONE = "hp alone"

@@ -76,7 +76,6 @@ def bars(result):
             result.note(f"{way}: A p99 {p99:.2f} x alone, SLO {result.median(way, 'a_slo_percent'):.1f} %, "
                         f"B {ratio(result, way, QUOTA_ALONE, 'b_iterations_per_s') or 0:.2f} of its quota's speed, aggregate {total:.2f}.")
     result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs()) + ".")
-    result.note(colocate.NO_PREEMPT)
 
 
 def main():

@@ -13,10 +13,10 @@ from lib import models, results, servers
 from lib.proc import Failed, log
 
 ALONE = "alone"
-BASELINES = ("time slicing", "mps", "client priority", "partition")
+PREEMPT = "preempt"
+BASELINES = ("time slicing", "mps", "client priority", "partition", PREEMPT)
 LITHOS = "lithos"
 WAYS = BASELINES + (LITHOS,)
-NO_PREEMPT = ("preempt: not run, as time slices of channel groups cannot be set from lithosd yet (`lithosd --policy help`).")
 
 
 class Job:
@@ -74,7 +74,7 @@ class Bench:
 
     @contextlib.contextmanager
     def servers(self, way):
-        """What the way needs: (lithosd or None, a function that starts a job)."""
+        """What the way needs: (lithosd that has quotas, or None; a function that starts a job)."""
         o, scratch = self.o, self.scratch
 
         def bare(env):
@@ -91,11 +91,29 @@ class Bench:
                                                 job.label))
             return start
 
+        def in_turns(d):
+            def start(job):
+                # all have all TPCs: a quota only lets them in
+                argv = d.run("1", job.label, models.command(o, job.model, "--obey", *job.extra),
+                             [] if job.high else ["--class", "best-effort"])
+                model = models.warm(models.Model(o, argv, models.environment(d.env, scratch), scratch.path / f"{job.label}.err"))
+                try:
+                    if not job.high:
+                        d.wait_for_slices(job.label)
+                except BaseException:
+                    model.kill()
+                    raise
+                return model
+            return start
+
         if way in (ALONE, "time slicing"):
             yield None, bare(servers.clean_env())
         elif way in ("mps", "client priority"):
             with servers.Mps(scratch) as mps:
                 yield None, bare(mps.env)
+        elif way == PREEMPT:
+            with servers.Lithosd(self.place, scratch, args=["--share", "preempt"]) as d:
+                yield None, in_turns(d)
         else:
             with servers.Lithosd(self.place, scratch, args=["--policy", "partition"] if way == "partition" else []) as d:
                 yield d, tenant(d)

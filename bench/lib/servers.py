@@ -12,6 +12,7 @@ from lib.proc import Child, Failed, document, log
 
 # What a case must not inherit from the person who runs it.
 OURS = ("CUDA_MPS_", "LITHOS_TENANT", "LITHOS_SOCKET", "LITHOS_GRANT", "CUDA_INJECTION64_PATH")
+SLICED_S = 20  # for a tenant's channel groups to have short turns
 
 
 def clean_env():
@@ -137,6 +138,19 @@ class Lithosd:
                              capture_output=True, text=True, timeout=20)
         if run.returncode:
             raise Failed(f"lithos set {name} {quota}: exit code {run.returncode}. {run.stderr.strip()[-500:]}")
+
+    def wait_for_slices(self, name):
+        """Under --share preempt: until a living best-effort tenant's channel groups have short turns, what its status says of them.
+        Some are set again in the seconds that follow."""
+        deadline = time.monotonic() + SLICED_S
+        while True:
+            s = self.tenant(name)["slice"]
+            if s["groups"] and s["set"] == s["groups"]:
+                return s
+            if time.monotonic() > deadline:
+                raise Failed(f"{name}: {s['set']} of {s['groups']} channel groups have short turns after {SLICED_S} s, "
+                             f"{s['refused']} refused: {s['why']}")
+            time.sleep(0.01)
 
     def run(self, quota, name, argv, extra=()):
         """The command that runs argv as a tenant."""

@@ -10,6 +10,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/document.h"
+#include "cli/status_table.h"
 
 static const char help[] =
     "usage: lithos explain [--json] [--socket PATH] TENANT\n"
@@ -161,13 +162,15 @@ static void print_gpu(const json_t *gpu, bool high, FILE *out)
 static void print(const json_t *document, FILE *out)
 {
     const char *class = lithos_json_string(document, "class"), *off = lithos_json_string(document, "off");
-    const json_t *gpu;
+    const json_t *gpu, *slice = json_object_get(document, "slice");
     size_t i;
 
     fprintf(out, "%s: %s, quota %s, policy %s\n", lithos_json_string(document, "tenant"), class,
             lithos_json_string(document, "quota"), lithos_json_string(document, "policy"));
     if (*off)
         fprintf(out, "nothing is lent: %s\n", off);
+    if (json_is_object(slice))
+        lithos_slice_print(slice, out);
     json_array_foreach(json_object_get(document, "gpus"), i, gpu) print_gpu(gpu, !strcmp(class, "high"), out);
 }
 

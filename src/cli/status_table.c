@@ -219,6 +219,39 @@ static void print_queues(const json_t *document, FILE *out)
     }
 }
 
+void lithos_slice_print(const json_t *slice, FILE *out)
+{
+    const json_t *us = json_object_get(slice, "us");
+    const char *why = lithos_json_string(slice, "why");
+
+    if (json_is_integer(us))
+        fprintf(out, "turns of %lld us on the GPU: %lld of %lld channel groups have them",
+                (long long)json_integer_value(us), (long long)lithos_json_integer(slice, "set"),
+                (long long)lithos_json_integer(slice, "groups"));
+    else
+        fprintf(out, "turns of the driver's own length on the GPU, %lld channel groups",
+                (long long)lithos_json_integer(slice, "groups"));
+    if (lithos_json_integer(slice, "refused"))
+        fprintf(out, ", %lld refused", (long long)lithos_json_integer(slice, "refused"));
+    fprintf(out, "%s%s\n", *why ? ": " : "", why);
+}
+
+/* A line for each tenant where tenants take turns of different lengths. */
+static void print_slices(const json_t *document, FILE *out)
+{
+    const json_t *tenants = json_object_get(document, "tenants"), *tenant;
+    size_t i;
+
+    json_array_foreach((json_t *)tenants, i, tenant)
+    {
+        const json_t *slice = json_object_get(tenant, "slice");
+        if (!json_is_object(slice))
+            continue;
+        fprintf(out, "%s: ", lithos_json_string(tenant, "name"));
+        lithos_slice_print(slice, out);
+    }
+}
+
 int lithos_status_print(const json_t *document, FILE *out)
 {
     int r = print_gpus(document, out);
@@ -230,6 +263,7 @@ int lithos_status_print(const json_t *document, FILE *out)
     r = print_tenants(document, out);
     print_queues(document, out);
     print_atoms(document, out);
+    print_slices(document, out);
     print_power(document, out);
     print_energy(document, out);
     return r;

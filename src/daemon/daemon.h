@@ -140,6 +140,13 @@ int lithosd_atoms_check(const struct lithosd_tenant *t, const struct lithos_atom
 /* "atoms" of a tenant in docs/status.md. */
 json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t counters[LITHOS_COUNTER_MAX]);
 
+/* ---- slice.c: turns on the card ---- */
+
+/* How long those of the tenant are to be. */
+void lithosd_slice_grant(const struct lithosd_tenant *t, struct lithos_grant *g);
+/* "slice" of a tenant in docs/status.md. */
+json_t *lithosd_slice_status(const struct lithosd_tenant *t);
+
 /* ---- refusal.c ---- */
 
 /* Who holds what on those GPUs, how much is free, and what to do, after the first line that fmt makes. */

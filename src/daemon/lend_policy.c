@@ -11,8 +11,8 @@ const char *lithosd_policy_why_not(const struct lithos_policy *p, const struct l
         return "it goes by profiles of kernels taken beforehand, which nobody has made";
     if (p->needs & LITHOS_NEED_PACE)
         return "launch queues keep a window of work, not a rate";
-    if (p->needs & LITHOS_NEED_SHORT_TURNS)
-        return "time slices of channel groups cannot be set from here";
+    if (p->needs & LITHOS_NEED_SHORT_TURNS) /* which it implies */
+        return NULL;
     if (p->needs & LITHOS_NEED_TURNS && o->mps)
         return "tenants take turns only without MPS: add --mps=off";
     if (p->needs & LITHOS_NEED_SPACE && !(p->needs & LITHOS_NEED_MASKS) && !o->mps)

@@ -43,8 +43,10 @@ json_t *lithosd_lend_status(const struct lithosd *d)
     uint64_t count = 0;
     for (unsigned i = 0; i < LITHOSD_REACTIONS; i++)
         count += l->reactions[i];
-    return json_pack("{s:s,s:o,s:b,s:o,s:{s:o,s:o,s:o}}", "policy", l->policy ? l->policy->name : "lithos",
-                     "off", l->off ? json_string(l->off) : json_null(), "spins", l->spins, "rules",
+    return json_pack("{s:s,s:s,s:o,s:b,s:o,s:{s:o,s:o,s:o}}", "policy",
+                     l->policy ? l->policy->name : "lithos", "share",
+                     d->options.share == LITHOS_DOMAIN_PREEMPT ? "preempt" : "spatial", "off",
+                     l->off ? json_string(l->off) : json_null(), "spins", l->spins, "rules",
                      number(l->changes), "reaction", "count", number(count), "p50_us",
                      reaction(l, count, 0.5), "p99_us", reaction(l, count, 0.99));
 }
@@ -114,10 +116,10 @@ char *lithosd_explain(struct lithosd_tenant *t)
         json_array_append_new(gpus, explain_gpu(t, i));
     char quota[16];
     json_t *root =
-        json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:o,s:o}", "schema", 1, "tenant", t->name, "class",
+        json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:o,s:o,s:o}", "schema", 1, "tenant", t->name, "class",
                   lithos_class_name(t->grant.class), "quota", lithos_quota_format(&t->quota, quota), "share",
                   lithosd_share_status(t), "policy", l->policy ? l->policy->name : "lithos", "off",
-                  l->off ? json_string(l->off) : json_null(), "gpus", gpus);
+                  l->off ? json_string(l->off) : json_null(), "slice", lithosd_slice_status(t), "gpus", gpus);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     return text;

@@ -28,12 +28,18 @@ static const char usage[] =
     "  --background          go into the background once clients can connect; messages go to --log\n"
     "  --mps=on|off          use, or start and mind, NVIDIA MPS, so that tenants share a GPU in space "
     "(default: on)\n"
+    "  --share spatial|preempt\n"
+    "                        spatial (the default): tenants run side by side, by TPCs; preempt: each alone "
+    "on the GPU\n"
+    "                        in turns, best-effort ones off it about 0.1 ms after another wakes, whatever "
+    "they run;\n"
+    "                        it is --policy preempt, without MPS\n"
     "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
     "  --spin=auto|on|off    look without a pause while somebody borrows, which takes a processor (auto: where "
     "there are\n"
     "                        four, and not for virtual GPUs)\n"
     "  --policy NAME         who gets which TPCs when: lithos (the default), partition, mig, mps, priority,\n"
-    "                        timeslice; `--policy help` says what they are\n"
+    "                        timeslice, preempt; `--policy help` says what they are\n"
     "  --power=off|advise|on know each tenant's energy and say at which clock the GPUs would save some; on: "
     "set "
     "it,\n"
@@ -55,6 +61,7 @@ enum {
     FOREGROUND,
     BACKGROUND,
     MPS,
+    SHARE,
     OBSERVE,
     SPIN,
     POLICY,
@@ -75,6 +82,7 @@ static const struct option long_options[] = {
     {"foreground", no_argument, NULL, FOREGROUND},
     {"background", no_argument, NULL, BACKGROUND},
     {"mps", required_argument, NULL, MPS},
+    {"share", required_argument, NULL, SHARE},
     {"observe", required_argument, NULL, OBSERVE},
     {"spin", required_argument, NULL, SPIN},
     {"policy", required_argument, NULL, POLICY},
@@ -141,6 +149,21 @@ static int parse_switch(const char *option, const char *text, bool *ret)
     return 0;
 }
 
+static const char *const domain_names[LITHOS_DOMAIN_MAX] = {"spatial", "preempt"};
+
+static int parse_share(const char *text, struct lithosd_options *o)
+{
+    for (unsigned i = 0; i < LITHOS_DOMAIN_MAX; i++) {
+        if (strcmp(text, domain_names[i]) != 0)
+            continue;
+        o->share = (enum lithos_domain)i;
+        o->share_said = true;
+        return 0;
+    }
+    lithos_error("--share=%s: must be spatial or preempt", text);
+    return -EINVAL;
+}
+
 static int list_policies(const struct lithosd_options *o)
 {
     const struct lithos_policy *p;
@@ -160,6 +183,31 @@ static int parse_policy(const char *text, struct lithosd_options *o)
     if (!o->policy)
         lithos_error("--policy %s: there is none of that name; `lithosd --policy help` lists them", text);
     return o->policy ? 0 : -EINVAL;
+}
+
+/* Short turns are a policy and a way of sharing: one implies the other, and that there is no MPS. */
+static int join_share(struct lithosd_options *o)
+{
+    const struct lithos_policy *preempt = lithos_policy_find("preempt");
+    const bool asked = o->share == LITHOS_DOMAIN_PREEMPT;
+    const char *against = NULL;
+    if (asked && o->policy && o->policy != preempt)
+        against = "--policy names another; leave it out";
+    else if (o->policy == preempt && o->share_said && !asked)
+        against = "--share=spatial says otherwise; leave it out";
+    else if ((asked || o->policy == preempt) && o->mps_said && o->mps)
+        against = "tenants take turns only without MPS; leave out --mps=on";
+    if (against) {
+        lithos_error("--%s preempt is --policy preempt with --mps=off: %s", asked ? "share" : "policy",
+                     against);
+        return -EINVAL;
+    }
+    if (asked || o->policy == preempt) {
+        o->policy = preempt;
+        o->share = LITHOS_DOMAIN_PREEMPT;
+        o->mps = false;
+    }
+    return 0;
 }
 
 /* With all options known. */
@@ -210,7 +258,10 @@ static int parse_one(int c, struct lithosd_options *o)
         o->background = c == BACKGROUND;
         return 0;
     case MPS:
+        o->mps_said = true;
         return parse_switch("mps", optarg, &o->mps);
+    case SHARE:
+        return parse_share(optarg, o);
     case OBSERVE:
         return parse_switch("observe", optarg, &o->observe);
     case SPIN:
@@ -299,6 +350,8 @@ int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_opt
                      o.power == LITHOSD_POWER_ON ? "on" : "advise");
         r = -EINVAL;
     }
+    if (r == 0)
+        r = join_share(&o);
     if (r == 0)
         r = check_policy(&o);
     if (r == 0)

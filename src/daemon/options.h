@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "proto/arena.h"
+
 struct lithos_policy;
 
 #define LITHOSD_UIDS_MAX 64u
@@ -30,6 +32,8 @@ struct lithosd_options {
     char probe[PATH_MAX];               /* default: libexec/lithos/lithos-probe beside this program */
     const struct lithos_policy *policy; /* NULL: the first of core/policies.def */
     const char *log;                    /* file, or NULL for standard error */
+    enum lithos_domain share;           /* PREEMPT: with that policy, and without MPS */
+    bool share_said, mps_said;          /* on the command line */
     bool background, mps, observe, allow_all;
     enum lithosd_spin spin; /* look without a pause while somebody borrows */
     enum lithosd_power_mode power;

@@ -139,6 +139,7 @@ struct lithos_grant lithosd_grant(const struct lithosd_tenant *t)
     struct lithos_grant g = t->grant;
     for (uint32_t i = 0; i < g.gpu_count; i++)
         g.gpus[i].own = lithosd_lend_own(t, i);
+    lithosd_slice_grant(t, &g);
     return g;
 }
 

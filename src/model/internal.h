@@ -101,6 +101,7 @@ struct domain {
     uint32_t owners_seen; /* > 1: sharing has to be looked for */
     uint32_t active;      /* launches on the card or on the way out; > 0: it wants turns */
     uint64_t first_owner;
+    uint64_t slice_ns; /* of its turns while another waits; 0: the card's */
     /* Domain time stands still while the domain has no turn. */
     bool running;
     uint64_t offset_ns; /* running: now = domain time + offset */
@@ -236,6 +237,7 @@ struct domain *slice_domain_get(struct lithos_model *m, uint64_t number);
 void slice_domain_put(struct lithos_model *m, struct domain *d);
 void slice_active(struct lithos_model *m, struct domain *d, int change);
 void slice_timer(struct lithos_model *m);
+void slice_set(struct lithos_model *m, struct domain *d, uint64_t slice_ns); /* from this moment on */
 static inline uint64_t domain_time(const struct lithos_model *m, const struct domain *d)
 {
     return d->running ? m->now_ns - d->offset_ns : d->frozen_ns;

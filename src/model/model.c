@@ -333,6 +333,13 @@ void lithos_model_set_clock(struct lithos_model *m, uint64_t now_ns, uint32_t cl
     m->slow_ppm = (uint64_t)FULL_PPM * FULL_PPM / clock_ppm - FULL_PPM;
 }
 
+void lithos_model_context_slice(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c,
+                                uint64_t slice_ns)
+{
+    model_run(m, now_ns);
+    slice_set(m, c->domain, slice_ns);
+}
+
 void lithos_model_busy(struct lithos_model *m, uint64_t *ret_busy_sm_ns, uint64_t *ret_memory_sm_ns)
 {
     uint64_t busy_ns = m->busy_ns, waits_ns = m->waits_ns;

@@ -132,6 +132,9 @@ int lithos_model_wait(struct lithos_model *m, uint64_t now_ns, struct lithos_mod
 int lithos_model_gate(struct lithos_model *m, uint64_t now_ns, struct lithos_model_stream *s, uint64_t gate);
 void lithos_model_gate_open(struct lithos_model *m, uint64_t now_ns, uint64_t owner, uint64_t gate);
 
+/* Turns of the context's domain while another waits, from now on; 0: as long as the card has them. */
+void lithos_model_context_slice(struct lithos_model *m, uint64_t now_ns, struct lithos_model_context *c,
+                                uint64_t slice_ns);
 /* The SMs' clock from now on: clock_ppm of the highest. Blocks placed before keep their speed. */
 void lithos_model_set_clock(struct lithos_model *m, uint64_t now_ns, uint32_t clock_ppm);
 /* SM time in use since the model began, up to the last advance: of all its SMs together, and the part of it that the memory holds

@@ -64,9 +64,9 @@ static void run(struct lithos_model *m, struct domain *d)
     place_all(m, d);
 }
 
-static uint64_t slice_length_ns(const struct lithos_model *m)
+static uint64_t slice_length_ns(const struct lithos_model *m, const struct domain *d)
 {
-    uint64_t slice = m->card.slice_ns;
+    uint64_t slice = d->slice_ns ? d->slice_ns : m->card.slice_ns;
     return slice + slice * m->card.slice_overrun_ppm / FULL_PPM;
 }
 
@@ -96,7 +96,7 @@ static void consider(struct lithos_model *m)
         restore(m, other);
     } else if (m->phase_end_ns == LITHOS_MODEL_NEVER) {
         /* turns of a domain alone follow one another: the one that runs now ends at its own time */
-        uint64_t slice = slice_length_ns(m);
+        uint64_t slice = slice_length_ns(m, m->current);
         uint64_t turns = (m->now_ns - m->slice_start_ns) / slice + 1;
         m->phase_end_ns = m->slice_start_ns + turns * slice;
     }
@@ -136,6 +136,15 @@ void slice_timer(struct lithos_model *m)
         consider(m);
         break;
     }
+}
+
+void slice_set(struct lithos_model *m, struct domain *d, uint64_t slice_ns)
+{
+    d->slice_ns = slice_ns;
+    if (m->current != d || m->phase != PHASE_RUN)
+        return;
+    m->phase_end_ns = LITHOS_MODEL_NEVER; /* the turn that runs is counted anew */
+    consider(m);
 }
 
 void slice_domain_put(struct lithos_model *m, struct domain *d)

@@ -35,6 +35,9 @@ int lithos_grant_validate(const struct lithos_grant *g)
     if (g->gpu_count == 0 || g->gpu_count > LITHOS_MAX_GPUS || g->class >= LITHOS_CLASS_MAX ||
         lithos_atom_policy_validate(&g->atom) < 0)
         return -EINVAL;
+    if (g->share >= LITHOS_DOMAIN_MAX ||
+        g->slice_us > (g->share == LITHOS_DOMAIN_PREEMPT ? LITHOS_SLICE_MAX_US : 0))
+        return -EINVAL;
     for (uint32_t i = 0; i < g->gpu_count; i++) {
         const struct lithos_grant_gpu *gpu = &g->gpus[i];
         if (lithos_topology_validate(&gpu->topology) < 0 || lithos_tpcset_empty(&gpu->own))

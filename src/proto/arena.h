@@ -17,7 +17,7 @@
 #include "proto/records.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 10u
+#define LITHOS_ARENA_VERSION 11u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -36,10 +36,22 @@ enum lithos_class {
     LITHOS_CLASS_MAX,
 };
 
+/* How tenants are together on a card (lithosd --share). */
+enum lithos_domain {
+    LITHOS_DOMAIN_SPATIAL, /* under one MPS server, side by side; without it in turns */
+    LITHOS_DOMAIN_PREEMPT, /* each a context of its own, in turns, best-effort ones short ones */
+    LITHOS_DOMAIN_MAX,
+};
+
+#define LITHOS_SLICE_MAX_US 1000000u
+
 struct lithos_grant {
     uint64_t epoch; /* grows with each change */
     uint32_t gpu_count;
-    uint32_t class;                 /* enum lithos_class */
+    uint32_t class; /* enum lithos_class */
+    uint32_t share; /* enum lithos_domain */
+    uint32_t
+        slice_us; /* PREEMPT: how long its turns are, at most LITHOS_SLICE_MAX_US; 0: as the driver has them */
     struct lithos_atom_policy atom; /* OFF where the prelude was not seen to work on each of the GPUs */
     struct lithos_grant_gpu gpus[LITHOS_MAX_GPUS];
 };
@@ -74,6 +86,25 @@ struct lithos_rule_slot {
     struct lithos_rule rule;
 };
 
+/* What a process does about its time slices. */
+enum lithos_slice_watch {
+    LITHOS_SLICE_OFF,       /* nothing: it was not asked to */
+    LITHOS_SLICE_WATCHED,   /* its channel groups are seen as they are made */
+    LITHOS_SLICE_BLIND,     /* what its driver does cannot be seen */
+    LITHOS_SLICE_NO_THREAD, /* nor can a thread be made that sets them */
+    LITHOS_SLICE_WATCH_MAX,
+};
+
+struct lithos_slice_report {
+    _Atomic uint32_t watch;   /* enum lithos_slice_watch; any value */
+    _Atomic uint32_t groups;  /* channel groups that were seen and are there */
+    _Atomic uint32_t set;     /* of them those whose slice is as the grant has it, where it has one */
+    _Atomic uint32_t refused; /* and those that the kernel driver did not give it */
+    _Atomic uint32_t
+        status; /* for what reason: its status, or 0x10000 and an errno, or 0x20000: too many groups */
+    uint32_t reserved;
+};
+
 #define LITHOS_OBSERVE_RECORDS 1u /* launch records */
 #define LITHOS_OBSERVE_TICKS 4u   /* records note ticks: lithos_ticks_steady */
 #define LITHOS_OBSERVE_STAMPS 2u  /* completion stamps; only where the probe has seen them work on this GPU */
@@ -97,6 +128,7 @@ struct lithos_arena {
     _Atomic uint32_t queue_held;    /* calls past the queues that a rule holds up */
     _Atomic uint32_t queue_why;     /* the first kernel of them waits: enum lithos_tpcpick; any value */
     _Atomic uint64_t queue_head_ns; /* and is predicted to take so long */
+    struct lithos_slice_report slice;
     /* Launches of graphs: their calls have begun; have returned, and their records are written. Modulo 2^32. */
     _Atomic uint32_t graphs_begun, graphs_given;
     struct lithos_record_rings records;
@@ -108,7 +140,7 @@ struct lithos_arena {
 
 /* 0; -EPROTO when magic or size is not ours; -EPROTONOSUPPORT for another version (the message says which). */
 int lithos_arena_validate(const struct lithos_arena *a, size_t mapped_bytes);
-/* 0; -EINVAL: no GPU or too many, no such class, a topology that is not valid, an own set that is empty or names a bit that is no TPC. */
+/* 0; -EINVAL: no GPU or too many, no such class, no such domain, a slice that is too long or of tenants that share in space, a topology that is not valid, an own set that is empty or names a bit that is no TPC. */
 int lithos_grant_validate(const struct lithos_grant *g);
 
 /* Daemon: publish a grant (its epoch included) and renew the lease. */

@@ -12,7 +12,7 @@
 #include "proto/arena.h"
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
-#define LITHOS_MSG_VERSION 5u
+#define LITHOS_MSG_VERSION 6u
 #define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u

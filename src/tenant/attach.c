@@ -21,6 +21,7 @@
 #include "proto/socket.h"
 #include "tenant/observe.h"
 #include "tenant/queue.h"
+#include "tenant/slice.h"
 
 /* Of one attach, from the first call to the grant in force. */
 #define ATTACH_BUDGET_NS LITHOS_NSEC_PER_SEC
@@ -67,6 +68,7 @@ static void apply_locked(void)
     lithos_atoms_set_policy(&tenant.grant.atom);
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
+    lithos_slice_want(tenant.grant.share == LITHOS_DOMAIN_PREEMPT, tenant.grant.slice_us);
     lithos_queue_set_best_effort(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT);
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
@@ -188,6 +190,7 @@ static int map_arena(int fd)
     lithos_records_renew();
     lithos_stamps_resume();
     lithos_queue_renew();
+    lithos_slice_renew();
     if (r < 0)
         return r;
     mprotect(&lithos_tenant_home, OWN_PART,
@@ -324,6 +327,7 @@ void lithos_tenant_forget(void)
     lithos_queue_forget();
     lithos_records_forget();
     lithos_stamps_forget();
+    lithos_slice_forget();
     /* The parent's pages no longer; this fails only without memory, and then the child counts for its parent. */
     replace_home(-1);
     atomic_store_explicit(&lithos_hook_seen, 0, memory_order_relaxed);

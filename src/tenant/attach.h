@@ -38,6 +38,8 @@ void lithos_tenant_reapply(void);
 /* In the child of a fork: no connection, memory of its own. */
 void lithos_tenant_forget(void);
 
+/* A thread of the library: detached, with little stack, and none of the app's signals. 0 or negative errno. */
+int lithos_tenant_thread(void *(*body)(void *), void *arg);
 /* The link thread (link.c): waits on the connection, attaches again when the daemon comes back.
  * wait_for_driver: the driver is not up yet (injection); the thread waits for it, then attaches. 0 or
  * negative errno. */

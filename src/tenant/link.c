@@ -45,6 +45,14 @@ static void check_hearing(void)
                                               : "");
 }
 
+/* Launches look for a new grant; a process that makes none has other things in it than masks (its turns on the card). */
+static void look_at_grant(void)
+{
+    if (lithos_arena_grant_seq(&lithos_tenant_home) !=
+        atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed))
+        lithos_tenant_refresh();
+}
+
 /* Until the daemon has gone. */
 static void wait_on_connection(int sock)
 {
@@ -52,6 +60,7 @@ static void wait_on_connection(int sock)
         struct pollfd p = {.fd = sock, .events = POLLIN};
         int n = poll(&p, 1, 1000);
         check_hearing();
+        look_at_grant();
         if (n == 0 || (n < 0 && errno == EINTR))
             continue;
         union lithos_message message;
@@ -87,12 +96,11 @@ static void *link_main(void *wait_for_driver)
     return NULL;
 }
 
-int lithos_tenant_link_start(bool wait_for_driver)
+int lithos_tenant_thread(void *(*body)(void *), void *arg)
 {
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all, before;
-    static char yes;
     int r = pthread_attr_init(&attr);
     if (r)
         return -r;
@@ -100,8 +108,14 @@ int lithos_tenant_link_start(bool wait_for_driver)
     pthread_attr_setstacksize(&attr, LITHOS_MAX((size_t)STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
     sigfillset(&all); /* the app's signals are the app's threads' */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = pthread_create(&thread, &attr, link_main, wait_for_driver ? &yes : NULL);
+    r = pthread_create(&thread, &attr, body, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     return -r;
+}
+
+int lithos_tenant_link_start(bool wait_for_driver)
+{
+    static char yes;
+    return lithos_tenant_thread(link_main, wait_for_driver ? &yes : NULL);
 }

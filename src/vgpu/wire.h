@@ -12,7 +12,7 @@
 #include "hw/qmd.h"
 
 #define VGPU_WIRE_MAGIC 0x55504756u /* "VGPU" */
-#define VGPU_WIRE_VERSION 4u
+#define VGPU_WIRE_VERSION 5u
 #define VGPU_MAX_CARDS 8u
 #define VGPU_NAME_BYTES 128u
 #define VGPU_ATTRIBUTES 160u /* cuDeviceGetAttribute numbers */
@@ -36,6 +36,7 @@ enum vgpu_msg_type {
     VGPU_FAULT,     /* s->c struct vgpu_fault: the context is lost; no DONE follows for its ops */
     VGPU_QUERY,     /* c->s struct vgpu_query: of a card's clocks and power; answered by ANSWER, in order */
     VGPU_ANSWER,    /* s->c struct vgpu_answer */
+    VGPU_CTX_SLICE, /* c->s struct vgpu_slice: how long its channel group's turns are */
     VGPU_MSG_TYPE_MAX,
 };
 
@@ -83,6 +84,14 @@ struct vgpu_ctx { /* CTX_CREATE, CTX_DESTROY */
     uint64_t ctx;
     uint32_t card;
     uint32_t reserved;
+};
+
+#define VGPU_SLICE_MAX_US 1000000u
+
+struct vgpu_slice {
+    struct vgpu_msg_header h;
+    uint64_t ctx;
+    uint64_t us; /* 1 to VGPU_SLICE_MAX_US */
 };
 
 struct vgpu_stream { /* STREAM_CREATE, STREAM_DESTROY */

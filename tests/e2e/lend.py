@@ -188,8 +188,7 @@ def policy(stack):
         check(done.returncode != 0, f"{options}: {done}")
         return done.stderr
 
-    for name, word in (("reef", "taken back"), ("orion", "profiles"), ("tgs", "rate"), ("preempt", "slices"),
-                       ("timeslice", "--mps=off"), ("none", "help")):
+    for name, word in (("reef", "taken back"), ("orion", "profiles"), ("tgs", "rate"), ("timeslice", "--mps=off"), ("none", "help")):
         told = refused("--policy", name)
         check(word in told, f"{name}: {told}")
     check("idle" in refused("--policy", "lithos", "--observe=off"), "lithos without observation")

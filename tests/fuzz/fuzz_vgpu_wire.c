@@ -74,6 +74,7 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     struct vgpu_hello hello = {.mps = n == 1, .mps_domain = 3, .thread_percent = 50};
     struct vgpu_ctx ctx = {.ctx = 1}, ctx2 = {.ctx = 2, .card = 1};
     struct vgpu_stream s = {.stream = 1, .ctx = 1}, s2 = {.stream = 2, .ctx = 2};
+    struct vgpu_slice slice = {.ctx = 1, .us = 1};
     struct vgpu_mark mark = {.op = 2, .stream = 1};
     struct vgpu_wait wait = {.stream = 2, .mark = 2};
     struct vgpu_copy copy = {.op = 3, .stream = 2, .bytes = 4096};
@@ -93,6 +94,7 @@ size_t lithos_fuzz_seed(size_t n, uint8_t *buf, size_t size)
     at = put(buf, at, &ctx2, VGPU_CTX_CREATE, sizeof ctx2);
     at = put(buf, at, &s, VGPU_STREAM_CREATE, sizeof s);
     at = put(buf, at, &s2, VGPU_STREAM_CREATE, sizeof s2);
+    at = put(buf, at, &slice, VGPU_CTX_SLICE, sizeof slice);
     at = put(buf, at, &lock, VGPU_QUERY, sizeof lock);
     at = put(buf, at, &launch, VGPU_LAUNCH, sizeof launch);
     at = put(buf, at, &mark, VGPU_MARK, sizeof mark);

@@ -46,3 +46,12 @@ target_include_directories(test_driver_probe PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}
 lithos_unit_test(test_driver_order LINK lithos_driver_front lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
 add_dependencies(test_driver_order lithos_stub_driver)
 target_include_directories(test_driver_order PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+
+# Channel groups: a library whose ioctl() is the test's own.
+add_library(lithos_stub_ioctl MODULE unit/stub/stub_ioctl.c)
+target_link_options(lithos_stub_ioctl PRIVATE -Wl,-z,relro,-z,now)
+set_target_properties(lithos_stub_ioctl PROPERTIES PREFIX "" OUTPUT_NAME stub_ioctl
+  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
+lithos_unit_test(test_driver_groups LINK lithos_driver lithos_cuda ${CMAKE_DL_LIBS})
+add_dependencies(test_driver_groups lithos_stub_ioctl)
+set_target_properties(test_driver_groups PROPERTIES ENABLE_EXPORTS ON)

@@ -100,13 +100,14 @@ static void policies(void **state)
 {
     (void)state;
     static const char *const with_mps[] = {"lithos", "partition", "mig", "mps", "priority"};
-    static const char *const never[] = {"preempt", "tgs", "orion", "reef"};
+    static const char *const never[] = {"tgs", "orion", "reef"};
     struct lithosd_options o = {.mps = true, .observe = true};
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(with_mps); i++)
         assert_null(lithosd_policy_why_not(lithos_policy_find(with_mps[i]), &o));
     assert_non_null(lithosd_policy_why_not(lithos_policy_find("timeslice"), &o));
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(never); i++)
         assert_non_null(lithosd_policy_why_not(lithos_policy_find(never[i]), &o));
+    assert_null(lithosd_policy_why_not(lithos_policy_find("preempt"), &o)); /* it leaves MPS out itself */
     o.mps = false;
     assert_null(lithosd_policy_why_not(lithos_policy_find("timeslice"), &o));
     assert_null(lithosd_policy_why_not(lithos_policy_find("lithos"), &o)); /* masks hold in turns as well */

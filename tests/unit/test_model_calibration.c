@@ -21,7 +21,7 @@
 #define PERIOD_NS (2 * LITHOS_NSEC_PER_MSEC)
 #define SAMPLES_MAX 4096
 
-enum sharing { ALONE, TURNS, MPS, MPS_PRIORITY, MASKS };
+enum sharing { ALONE, TURNS, PREEMPT, MPS, MPS_PRIORITY, MASKS };
 enum { HP, BE };
 
 struct row {
@@ -36,6 +36,7 @@ static const struct row rows[] = {
     {"alone", ALONE, false, 98, 103, 100, 0.02, 0.06, 1},
     {"time slicing, short waves", TURNS, false, 2497, 2506, 88, 0.02, 0.02, 3},
     {"time slicing, long blocks", TURNS, true, 2497, 2506, 88, 0.02, 0.02, 3},
+    {"BE slice 1 us, short waves", PREEMPT, false, 274, 285, 88, 0.05, 0.05, 3},
     {"MPS, short waves", MPS, false, 14992, 15026, 100, 0.02, 0.03, 2},
     {"MPS, long blocks", MPS, true, 99, 14080, 100, 0.05, 0.10, 2},
     {"MPS + priority, short waves", MPS_PRIORITY, false, 388, 408, 99, 0.08, 0.08, 1.5},
@@ -73,12 +74,13 @@ static void half_masks(const struct bench *b, struct lithos_model_kernel *hp, st
 }
 
 static struct lithos_model_stream *client(struct lithos_model *m, uint64_t owner, uint64_t domain,
-                                          int32_t priority)
+                                          int32_t priority, uint64_t slice_ns)
 {
     struct lithos_model_context_desc desc = {.owner = owner, .domain = domain};
     struct lithos_model_context *c;
     struct lithos_model_stream *s;
     assert_int_equal(lithos_model_context_create(m, &desc, &c), 0);
+    lithos_model_context_slice(m, 0, c, slice_ns);
     assert_int_equal(lithos_model_stream_create(m, c, priority, &s), 0);
     return s;
 }
@@ -88,8 +90,9 @@ static struct result run(const struct bench *b, enum sharing sharing, bool with_
 {
     struct lithos_model *m;
     assert_int_equal(lithos_model_create(&b->card, 1, &m), 0);
-    struct lithos_model_stream *hp = client(m, HP, 1, sharing == MPS_PRIORITY ? -5 : 0);
-    struct lithos_model_stream *be = client(m, BE, sharing == TURNS ? 2 : 1, 0);
+    struct lithos_model_stream *hp = client(m, HP, 1, sharing == MPS_PRIORITY ? -5 : 0, 0);
+    struct lithos_model_stream *be =
+        client(m, BE, sharing == TURNS || sharing == PREEMPT ? 2 : 1, 0, sharing == PREEMPT ? 1000 : 0);
     struct lithos_model_kernel hp_kernel = kernel(b, "lithos_hp", 132, 0);
     struct lithos_model_kernel be_kernel =
         long_blocks ? kernel(b, "lithos_fma_long", 4224, 400000) : kernel(b, "lithos_fma", 84480, 20000);

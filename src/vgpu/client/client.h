@@ -266,6 +266,9 @@ bool vgpu_handle_is(const void *p, enum vgpu_handle kind);
 CUresult vgpu_link_open(const char *path);
 /* One message; the connection is lost when that fails. Under issue, not under lock. */
 void vgpu_link_send(const void *msg, size_t size);
+/* group.c: the context's channel group; without one it is as without (vgpu/rm) */
+void vgpu_group_make(const struct CUctx_st *ctx);
+void vgpu_group_free(const struct CUctx_st *ctx);
 void vgpu_msg_init(struct vgpu_msg_header *h, uint16_t type, size_t size);
 
 /* ---- ops.c */

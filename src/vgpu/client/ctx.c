@@ -66,6 +66,7 @@ static CUresult create(int device, unsigned flags, bool primary, struct CUctx_st
     vgpu.contexts = ctx;
     pthread_mutex_unlock(&vgpu.lock);
     vgpu_handle_add(ctx, VGPU_H_CTX);
+    vgpu_group_make(ctx);
     *ret_ctx = ctx;
     return CUDA_SUCCESS;
 }
@@ -74,6 +75,7 @@ static void destroy(struct CUctx_st *ctx)
 {
     vgpu_wait_context(ctx);
     vgpu_handle_remove(ctx);
+    vgpu_group_free(ctx);
     pthread_mutex_lock(&vgpu.issue);
     pthread_mutex_lock(&vgpu.lock);
     ctx->destroyed = true;

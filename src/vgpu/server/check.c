@@ -16,6 +16,7 @@ static const size_t sizes[VGPU_MSG_TYPE_MAX] = {
     [VGPU_COPY] = sizeof(struct vgpu_copy),
     [VGPU_MARK] = sizeof(struct vgpu_mark),
     [VGPU_WAIT] = sizeof(struct vgpu_wait),
+    [VGPU_CTX_SLICE] = sizeof(struct vgpu_slice),
     [VGPU_QUERY] = sizeof(struct vgpu_query),
 };
 
@@ -73,6 +74,10 @@ static const char *check_body(const union vgpu_client_msg *m)
         return m->mark.op && m->mark.stream ? NULL : "mark: op or stream is 0";
     case VGPU_WAIT:
         return m->wait.mark && m->wait.stream ? NULL : "wait: mark or stream is 0";
+    case VGPU_CTX_SLICE:
+        return m->slice.ctx && m->slice.us && m->slice.us <= VGPU_SLICE_MAX_US
+                   ? NULL
+                   : "slice: context 0, or no such time";
     case VGPU_QUERY:
         return m->query.what < VGPU_QUERY_WHAT_MAX ? NULL : "query: of what there is not";
     default:

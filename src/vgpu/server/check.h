@@ -15,6 +15,7 @@ union vgpu_client_msg {
     struct vgpu_mark mark;
     struct vgpu_wait wait;
     struct vgpu_query query;
+    struct vgpu_slice slice;
 };
 
 /* One message of len bytes as it came. 0; -EINVAL when it is no message of this version that a client may send, or a

@@ -131,6 +131,20 @@ static const char *context_destroy(struct client *c, const struct vgpu_ctx *m)
     return NULL;
 }
 
+static const char *context_slice(struct client *c, const struct vgpu_slice *m)
+{
+    struct context *ctx = idmap_get(&c->ctx_ids, m->ctx);
+    if (!ctx)
+        return "no such context";
+    /* A client of an MPS server has no group of its own: the server's is everybody's. */
+    if (ctx->ctx && !c->hello.mps) {
+        lithos_model_context_slice(c->server->cards[ctx->card].model, server_card_ns(c->server), ctx->ctx,
+                                   m->us * LITHOS_NSEC_PER_USEC);
+        server_touch(c->server, ctx->card);
+    }
+    return NULL;
+}
+
 static const char *stream_create(struct client *c, const struct vgpu_stream *m)
 {
     struct context *ctx = idmap_get(&c->ctx_ids, m->ctx);
@@ -361,6 +375,8 @@ const char *work_message(struct client *c, const union vgpu_client_msg *m)
         return context_create(c, &m->ctx);
     case VGPU_CTX_DESTROY:
         return context_destroy(c, &m->ctx);
+    case VGPU_CTX_SLICE:
+        return context_slice(c, &m->slice);
     case VGPU_STREAM_CREATE:
         return stream_create(c, &m->stream);
     case VGPU_STREAM_DESTROY:
