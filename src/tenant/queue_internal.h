@@ -330,7 +330,9 @@ bool lithos_queue_held(struct queue *q, struct queue_stream *s);
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* The same for anybody: does the rule for a device say hold? */
 bool lithos_queue_holds(uint32_t device);
-/* Or that all the TPCs it has are those that are lent? */
+/* Is there one? */
+bool lithos_queue_is_ruled(uint32_t device);
+/* Or does it say that all the TPCs it has are those that are lent? */
 bool lithos_queue_owns_nothing(uint32_t device);
 /* It was issued: a kernel, or one of its parts. */
 struct queue_takeoff {

@@ -160,6 +160,11 @@ bool lithos_queue_holds(uint32_t device)
     return rule_has(device, LITHOS_RULE_HOLD);
 }
 
+bool lithos_queue_is_ruled(uint32_t device)
+{
+    return rule_has(device, LITHOS_RULE_ON);
+}
+
 bool lithos_queue_owns_nothing(uint32_t device)
 {
     return rule_has(device, LITHOS_RULE_INSTEAD);

@@ -152,6 +152,11 @@ void rig_hold(void)
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD);
 }
 
+void rig_lend(void)
+{
+    set_rule(LITHOS_RULE_ON);
+}
+
 void rig_let_go(void)
 {
     set_rule(0);

@@ -18,8 +18,9 @@ struct rig_call {
 
 /* Once a process: the stub driver's cuInit, then the table. Queues are on. how: LITHOS_QUEUE. */
 void rig_open(const char *how);
-/* The rule: nothing is issued; nothing is said. */
+/* The rule: nothing is issued; all goes where it says; nothing is said. */
 void rig_hold(void);
+void rig_lend(void);
 void rig_let_go(void);
 /* Until nothing is queued. */
 void rig_settle(void);

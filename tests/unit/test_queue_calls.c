@@ -449,6 +449,33 @@ static void errors(void)
     CHECK_EQ(lithos_queue_depth(atomic_load(&lithos_queue)), 0);
 }
 
+/* What the driver runs a kernel for goes where the rule says, through the queue, also when nothing is queued; other calls need not. */
+static void driver_kernels(void)
+{
+    const uintptr_t set[LITHOS_ORDER_WORDS] = {0x100000, 0x100000, 16, (uintptr_t)RIG_STREAM};
+    const enum lithos_export with_kernel[] = {LITHOS_EXPORT_cuMemsetD32Async,
+                                              LITHOS_EXPORT_cuMemcpyDtoDAsync_v2};
+    begin();
+    for (int ruled = 0; ruled < 2; ruled++)
+        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(with_kernel); i++) {
+            uintptr_t args[LITHOS_ORDER_WORDS];
+            const struct rig_call *calls;
+            memcpy(args, set, sizeof args);
+            ruled ? rig_lend() : rig_let_go();
+            rig_forget_calls();
+            CHECK_EQ(lithos_order_ours(with_kernel[i], args), CUDA_SUCCESS);
+            rig_settle();
+            int at = rig_find(with_kernel[i]);
+            rig_calls(&calls);
+            CHECK(at >= 0 && calls[at].by_app == !ruled);
+        }
+    rig_lend();
+    rig_forget_calls();
+    CHECK_EQ(CALL(cuStreamAddCallback, RIG_STREAM, 0x5550, 0), CUDA_SUCCESS);
+    const struct rig_call *calls;
+    CHECK(rig_calls(&calls) > 0 && calls[0].by_app);
+}
+
 /* Events of our own, which tell the ends of graphs, go before their context does. */
 static void own_events(void)
 {
@@ -513,6 +540,7 @@ IN_CHILD(wait_value)
 IN_CHILD(pageable)
 IN_CHILD(captures)
 IN_CHILD(errors)
+IN_CHILD(driver_kernels)
 IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
@@ -526,7 +554,7 @@ int main(void)
         cmocka_unit_test(test_wait_value),  cmocka_unit_test(test_pageable),
         cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
         cmocka_unit_test(test_own_events),  cmocka_unit_test(test_lease),
-        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_full),        cmocka_unit_test(test_driver_kernels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
