@@ -21,13 +21,13 @@ static struct {
 static int subscribe(uint32_t *ret_handle, lithos_qmd_callback callback, void *user)
 {
     int r = tools.subscribe(ret_handle, callback, user);
-    if (r == 0 && lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED)
-        atomic_store(&tools.first, true);
-    else if (r == 0)
+    if (lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED) /* refused, or accepted and never called */
         lithos_log_once(
             LITHOS_LOG_WARNING,
             "a profiler or debugger in this program has subscribed to the driver, which calls one subscriber "
             "alone, and that is LithOS: the tool will see no kernels. To profile, use `lithos run --coarse`");
+    else if (r == 0)
+        atomic_store(&tools.first, true);
     return r;
 }
 
