@@ -329,6 +329,21 @@ static void say_granted(const struct run *run, const struct lithos_msg_admitted 
             *a->note ? "; " : "", a->note);
 }
 
+/* Starts no program that has an injection beside its own: it says so, but not what to do about it under LithOS. */
+static void warn_of_profiler(const struct run *run)
+{
+    static const char *const tools[] = {"ncu", "nv-nsight-cu-cli"};
+
+    for (char **word = run->command; *word; word++) {
+        const char *slash = strrchr(*word, '/'), *name = slash ? slash + 1 : *word;
+        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(tools); i++)
+            if (!strcmp(name, tools[i]) && (slash || word == run->command))
+                lithos_warning(
+                    "run: %s does not start programs whose launches LithOS masks: use `lithos run --coarse'",
+                    name);
+    }
+}
+
 static int connect_or_start(const struct run *run, int *ret_sock)
 {
     int r = lithos_client_connect(run->path, true, ret_sock);
@@ -357,8 +372,10 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         return r;
     say_granted(run, &answer.admitted);
     const char *text = NULL;
-    if (answer.admitted.mode == LITHOS_MODE_MASK)
+    if (answer.admitted.mode == LITHOS_MODE_MASK) {
+        warn_of_profiler(run);
         text = lithos_grant_format(&answer.admitted.grant, grant, sizeof(grant)) == 0 ? grant : NULL;
+    }
     r = lithos_environment_apply(&answer.admitted, run->library, run->path, text);
     if (r == 0 && *run->whole && setenv("LITHOS_WHOLE", run->whole, 1) < 0)
         r = -ENOMEM;
