@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Debuggers and profilers on a program under LithOS: do they work, and does LithOS then, or does it say in one line that it steps aside?
 
-Each tool runs lithos-burn bare (does the tool work here at all?), as a tenant with atoms, and where LithOS says that it steps aside also as
-it advises (`lithos run --coarse`). Reports what the tool said, what the program computed, and what lithosd saw of its launches."""
+Each tool runs lithos-burn bare (does the tool work here at all?), as a tenant with atoms, and as LithOS advises where the two do not go
+together (`lithos run --coarse`). Reports what the tool said, what the program computed, and what lithosd saw of its launches."""
 import json
 import os
 import pathlib
@@ -21,7 +21,7 @@ from torch.profiler import profile, ProfilerActivity
 x = torch.randn(1 << 24, device="cuda")
 with profile(activities=[ProfilerActivity.CUDA]) as p:
     for _ in range(50):
-        x = x * 1.0001 + 0.5
+        x.mul_(1.0001)
     torch.cuda.synchronize()
 kernels = sum(1 for e in p.events() if "elementwise" in e.name)
 print(f"torch.profiler saw {kernels} kernels", file=sys.stderr)
@@ -85,7 +85,8 @@ class Bench:
         figures = next((json.loads(line) for line in text.splitlines() if line.startswith("{") and '"check"' in line), {})
         wanted = TOOLS[tool][2]
         return {"exit_code": int(code.split()[-1]), "tool_worked": wanted is None or wanted in text,
-                "check": figures.get("check"), "kernels": figures.get("kernels", 0), "lithos_said": lines[:5],
+                "check": figures.get("check"), "kernels": figures.get("kernels", 0), "sms_used": figures.get("sms_used"),
+                "lithos_said": lines[:5],
                 "last_words": text[-600:], **told}
 
     def tenant(self, d, tool, extra):
@@ -96,22 +97,46 @@ class Bench:
         t = d.tenant("tool")
         c, a = t["counters"], t["atoms"]
         return {"mode": t["mode"], "launches": c["launches"], "qmds": c["qmds"], "masked": c["masked"], "escaped": c["escaped"],
-                "cut": a["cut"], "hooks": [p.get("hook") for p in t["pids"]]}
+                "cut": a["cut"]}
 
 
-def verdict(bare, ours):
-    """How LithOS and the tool get on."""
-    if not ours.get("check"):
-        return "the program fails"
+def works(run):
+    return bool(run and run.get("check") and run["tool_worked"])
+
+
+def verdict(ours, coarse):
+    """(how LithOS and a tool that works bare get on, whether that is as it should be). ours: as a tenant that is masked; coarse: or None."""
+    said, advised = bool(ours["lithos_said"]), works(coarse)
     held = ours["masked"] > 0 and ours["masked"] == ours["qmds"]
-    if ours["tool_worked"] == bare["tool_worked"] and held:
-        return "both work" if bare["tool_worked"] else "LithOS works; the tool does not even bare"
-    if ours["lithos_said"]:
-        return "LithOS steps aside and says so" if ours["tool_worked"] else "LithOS says so, the tool does not work"
-    return "the tool works, LithOS does not, and says nothing" if ours["tool_worked"] else "the tool does not work, and nothing is said"
+    if works(ours):
+        if held:
+            return "both work", True
+        return ("LithOS steps aside and says so", True) if said else ("the tool works, LithOS does not, and says nothing", False)
+    if ours.get("check"):
+        what, ours_to_blame = "the quota is held and the tool sees nothing" if held else "neither works", not held
+    else:
+        what, ours_to_blame = "the program fails", True
+        if ours["launches"] == 0:
+            what, ours_to_blame = "the tool does not start the program", False
+    told = f"LithOS {'says so' if said else 'says nothing'}, and --coarse {'works' if advised else 'does not work'}"
+    return f"{what}; {told}", said and advised and not ours_to_blame
 
 
-GOOD = ("both work", "LithOS steps aside and says so", "LithOS works; the tool does not even bare")
+WAYS = (("", ["--atom", "250us"]), (", coarse", ["--coarse"]))
+
+
+def attempt(bench, result, tool, name, extra):
+    """A case; None when it could not be run."""
+    try:
+        with servers.Lithosd(bench.place, bench.scratch, f"t{bench.runs}") as d:
+            got = bench.tenant(d, tool, extra)
+        result.case(f"{tool}, tenant{name}", 1, **got)
+        log(f"{tool}, tenant{name}:", {k: v for k, v in got.items() if k != "last_words"})
+        return got
+    except (Failed, ValueError, KeyError) as e:
+        result.case(f"{tool}, tenant{name}", 1, error=str(e)[:1000])
+        log(f"{tool}, tenant{name}: FAILED: {e}")
+        return None
 
 
 def main():
@@ -135,20 +160,15 @@ def main():
                 result.note(f"{tool}: not tried: {str(e)[:200]}")
                 log(f"{tool}: not tried: {e}")
                 continue
+            if not works(bare):
+                result.note(f"{tool}: not tried: it does not work bare.")
+                continue
             tried += 1
-            for name, extra in (("", ["--atom", "250us"]), (", coarse", ["--coarse"])):
-                try:
-                    with servers.Lithosd(place, scratch, f"t{bench.runs}") as d:
-                        ours = bench.tenant(d, tool, extra)
-                    if not name:
-                        ours["verdict"] = verdict(bare, ours)
-                        good += ours["verdict"] in GOOD
-                        result.note(f"{tool}: {ours['verdict']}.")
-                    result.case(f"{tool}, tenant{name}", 1, **ours)
-                    log(f"{tool}, tenant{name}:", {k: v for k, v in ours.items() if k != "last_words"})
-                except (Failed, ValueError, KeyError) as e:
-                    result.case(f"{tool}, tenant{name}", 1, error=str(e)[:1000])
-                    log(f"{tool}, tenant{name}: FAILED: {e}")
+            ours, coarse = (attempt(bench, result, tool, name, extra) for name, extra in WAYS)
+            told, well = verdict(ours, coarse) if ours else ("could not be run", False)
+            good += well
+            result.note(f"{tool}: {told}.")
+            log(f"{tool}: {told}")
         result.bar("tools that work or are told why not %", results.percent(good, tried), "==", 100)
         missed = result.write(o.out)
     sys.exit(1 if missed else 0)
