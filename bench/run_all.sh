@@ -31,7 +31,10 @@ root=$(cd "$root" && pwd)
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 export PYTHONUNBUFFERED=1 LITHOS_CACHE_DIR=${LITHOS_CACHE_DIR:-$out/cache}
-# what torch.compile made for one script serves the next
+# what torch.compile made for one script serves the next, and so does the frameworks' bytecode where none lies beside them
+python3 -c "import importlib.util, os, sys; s = importlib.util.find_spec('torch')
+sys.exit(s is not None and not os.path.exists(importlib.util.cache_from_source(s.origin)))" ||
+    export PYTHONPYCACHEPREFIX=${PYTHONPYCACHEPREFIX:-$out/cache/bytecode}
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/cache/inductor} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$out/cache/triton}
 begin=$SECONDS
 left() { echo $((budget - (SECONDS - begin))); }
