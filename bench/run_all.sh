@@ -88,7 +88,7 @@ for name in "${names[@]}"; do
     if ((quick)); then
         case $name in
         isolation) args+=(--seconds 1.5) ;;
-        overhead) args+=(--turns 10 --starts 3 --repetitions 2 --model-turns 4) ;;
+        overhead) args+=(--turns 10 --starts 3 --repetitions 2 --model-seconds 2) ;;
         transparency) args+=(--repetitions 1) ;;
         stamps) args+=(--repetitions 1 --iterations 10) ;;
         predict) args+=(--repetitions 1 --seconds 2) ;;
@@ -96,7 +96,7 @@ for name in "${names[@]}"; do
         exact) args+=(--parts 7 --rounds 1) ;;
         hol) args+=(--repetitions 1 --seconds 1.5) ;;
         reaction) args+=(--repetitions 1 --seconds 2) ;;
-        runahead) args+=(--repetitions 1 --turns 8 --model-turns 6) ;;
+        runahead) args+=(--repetitions 1 --turns 8 --model-seconds 3) ;;
         hybrid | stack3) args+=(--repetitions 1 --seconds 5) ;;
         scaling) args+=(--iterations 3) ;;
         power_advise) args+=(--seconds 10) ;;

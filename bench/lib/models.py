@@ -1,7 +1,6 @@
 """Models of bench/models as a benchmark drives them: which there are, what they need, a process that obeys."""
 import functools
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -97,8 +96,6 @@ class Model(Child):
     def __init__(self, o, argv, env, stderr_path, tenant=None):
         super().__init__(argv, env, stderr_path)
         self.o, self.tenant = o, tenant
-        if getattr(o, "cpus", None):
-            os.sched_setaffinity(self.popen.pid, o.cpus)  # and so all threads that it starts
 
     def ready(self):
         self.expect("ready", self.o.model_timeout)
