@@ -13,8 +13,8 @@
 #define MODE_GLOBAL 0 /* CU_STREAM_CAPTURE_MODE_GLOBAL */
 #define THREADS 4
 
-/* Beside those of sample.h. Graphs are instantiated by the name that has one signature in all drivers: what cuGetProcAddress gives
- * for cuGraphInstantiate takes a log to write into, or does not. */
+/* Beside those of sample.h. Graphs are instantiated by the name that has one signature: what cuGetProcAddress gives for
+ * cuGraphInstantiate takes a log to write into, whatever version is asked for, and cuda.h of 12.0 on means another by it. */
 #define EXACT_CUDA(X)                                                                                        \
     X(cuLaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **))          \
     X(cuLaunchKernel_ptsz, "cuLaunchKernel_ptsz",                                                            \
