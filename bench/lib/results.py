@@ -52,9 +52,13 @@ class Result:
         """The beginning of an index of files made in this run."""
         return {**{k: self.doc[k] for k in ("card", "driver", "commit", "date", "command")}, "traces": []}
 
+    def without_places(self, text):
+        """Without folders of this machine."""
+        text = text.replace(self.root, "PREFIX")
+        return text if sys.prefix == sys.base_prefix else text.replace(sys.prefix, "PYTHON")
+
     def case(self, case, rep, **figures):
-        if "error" in figures:
-            figures["error"] = figures["error"].replace(self.root, "PREFIX")
+        figures = {k: self.without_places(v) if isinstance(v, str) else v for k, v in figures.items()}
         self.doc["cases"].append({"case": case, "rep": rep, **figures})
         if self.part:
             self.save(self.part, {**self.doc, "bars": [], "notes": " ".join(self.notes),

@@ -125,9 +125,10 @@ def becomes_the_program(stack):
     told = sh("env", "--coarse").stdout
     check("CUDA_INJECTION64_PATH=" not in told, told)
     check("LITHOS_HOOK=off" in told and "LITHOS_GRANT=" not in told, told)
-    for tool, options, said in (("/opt/ncu", (), True), ("/opt/ncu", ("--coarse",), False), ("ncu", (), False)):
+    for tool, options, said in (("/opt/ncu", (), "use --coarse"), ("/opt/ncu", ("--coarse",), "profiles no program that MPS serves"),
+                                ("/opt/cuda-gdb", ("--coarse",), "the quota is not held"), ("ncu", (), "")):
         done = stack.lithos("run", "--quota", "4", *options, "--", "echo", tool)
-        check((done.returncode, "run --coarse" in done.stderr) == (0, said), f"{tool} {options}: {done}")
+        check(done.returncode == 0 and said in done.stderr and bool(said) == bool(done.stderr), f"{tool} {options}: {done}")
     check(re.search(r"^CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=[0-9.]+$", told, re.M), told)
 
 
