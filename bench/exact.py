@@ -2,13 +2,17 @@
 """Whether kernels in atoms compute what they compute whole: programs with every kernel that can be in 2, 3, 7 and 16 parts.
 
 Each workload of bench/workloads runs bare, and as a tenant with `--atom xN` for each N; many side by side, for most of the time they only
-start. What differs from the bare run is compared with two more, which tells a cut's fault from a result that is another from run to
-run: what three bare runs agree in, bit for bit, must be the same in atoms. lithos-exact knows its results itself. lithosd tells what
-became of each launch: cut, or left whole for a reason."""
+start. Each tenant has the whole card, in turns with the others (a lithosd each, without MPS), so that the cut is all in which it is
+another run than the bare one. What differs from the bare run is compared with two more, which tells a
+cut's fault from a result that is another from run to run: what three bare runs agree in, bit for bit, must be the same in atoms. A
+tenant whose kernels stay whole then tells whether it is the cut. lithos-exact knows its results itself. lithosd tells what became of
+each launch: cut, or left whole for a reason."""
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
+import queue
 import sys
 import threading
 import time
@@ -33,31 +37,42 @@ def choose(o, result):
 
 
 class Bench(workloads.Runner):
-    """Runs that are compared as soon as they are over. d: the lithosd of all tenants."""
+    """Runs that are compared as soon as they are over. servers: a lithosd for each of those that run side by side."""
 
-    def __init__(self, o, place, scratch, result, d):
+    def __init__(self, o, place, scratch, result, servers):
         super().__init__(o, place, scratch)
-        self.result, self.d = result, d
+        self.result, self.free = result, queue.SimpleQueue()
+        for d in servers:
+            self.free.put(d)
         self.begun, self.guard = time.monotonic(), threading.Lock()
         self.bare_runs, self.again = {}, {}
         self.sums, self.left_out = dict.fromkeys(SUMS, 0), 0
 
-    def cut(self, name, n):
-        tenant = f"{name}-x{n}"[:60]
-        argv = self.d.run(self.o.quota, tenant, self.script(name), ["--atom", f"x{n}"])
-        return self.run(name, argv, self.d.env, lambda: {"told": told(self.d, tenant)})
+    @contextlib.contextmanager
+    def server(self):
+        d = self.free.get()
+        try:
+            yield d
+        finally:
+            self.free.put(d)
+
+    def tenant(self, name, atom):
+        with self.server() as d:
+            tenant = f"{name}-{atom}"[:60]
+            argv = d.run(self.o.quota, tenant, self.script(name), ["--atom", atom])
+            return self.run(name, argv, d.env, lambda: {"told": told(d, tenant)})
 
     def own(self, n):
         """lithos-exact compares by itself. Behind a shell that stays, so that its tenant can be looked at when it has ended."""
         threads = " --threads 2" if virtual() else ""  # it is blocks that are cut, and a virtual card's threads are this machine's
         command = f"'{self.place.program(OWN)}' --json --rounds {self.o.rounds}{threads}; echo $?; read line"
-        argv = self.d.run(self.o.quota, f"own-x{n}", ["sh", "-c", command], ["--atom", f"x{n}"])
-        with Child(argv, self.d.env, self.errors(OWN)) as c:
+        with self.server() as d, Child(d.run(self.o.quota, f"own-x{n}", ["sh", "-c", command], ["--atom", f"x{n}"]), d.env,
+                                       self.errors(OWN)) as c:
             first = c.line(self.o.timeout)
             if not first.startswith("{"):
                 raise Failed(f"{OWN}: said {first!r}. {c.why()}")
             code = c.line(60)
-            return dict(json.loads(first), exit_code=int(code), told=told(self.d, f"own-x{n}"), why=c.why())
+            return dict(json.loads(first), exit_code=int(code), told=told(d, f"own-x{n}"), why=c.why())
 
     def first(self, name):
         """What makes its first bare run, for which those wait that are compared with it."""
@@ -71,12 +86,14 @@ class Bench(workloads.Runner):
                 raise
         return run
 
-    def more_bare(self, name):
-        """Further bare runs, made once, by the first who needs them."""
+    def uncut(self, name):
+        """(further bare runs, a tenant left whole or None), made once, by the first who needs them."""
         with self.guards[name]:
             if name not in self.again:
-                self.again[name] = [self.attempt(f"bare again {name}", lambda: self.bare(name)) for _ in range(AGAIN)]
-        return [r for r in self.again[name] if not isinstance(r, Failed)]
+                bare = [self.attempt(f"bare again {name}", lambda: self.bare(name)) for _ in range(AGAIN)]
+                whole = self.attempt(f"whole {name}", lambda: self.tenant(name, "off"))
+                self.again[name] = [r for r in bare if not isinstance(r, Failed)], None if isinstance(whole, Failed) else whole
+        return self.again[name]
 
     @staticmethod
     def attempt(label, function):
@@ -100,16 +117,17 @@ class Bench(workloads.Runner):
         """One workload in n parts, beside the bare run; a case and its part of the sums."""
         case, waited = f"{name}, x{n}", self.bare_runs[name]
         if not (waited.done() and isinstance(waited.result(), Failed)):
-            cut = self.attempt(f"x{n} {name}", lambda: self.cut(name, n))
+            cut = self.attempt(f"x{n} {name}", lambda: self.tenant(name, f"x{n}"))
         first = waited.result()
         if isinstance(first, Failed):
             self.result.note(f"{name}: fails without LithOS as well: {str(first)[:200]}")
             return self.case(case, (0, 0, 0, 0, 0), error=f"bare: {first}"[:1500])
         if isinstance(cut, Failed):
             return self.case(case, (1, 0, 0, 0, 0), error=f"in atoms: {cut}"[:1500])
-        bare = [first]
+        bare, whole = [first], None
         if differing(bare, cut):
-            bare += self.more_bare(name)
+            more, whole = self.uncut(name)
+            bare += more
         wrong, varies = differing(bare, cut), varying(bare)
         stable = len(first["hashes"]) - len(varies)
         if varies:
@@ -117,7 +135,7 @@ class Bench(workloads.Runner):
         t = cut["told"]
         return self.case(case, (stable, stable - len(wrong), t["launches"], t["launches"] - t["unclassified"] - t["escaped"], t["cut"]),
                          compared=stable, same=stable - len(wrong), differs_in=wrong, varies_bare=varies, bare_runs=len(bare),
-                         seconds_bare=first["seconds"], seconds=cut["seconds"], values=cut["values"], **t)
+                         whole_differs_in=differing(bare, whole) if whole else None, seconds_bare=first["seconds"], seconds=cut["seconds"], values=cut["values"], **t)
 
     def compared_own(self, n):
         got = self.attempt(f"x{n} {OWN}", lambda: self.own(n))
@@ -175,9 +193,9 @@ def default_parallel():
 
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=1)
-    p.add_argument("--quota", type=int, default=7, help="TPCs of each tenant (default: %(default)s)")
+    p.add_argument("--quota", default="100%", help="of each tenant, which has a lithosd for itself (default: the whole card)")
     p.add_argument("--parallel", type=int, default=default_parallel(), help="programs side by side (default: half of the CPUs, here %(default)s)")
-    p.add_argument("--timeout", type=float, default=240, help="seconds a workload may take (default: %(default)s)")
+    p.add_argument("--timeout", type=float, default=100, help="seconds a workload may take (default: %(default)s)")
     p.add_argument("--rounds", type=int, default=5, help="of lithos-exact (default: %(default)s)")
     p.add_argument("--parts", default="7,2,16,3", help="into how many, with commas between, in this order (default: %(default)s)")
     p.add_argument("--only", help="workloads by name, with commas between")
@@ -186,13 +204,15 @@ def main():
     with servers.Scratch() as scratch:
         result = results.Result("exact", cli.command_line(), 1, place, results.probe(place, servers.clean_env()))
         names = choose(o, result)
-        with servers.Lithosd(place, scratch) as d:
-            bench = Bench(o, place, scratch, result, d)
+        with contextlib.ExitStack() as stack:
+            # the first one measures the card, for all
+            started = [stack.enter_context(servers.Lithosd(place, scratch, f"ld{i}", ["--mps=off"])) for i in range(o.parallel)]
+            bench = Bench(o, place, scratch, result, started)
             bench.all(names, [int(n) for n in o.parts.split(",")])
         sums = bench.sums
         operators = [c["values"].get("operators") for c in result.doc["cases"] if c["case"].startswith("torch_ops") and "values" in c]
         result.note(f"PyTorch operators: {max(operators) if operators else 'not run'}. Each count of parts runs everything once: there is "
-                    f"nothing to repeat. {o.parallel} tenants of {o.quota} TPCs side by side.")
+                    f"nothing to repeat. {o.parallel} tenants of {o.quota} of the TPCs, in turns.")
         if bench.left_out:
             result.note(f"{bench.left_out} runs were not begun: time ran out.")
         result.note(f"Of {sums['launches']} launches {sums['cut']} were cut.")
