@@ -1,16 +1,24 @@
 #!/usr/bin/env python3
 """Whether kernels in atoms compute what they compute whole: programs with every kernel that can be in 2, 3, 7 and 16 parts.
 
-Each workload of bench/workloads, and lithos-exact, runs bare twice, which tells what of its results is the same from run to run, and then
-as a tenant with `--atom xN` for each N. What two bare runs agree in, bit for bit, must be the same in atoms. lithosd tells what became
-of each launch: cut, or left whole for a reason."""
+Each workload of bench/workloads runs bare, and as a tenant with `--atom xN` for each N; many side by side, for most of the time they only
+start. Each tenant has the whole card, in turns with the others (a lithosd each, without MPS), so that the cut is all in which it is
+another run than the bare one. What differs from the bare run is compared with two more, which tells a
+cut's fault from a result that is another from run to run: what three bare runs agree in, bit for bit, must be the same in atoms. A
+tenant whose kernels stay whole then tells whether it is the cut. lithos-exact knows its results itself. lithosd tells what became of
+each launch: cut, or left whole for a reason."""
+import concurrent.futures
+import contextlib
 import json
+import os
 import pathlib
+import queue
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, servers, workloads  # noqa: E402
+from lib import cli, proc, results, servers, workloads  # noqa: E402
 from lib.place import virtual  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
@@ -18,6 +26,7 @@ from lib.proc import Child, Failed, log  # noqa: E402
 FIRST = ["torch_ops", "torch_llama", "torch_resnet50", "torch_libraries", "triton_ops", "cupy_ops", "jax_step", "torch_conv"]
 OWN = "lithos-exact"  # launches of every kind, which knows its results itself
 SUMS = ("compared", "same", "launches", "classified", "cut")
+AGAIN = 2  # bare runs where something differs from the first
 
 
 def choose(o, result):
@@ -28,21 +37,132 @@ def choose(o, result):
 
 
 class Bench(workloads.Runner):
-    def cut(self, d, name, n):
-        tenant = f"{name}-x{n}"[:60]
-        return self.run(name, d.run(self.o.quota, tenant, self.script(name), ["--atom", f"x{n}"]), d.env, lambda: {"told": told(d, tenant)})
+    """Runs that are compared as soon as they are over. servers: a lithosd for each of those that run side by side."""
 
-    def own(self, d, n):
+    def __init__(self, o, place, scratch, result, servers):
+        super().__init__(o, place, scratch)
+        self.result, self.free = result, queue.SimpleQueue()
+        for d in servers:
+            self.free.put(d)
+        self.begun, self.guard = time.monotonic(), threading.Lock()
+        self.bare_runs, self.again = {}, {}
+        self.sums, self.left_out = dict.fromkeys(SUMS, 0), 0
+
+    @contextlib.contextmanager
+    def server(self):
+        d = self.free.get()
+        try:
+            yield d
+        finally:
+            self.free.put(d)
+
+    def tenant(self, name, atom):
+        with self.server() as d:
+            tenant = f"{name}-{atom}"[:60]
+            argv = d.run(self.o.quota, tenant, self.script(name), ["--atom", atom])
+            return self.run(name, argv, d.env, lambda: {"told": told(d, tenant)})
+
+    def own(self, n):
         """lithos-exact compares by itself. Behind a shell that stays, so that its tenant can be looked at when it has ended."""
         threads = " --threads 2" if virtual() else ""  # it is blocks that are cut, and a virtual card's threads are this machine's
         command = f"'{self.place.program(OWN)}' --json --rounds {self.o.rounds}{threads}; echo $?; read line"
-        argv = d.run(self.o.quota, f"own-x{n}", ["sh", "-c", command], ["--atom", f"x{n}"])
-        with Child(argv, d.env, self.errors(OWN)) as c:
+        with self.server() as d, Child(d.run(self.o.quota, f"own-x{n}", ["sh", "-c", command], ["--atom", f"x{n}"]), d.env,
+                                       self.errors(OWN)) as c:
             first = c.line(self.o.timeout)
             if not first.startswith("{"):
                 raise Failed(f"{OWN}: said {first!r}. {c.why()}")
             code = c.line(60)
             return dict(json.loads(first), exit_code=int(code), told=told(d, f"own-x{n}"), why=c.why())
+
+    def first(self, name):
+        """What makes its first bare run, for which those wait that are compared with it."""
+        self.bare_runs[name] = concurrent.futures.Future()
+
+        def run():
+            try:
+                self.bare_runs[name].set_result(self.attempt(f"bare {name}", lambda: self.bare(name)))
+            except BaseException as e:
+                self.bare_runs[name].set_exception(e)
+                raise
+        return run
+
+    def uncut(self, name):
+        """(further bare runs, a tenant left whole or None), made once, by the first who needs them."""
+        with self.guards[name]:
+            if name not in self.again:
+                bare = [self.attempt(f"bare again {name}", lambda: self.bare(name)) for _ in range(AGAIN)]
+                whole = self.attempt(f"whole {name}", lambda: self.tenant(name, "off"))
+                self.again[name] = [r for r in bare if not isinstance(r, Failed)], None if isinstance(whole, Failed) else whole
+        return self.again[name]
+
+    @staticmethod
+    def attempt(label, function):
+        try:
+            got = function()
+            log(f"{label}: {got.get('seconds', '')} s {got.get('told', '')}".rstrip())
+            return got
+        except (Failed, ValueError, KeyError) as e:
+            log(f"{label}: FAILED: {e}")
+            return Failed(str(e))
+
+    def case(self, case, row, **figures):
+        if proc.ending:  # it was killed, which says nothing of it
+            return
+        with self.guard:
+            self.result.case(case, 1, **figures)
+            for key, value in zip(SUMS, row):
+                self.sums[key] += value
+
+    def compared(self, name, n):
+        """One workload in n parts, beside the bare run; a case and its part of the sums."""
+        case, waited = f"{name}, x{n}", self.bare_runs[name]
+        if not (waited.done() and isinstance(waited.result(), Failed)):
+            cut = self.attempt(f"x{n} {name}", lambda: self.tenant(name, f"x{n}"))
+        first = waited.result()
+        if isinstance(first, Failed):
+            self.result.note(f"{name}: fails without LithOS as well: {str(first)[:200]}")
+            return self.case(case, (0, 0, 0, 0, 0), error=f"bare: {first}"[:1500])
+        if isinstance(cut, Failed):
+            return self.case(case, (1, 0, 0, 0, 0), error=f"in atoms: {cut}"[:1500])
+        bare, whole = [first], None
+        if differing(bare, cut):
+            more, whole = self.uncut(name)
+            bare += more
+        wrong, varies = differing(bare, cut), varying(bare)
+        stable = len(first["hashes"]) - len(varies)
+        if varies:
+            self.result.note(f"{name}: bare runs differ in {', '.join(varies[:12])}{' and others' if len(varies) > 12 else ''}: not compared.")
+        t = cut["told"]
+        return self.case(case, (stable, stable - len(wrong), t["launches"], t["launches"] - t["unclassified"] - t["escaped"], t["cut"]),
+                         compared=stable, same=stable - len(wrong), differs_in=wrong, varies_bare=varies, bare_runs=len(bare),
+                         whole_differs_in=differing(bare, whole) if whole else None, seconds_bare=first["seconds"], seconds=cut["seconds"], values=cut["values"], **t)
+
+    def compared_own(self, n):
+        got = self.attempt(f"x{n} {OWN}", lambda: self.own(n))
+        case = f"{OWN}, x{n}"
+        if isinstance(got, Failed):
+            return self.case(case, (1, 0, 0, 0, 0), error=str(got)[:1500])
+        t, checks, same = got["told"], got["checks"], got["checks"] - got["wrong"]
+        return self.case(case, (checks, same, t["launches"], t["launches"] - t["unclassified"] - t["escaped"], t["cut"]), compared=checks,
+                         same=same, exit_code=got["exit_code"], said=got["why"][:500], **t)
+
+    def all(self, names, parts):
+        """Everything, o.parallel at a time: the first bare runs, then part by part; what could not be begun in time is counted."""
+        self.guards = {name: threading.Lock() for name in names}
+        jobs = [self.first(name) for name in names]
+        for n in parts:
+            jobs += [lambda n=n: self.compared_own(n), *(lambda name=name, n=n: self.compared(name, n) for name in names)]
+
+        def begin(job, bare):
+            late = self.o.keep_going_after and time.monotonic() - self.begun > self.o.keep_going_after
+            if (late or proc.ending) and not bare:  # others wait for the bare ones
+                with self.guard:
+                    self.left_out += 1
+                return None
+            return job()
+        with concurrent.futures.ThreadPoolExecutor(self.o.parallel) as pool:
+            for future in [pool.submit(begin, job, i < len(names)) for i, job in enumerate(jobs)]:
+                future.result()
 
 
 def told(d, tenant):
@@ -55,94 +175,50 @@ def told(d, tenant):
             "escaped": t["counters"]["escaped"]}
 
 
-def compare(first, second, cut):
-    """(results that two bare runs agree in, of them those that are the same in atoms, names of the others)"""
-    stable = [k for k, v in first["hashes"].items() if second["hashes"].get(k) == v]
-    wrong = sorted(k for k in stable if cut["hashes"].get(k) != first["hashes"][k])
-    return len(stable), len(stable) - len(wrong), wrong
+def varying(bare):
+    """Results in which bare runs differ."""
+    return sorted(k for k, v in bare[0]["hashes"].items() if any(run["hashes"].get(k) != v for run in bare[1:]))
 
 
-def record(result, rep, name, n, first, second, cut):
-    """One case; (compared, same, launches, classified, cut launches)."""
-    case = f"{name}, x{n}"
-    failed = next((f"{who}: {r}" for who, r in (("bare", first), ("bare again", second), ("in atoms", cut)) if isinstance(r, Failed)), None)
-    if failed:
-        result.case(case, rep, error=failed[:1500])
-        ours = not isinstance(first, Failed) and not isinstance(second, Failed)
-        if not ours:
-            result.note(f"{name}: fails without LithOS as well: {failed[:200]}")
-        return (1 if ours else 0), 0, 0, 0, 0
-    compared, same, wrong = compare(first, second, cut)
-    varies = sorted(k for k, v in first["hashes"].items() if second["hashes"].get(k) != v)
-    t = cut["told"]
-    result.case(case, rep, compared=compared, same=same, differs_in=wrong, varies_bare=varies, seconds_bare=first["seconds"],
-                seconds=cut["seconds"], values=cut["values"], **t)
-    if varies:
-        result.note(f"{name}: two bare runs differ in {', '.join(varies[:12])}{' and others' if len(varies) > 12 else ''}: not compared.")
-    return compared, same, t["launches"], t["launches"] - t["unclassified"] - t["escaped"], t["cut"]
+def differing(bare, cut):
+    """Results that are the same in all bare runs and another in atoms."""
+    varies = set(varying(bare))
+    return sorted(k for k, v in bare[0]["hashes"].items() if k not in varies and cut["hashes"].get(k) != v)
 
 
-def own(bench, result, d, n, rep):
-    """As record."""
-    try:
-        got = bench.own(d, n)
-        t = got["told"]
-        result.case(f"{OWN}, x{n}", rep, compared=got["checks"], same=got["checks"] - got["wrong"], exit_code=got["exit_code"],
-                    said=got["why"][:500], **t)
-        log(f"x{n} {OWN}: {got}")
-        return got["checks"], got["checks"] - got["wrong"], t["launches"], t["launches"] - t["unclassified"] - t["escaped"], t["cut"]
-    except (Failed, ValueError, KeyError) as e:
-        result.case(f"{OWN}, x{n}", rep, error=str(e)[:1500])
-        log(f"x{n} {OWN}: FAILED: {e}")
-        return 1, 0, 0, 0, 0
-
-
-def parts(bench, result, names, bare, n, sums):
-    with servers.Lithosd(bench.place, bench.scratch, f"x{n}") as d:
-        rows = [own(bench, result, d, n, 1)]
-        cut = bench.all(f"x{n}", names, lambda name: bench.cut(d, name, n), lambda got: f", {got['told']}")
-    rows += [record(result, 1, name, n, bare[0][name], bare[1][name], cut[name]) for name in names]
-    for row in rows:
-        for key, value in zip(SUMS, row):
-            sums[key] += value
+def default_parallel():
+    """Workloads are mostly one thread that loads and compiles; with half of the CPUs each has one for itself."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
 
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=1)
-    p.add_argument("--quota", type=int, default=16, help="TPCs of each tenant (default: %(default)s)")
-    p.add_argument("--parallel", type=int, default=4, help="workloads side by side (default: %(default)s)")
-    p.add_argument("--timeout", type=float, default=240, help="seconds a workload may take (default: %(default)s)")
+    p.add_argument("--quota", default="100%", help="of each tenant, which has a lithosd for itself (default: the whole card)")
+    p.add_argument("--parallel", type=int, default=default_parallel(), help="programs side by side (default: half of the CPUs, here %(default)s)")
+    p.add_argument("--timeout", type=float, default=100, help="seconds a workload may take (default: %(default)s)")
     p.add_argument("--rounds", type=int, default=5, help="of lithos-exact (default: %(default)s)")
     p.add_argument("--parts", default="7,2,16,3", help="into how many, with commas between, in this order (default: %(default)s)")
     p.add_argument("--only", help="workloads by name, with commas between")
     p.add_argument("--python", default=sys.executable, help="the Python that has the frameworks")
     o, place = cli.start(p)
-    begun, failures = time.monotonic(), 0
-    sums = dict.fromkeys(SUMS, 0)
     with servers.Scratch() as scratch:
-        bench = Bench(o, place, scratch)
         result = results.Result("exact", cli.command_line(), 1, place, results.probe(place, servers.clean_env()))
         names = choose(o, result)
-        bare = bench.all("bare", names, bench.bare), bench.all("bare again", names, bench.bare)
-        for n in map(int, o.parts.split(",")):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"In {n} parts: not run, time ran out.")
-                failures += 1
-                continue
-            try:
-                parts(bench, result, names, bare, n, sums)
-            except Failed as e:
-                failures += 1
-                result.case(f"lithosd, x{n}", 1, error=str(e)[:1000])
-                log(f"x{n}: FAILED: {e}")
+        with contextlib.ExitStack() as stack:
+            # the first one measures the card, for all
+            started = [stack.enter_context(servers.Lithosd(place, scratch, f"ld{i}", ["--mps=off"])) for i in range(o.parallel)]
+            bench = Bench(o, place, scratch, result, started)
+            bench.all(names, [int(n) for n in o.parts.split(",")])
+        sums = bench.sums
         operators = [c["values"].get("operators") for c in result.doc["cases"] if c["case"].startswith("torch_ops") and "values" in c]
         result.note(f"PyTorch operators: {max(operators) if operators else 'not run'}. Each count of parts runs everything once: there is "
-                    "nothing to repeat.")
+                    f"nothing to repeat. {o.parallel} tenants of {o.quota} of the TPCs, in turns.")
+        if bench.left_out:
+            result.note(f"{bench.left_out} runs were not begun: time ran out.")
         result.note(f"Of {sums['launches']} launches {sums['cut']} were cut.")
         result.bar("identical to uncut %", results.percent(sums["same"], sums["compared"]), "==", 100)
         result.bar("launches classified %", results.percent(sums["classified"], sums["launches"]), "==", 100)
-        missed = result.write(o.out)
-    sys.exit(1 if failures or missed else 0)
+        result.end(o.out, bench.left_out)
 
 
 main()

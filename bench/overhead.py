@@ -4,35 +4,21 @@
 lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off) and one under a lithosd as it comes
 (records, stamps, prediction), measure in turns of a few thousand launches on the same CPU, so that all see the same machine. All
 are clients of the same MPS (only LithOS differs), and again with none under MPS. Models run the same way: a bare process and one
-with everything on take turns of some iterations."""
+with everything on take turns of some iterations (lib/turns.py)."""
 import contextlib
 import json
-import os
 import pathlib
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, results, servers  # noqa: E402
+from lib import cli, models, results, servers, turns  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 QUOTA = "100%"
 BARE, MASK, ALL = "bare", "mask only", "everything on"
 PARTS = ("launch", "start", "models")
-BLOCK_S = 0.15  # of iterations of a model, a turn
 MODELS = ["resnet50 inference", "resnet50 training", "bert inference", "bert training"]
-
-
-def choose_cpu():
-    """The last CPU we may use: interrupts favour the first."""
-    return sorted(os.sched_getaffinity(0))[-1]
-
-
-def choose_cpus():
-    """The last half of them: models that take turns run on the same ones, since on a shared host one may be twice as fast as
-    another."""
-    cpus = sorted(os.sched_getaffinity(0))
-    return set(cpus[len(cpus) // 2:])
 
 
 class Contestants:
@@ -77,14 +63,15 @@ class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
         self.errors = scratch.path / "launchcost.err"
-        self.cpu = choose_cpu()
 
     def launchcost(self, *args):
         return [self.place.program("lithos-launchcost"), *args]
 
     def turns(self, c):
         """({who: figures} of one repetition, {who: counters})"""
-        argv = self.launchcost("--cpu", str(self.cpu))
+        cpu = turns.quiet_cpus(1)[0]
+        turns.keep_off([d.child.popen.pid for d in c.daemons.values()], [cpu])
+        argv = self.launchcost("--cpu", str(cpu))
         with contextlib.ExitStack() as stack:
             children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv), self.errors))) for who in (BARE, MASK, ALL)]
             for _, child in children:
@@ -158,24 +145,27 @@ def starts(bench, result, rep, mode, c):
 
 
 def end_to_end(bench, result, name, c):
-    """A bare process and one under LithOS take turns; the two iterations of a pair are next to each other in time."""
-    o, scratch = bench.o, bench.scratch
-    o.cpus = choose_cpus()
-    with models.bare(o, c.bare_env, "e2e-bare", name, scratch) as bare, \
-            models.under_lithos(o, c.daemons[ALL], QUOTA, "e2e", name, scratch) as managed:
-        first = [child.do("run 5")["p50_us"] for child in (bare, managed)]
-        block = max(3, min(200, round(BLOCK_S * o.scale * 1e6 / max(first))))
+    """A bare process and one under LithOS take turns."""
+    o, scratch, d = bench.o, bench.scratch, c.daemons[ALL]
+    with turns.together(lambda: models.bare(o, c.bare_env, "e2e-bare", name, scratch),
+                        lambda: models.under_lithos(o, d, QUOTA, "e2e", name, scratch)) as (bare, managed):
+        turns.prepare((bare, managed), c.daemons.values())
         for rep in range(1, o.repetitions + 1):
-            pairs = []
-            for turn in range(o.model_turns):
-                took = {child: results.median(child.do(f"run {block}")["us"]) for child in in_turn((bare, managed), turn)}
-                pairs.append((took[bare], took[managed]))
-            figures = {"bare_us": results.median([b for b, _ in pairs]), "lithos_us": results.median([m for _, m in pairs]),
-                       "added_percent": results.median([100 * (m / b - 1) for b, m in pairs]),
-                       "added_percent_min": min(100 * (m / b - 1) for b, m in pairs),
-                       "added_percent_max": max(100 * (m / b - 1) for b, m in pairs)}
-            result.case(f"end to end, {name}", rep, iterations=block * len(pairs), **{k: round(v, 3) for k, v in figures.items()})
-            log(f"[{rep}] end to end, {name}: {figures}")
+            got = turns.compare(bare, managed, o.model_seconds, o.scale)
+            figures = {"bare_us": got["bare_us"], "lithos_us": got["other_us"],
+                       "added_percent": 100 * (got["ratio"] - 1), "added_percent_low": 100 * (got["ratio_low"] - 1),
+                       "added_percent_high": 100 * (got["ratio_high"] - 1),
+                       "added_percent_quartile": 100 * (got["quartile_ratio"] - 1)}
+            figures = {k: round(v, 3) for k, v in figures.items()}
+            result.case(f"end to end, {name}", rep, iterations=got["iterations"], pairs=got["pairs"], **figures)
+            log(f"[{rep}] end to end, {name}: {got['pairs']} pairs, {figures}")
+
+
+def between(result, name):
+    """For the notes: the median over the repetitions, and the widest of their intervals."""
+    case = f"end to end, {name}"
+    value, low, high = (result.figures(case, k) for k in ("added_percent", "added_percent_low", "added_percent_high"))
+    return f"{name} {results.median(value):.2f} % ({min(low):.2f} to {max(high):.2f})" if value else f"{name}: not measured"
 
 
 def bars(result, parts, names):
@@ -194,8 +184,8 @@ def bars(result, parts, names):
         values = {n: result.median(f"end to end, {n}", "added_percent") for n in names}
         measured = [v for v in values.values() if v is not None]
         result.bar("end to end %", max(measured) if measured and len(measured) == len(names) else None, "<=", 1)
-        result.note("End to end: the worst of " + (", ".join(f"{n} {v if v is None else round(v, 3)} %" for n, v in values.items())
-                                                   or "none") + "; each the median over pairs of blocks of iterations.")
+        result.note(f"End to end, the worst of: {', '.join(between(result, n) for n in names) or 'no model'}. Each is the median over pairs of turns "
+                    "next to each other, as is its interval of 95 %; a bar that lies within the interval is neither met nor missed for certain.")
     result.note("\"async added\" and \"attach added\" are of masking alone (lithosd --observe=off), \"everything on\" is lithosd as "
                 "it comes: records, stamps, prediction.")
 
@@ -225,12 +215,12 @@ def measure_model(bench, result, name):
 
 
 def main():
-    p = cli.parser(__doc__.splitlines()[0], repetitions=5)
+    p = cli.parser(__doc__.splitlines()[0])
     models.add_options(p, MODELS)
     p.add_argument("--turns", type=int, default=40, help="turns of each process in a repetition")
     p.add_argument("--launches", type=int, default=2048, help="asynchronous launches a turn")
-    p.add_argument("--starts", type=int, default=8, help="program starts a repetition")
-    p.add_argument("--model-turns", type=int, default=20, help="turns of each model in a repetition")
+    p.add_argument("--starts", type=int, default=5, help="program starts a repetition")
+    p.add_argument("--model-seconds", type=float, default=6, help="of the card's time for each model in a repetition (default: %(default)s)")
     p.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: %(default)s)")
     o, place = cli.start(p)
     parts = o.parts.split(",")

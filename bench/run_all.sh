@@ -31,7 +31,10 @@ root=$(cd "$root" && pwd)
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 export PYTHONUNBUFFERED=1 LITHOS_CACHE_DIR=${LITHOS_CACHE_DIR:-$out/cache}
-# what torch.compile made for one script serves the next
+# what torch.compile made for one script serves the next, and so does the frameworks' bytecode where none lies beside them
+python3 -c "import importlib.util, os, sys; s = importlib.util.find_spec('torch')
+sys.exit(s is not None and not os.path.exists(importlib.util.cache_from_source(s.origin)))" ||
+    export PYTHONPYCACHEPREFIX=${PYTHONPYCACHEPREFIX:-$out/cache/bytecode}
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/cache/inductor} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$out/cache/triton}
 begin=$SECONDS
 left() { echo $((budget - (SECONDS - begin))); }
@@ -85,7 +88,7 @@ for name in "${names[@]}"; do
     if ((quick)); then
         case $name in
         isolation) args+=(--seconds 1.5) ;;
-        overhead) args+=(--turns 10 --starts 3 --repetitions 2 --model-turns 4) ;;
+        overhead) args+=(--turns 10 --starts 3 --repetitions 2 --model-seconds 2) ;;
         transparency) args+=(--repetitions 1) ;;
         stamps) args+=(--repetitions 1 --iterations 10) ;;
         predict) args+=(--repetitions 1 --seconds 2) ;;
@@ -93,9 +96,9 @@ for name in "${names[@]}"; do
         exact) args+=(--parts 7 --rounds 1) ;;
         hol) args+=(--repetitions 1 --seconds 1.5) ;;
         reaction) args+=(--repetitions 1 --seconds 2) ;;
-        runahead) args+=(--repetitions 1 --turns 8 --model-turns 6) ;;
+        runahead) args+=(--repetitions 1 --turns 8 --model-seconds 3) ;;
         preempt) args+=(--repetitions 1) ;;
-        hybrid | stack3) args+=(--repetitions 1 --seconds 5) ;;
+        hybrid | stack3) args+=(--repetitions 1) ;;
         scaling) args+=(--iterations 3) ;;
         power_advise) args+=(--seconds 10) ;;
         traces | show) args+=(--seconds 1) ;;

@@ -7,12 +7,11 @@ some iterations. All are clients of one MPS. Launch-bound loops (inference of sm
 the dispatcher pays; training, whether order and window cost anything."""
 import contextlib
 import json
-import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, results, servers  # noqa: E402
+from lib import cli, models, results, servers, turns  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 QUOTA = "100%"
@@ -21,14 +20,7 @@ BARE, HIGH, AUTO, ROOM, ALWAYS = "bare", "high, inline", "best-effort", "best-ef
 WAYS = {HIGH: ("high", ""), AUTO: ("best-effort", ""), ROOM: ("best-effort", "room"), ALWAYS: ("best-effort", "always")}
 MODELS = ["resnet50 inference", "bert inference", "llama decode", "resnet50 training", "bert training", "llama training"]
 PARTS = ("launch", "models")
-BLOCK_S = 0.3  # of iterations of a model, a turn
 COUNTERS = ("queued", "unqueued", "full", "failed", "opened")
-
-
-def choose_cpus():
-    """The last half: the launching thread and the dispatcher need one each, and interrupts favour the first."""
-    cpus = sorted(os.sched_getaffinity(0))
-    return set(cpus[len(cpus) // 2:]) if len(cpus) > 3 else set(cpus)
 
 
 def in_turn(items, turn):
@@ -41,7 +33,6 @@ class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
         self.errors = scratch.path / "runahead.err"
-        o.cpus = choose_cpus()
 
     @contextlib.contextmanager
     def daemons(self, *ways):
@@ -65,8 +56,8 @@ class Bench:
             for way, d in daemons.items():
                 children[way] = stack.enter_context(Child(*self.tenant(d, way, "cost", argv), self.errors))
             for child in children.values():
-                os.sched_setaffinity(child.popen.pid, self.o.cpus)
                 child.expect("ready", 120)
+            turns.prepare(children.values(), daemons.values())
             self.turn(children.values(), 500)
             for child in children.values():
                 child.tell("report")
@@ -95,26 +86,22 @@ class Bench:
         o = self.o
         with self.daemons(AUTO) as (daemons, bare_env):
             d = daemons[AUTO]
-            argv = models.command(o, name, "--obey")
-            with models.bare(o, bare_env, "bare", name, self.scratch) as bare, \
-                    models.warm(models.Model(o, d.run(QUOTA, "queued", argv, ["--class", "best-effort"]),
-                                             models.environment(d.env, self.scratch), self.scratch.path / "queued.err", "queued")) as queued:
-                first = [child.do("run 5")["p50_us"] for child in (bare, queued)]
-                block = max(3, min(200, round(BLOCK_S * o.scale * 1e6 / max(first))))
+            argv = d.run(QUOTA, "queued", models.command(o, name, "--obey"), ["--class", "best-effort"])
+            with turns.together(lambda: models.bare(o, bare_env, "bare", name, self.scratch),
+                                lambda: models.warm(models.Model(o, argv, models.environment(d.env, self.scratch, o.python),
+                                                                 self.scratch.path / "queued.err", "queued"))) as (bare, queued):
+                turns.prepare((bare, queued), [d])
                 for rep in range(1, o.repetitions + 1):
-                    pairs = []
-                    for turn in range(o.model_turns):
-                        took = {child: results.median(child.do(f"run {block}")["us"]) for child in in_turn((bare, queued), turn)}
-                        pairs.append((took[bare], took[queued]))
+                    got = turns.compare(bare, queued, o.model_seconds, o.scale)
                     queue = d.tenant("queued").get("queue", {})
-                    ratios = [b / q for b, q in pairs]
-                    figures = {"bare_us": results.median([b for b, _ in pairs]), "queued_us": results.median([q for _, q in pairs]),
-                               "speed_over_bare": results.median(ratios), "speed_over_bare_min": min(ratios),
-                               "speed_over_bare_max": max(ratios)}
-                    result.case(name, rep, iterations=block * len(pairs), **{k: round(v, 4) for k, v in figures.items()},
+                    figures = {"bare_us": got["bare_us"], "queued_us": got["other_us"], "speed_over_bare": 1 / got["ratio"],
+                               "speed_over_bare_low": 1 / got["ratio_high"], "speed_over_bare_high": 1 / got["ratio_low"],
+                               "speed_over_bare_quartile": 1 / got["quartile_ratio"]}
+                    figures = {k: round(v, 4) for k, v in figures.items()}
+                    result.case(name, rep, iterations=got["iterations"], pairs=got["pairs"], **figures,
                                 **{k: queue[k] for k in COUNTERS if k in queue},
                                 drained={k: v for k, v in queue.get("drained", {}).items() if v})
-                    log(f"[{rep}] {name}: {figures}")
+                    log(f"[{rep}] {name}: {got['pairs']} pairs, {figures}")
 
 
 def bars(result, names, parts):
@@ -123,7 +110,7 @@ def bars(result, names, parts):
         measured = [v for v in values.values() if v is not None]
         result.bar("speed over bare, the slowest", min(measured) if measured and len(measured) == len(names) else None, ">=", 0.98)
         result.note("Speed over bare: " + (", ".join(f"{n} {v}" for n, v in values.items()) or "no model") +
-                    "; each the median over pairs of blocks of iterations.")
+                    "; each the median over pairs of turns next to each other.")
     if "launch" in parts:
         bare = result.median(f"launch, {BARE}", "async_p50_us")
         for way in WAYS:
@@ -148,7 +135,7 @@ def main():
     models.add_options(p, MODELS)
     p.add_argument("--turns", type=int, default=20, help="turns of each process in a repetition")
     p.add_argument("--launches", type=int, default=2048, help="asynchronous launches a turn")
-    p.add_argument("--model-turns", type=int, default=16, help="turns of each model in a repetition")
+    p.add_argument("--model-seconds", type=float, default=6, help="of the card's time for each model in a repetition (default: %(default)s)")
     p.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: %(default)s)")
     o, place = cli.start(p)
     parts = o.parts.split(",")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """How kernels of real models scale with TPCs, and how well l = m/t + b says it (paper 5.5, figure 12).
 
-Each model runs as a tenant whose quota is changed between recordings; every kernel over 1 % of the time on all TPCs is fitted, by
-the median of its stamped durations at each width."""
+Each model runs as a tenant whose quota is changed while it is recorded, the record of each launch saying on how many TPCs it ran; every
+kernel over 1 % of the time on all TPCs is fitted, by the median of its stamped durations at each width. Where iterations take long
+there are fewer of them."""
 import collections
 import pathlib
 import statistics
@@ -64,27 +65,36 @@ def warm(d, model, limit_s):
     raise Failed("the card's clock does not become known")
 
 
+def sweep(o, d, model, name, widths, rep, limit_s):
+    """Has the model iterate on each number of TPCs, as often as o.seconds allow by what the width before took: {width: iterations}."""
+    out, us, before = {}, model.do("run 1", limit_s)["p50_us"], max(widths)
+    for width in widths:
+        expected_us = us * max(1, before / width)
+        out[width] = max(1, min(o.iterations, int(o.seconds * o.scale * 1e6 / expected_us)))
+        d.set_quota("model", width)
+        us, before = model.do(f"run {out[width]}", limit_s)["p50_us"], width
+        log(f"[{rep}] {name}: {width} TPCs, {out[width]} iterations of {us / 1e3:.1f} ms")
+    return out
+
+
 def measure(o, place, scratch, name, widths, rep):
     """{operator: {width: median ns}}, and each one's share of the time at the widest."""
-    medians, spent = collections.defaultdict(dict), collections.Counter()
+    path, limit_s = scratch.path / "scaling.trace", 600 * max(1, o.scale)
     with servers.Lithosd(place, scratch, f"ld{rep}-{name.replace(' ', '-')}") as d, \
             models.under_lithos(o, d, str(max(widths)), "model", name, scratch) as model:
-        warm(d, model, 600 * max(1, o.scale))
-        for width in widths:
-            d.set_quota("model", width)
-            model.do("run 2", 600 * max(1, o.scale))
-            path = scratch.path / "scaling.trace"
-            with d.record(path, "model"):
-                model.do(f"run {o.iterations}", 600 * max(1, o.scale))
-                models.settle()
-            for op, by_width in durations(path).items():
-                for got, ns in by_width.items():
-                    if len(ns) >= 2 or o.iterations < 3:
-                        medians[op][got] = statistics.median(ns)
-                    if width == max(widths):
-                        spent[op] += sum(ns)
-            path.unlink(missing_ok=True)
-            log(f"[{rep}] {name}: {width} TPCs")
+        log(f"[{rep}] {name}: loaded")
+        warm(d, model, limit_s)
+        with d.record(path, "model"):
+            iterations = sweep(o, d, model, name, widths, rep, limit_s)
+            models.settle()
+    medians, spent = collections.defaultdict(dict), collections.Counter()
+    for op, by_width in durations(path).items():
+        spent[op] = sum(by_width.get(max(widths), []))
+        for width, ns in by_width.items():
+            # where there are several iterations, what ran once is not what an iteration does
+            if len(ns) >= min(2, iterations.get(width, 1)):
+                medians[op][width] = statistics.median(ns)
+    path.unlink(missing_ok=True)
     whole = sum(spent.values())
     return medians, {op: ns / whole for op, ns in spent.items() if whole and ns >= SHARE * whole}
 
@@ -119,7 +129,8 @@ def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=1)
     models.add_options(p, MODELS)
     p.add_argument("--widths", default=WIDTHS, help="TPCs, the widest first (default: %(default)s)")
-    p.add_argument("--iterations", type=int, default=6, help="at each width (default: %(default)s)")
+    p.add_argument("--iterations", type=int, default=6, help="at each width, at most (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=2, help="of the card's time at each width, or one iteration (default: %(default)s)")
     o, place = cli.start(p)
     widths = [int(w) for w in o.widths.split(",")]
     begun, failures, fits = time.monotonic(), 0, []

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Debuggers and profilers on a program under LithOS: do they work, and does LithOS then, or does it say in one line that it steps aside?
 
-Each tool runs lithos-burn bare (does the tool work here at all?), as a tenant with atoms, and where LithOS says that it steps aside also as
-it advises (`lithos run --coarse`). Reports what the tool said, what the program computed, and what lithosd saw of its launches."""
+Each tool runs lithos-burn bare (does the tool work here at all?), as a tenant with atoms, and as LithOS advises where the two do not go
+together (`lithos run --coarse`). Reports what the tool said, what the program computed, and what lithosd saw of its launches."""
 import json
 import os
 import pathlib
@@ -21,7 +21,7 @@ from torch.profiler import profile, ProfilerActivity
 x = torch.randn(1 << 24, device="cuda")
 with profile(activities=[ProfilerActivity.CUDA]) as p:
     for _ in range(50):
-        x = x * 1.0001 + 0.5
+        x.mul_(1.0001)
     torch.cuda.synchronize()
 kernels = sum(1 for e in p.events() if "elementwise" in e.name)
 print(f"torch.profiler saw {kernels} kernels", file=sys.stderr)
@@ -84,9 +84,10 @@ class Bench:
         lines = [line for line in (text + "\n" + mine).splitlines() if line.startswith("lithos:")]
         figures = next((json.loads(line) for line in text.splitlines() if line.startswith("{") and '"check"' in line), {})
         wanted = TOOLS[tool][2]
-        return {"exit_code": int(code.split()[-1]), "tool_worked": wanted is None or wanted in text,
-                "check": figures.get("check"), "kernels": figures.get("kernels", 0), "lithos_said": lines[:5],
-                "last_words": text[-600:], **told}
+        worked = wanted is None or wanted in text
+        return {"exit_code": int(code.split()[-1]), "tool_worked": worked,
+                "check": figures.get("check"), "kernels": figures.get("kernels", 0), "sms_used": figures.get("sms_used"),
+                "lithos_said": lines[:5], **({} if worked and figures.get("check") else {"last_words": text[-600:]}), **told}
 
     def tenant(self, d, tool, extra):
         argv = self.command(tool)
@@ -96,22 +97,65 @@ class Bench:
         t = d.tenant("tool")
         c, a = t["counters"], t["atoms"]
         return {"mode": t["mode"], "launches": c["launches"], "qmds": c["qmds"], "masked": c["masked"], "escaped": c["escaped"],
-                "cut": a["cut"], "hooks": [p.get("hook") for p in t["pids"]]}
+                "cut": a["cut"]}
 
 
-def verdict(bare, ours):
-    """How LithOS and the tool get on."""
-    if not ours.get("check"):
-        return "the program fails"
-    held = ours["masked"] > 0 and ours["masked"] == ours["qmds"]
-    if ours["tool_worked"] == bare["tool_worked"] and held:
-        return "both work" if bare["tool_worked"] else "LithOS works; the tool does not even bare"
-    if ours["lithos_said"]:
-        return "LithOS steps aside and says so" if ours["tool_worked"] else "LithOS says so, the tool does not work"
-    return "the tool works, LithOS does not, and says nothing" if ours["tool_worked"] else "the tool does not work, and nothing is said"
+def works(run):
+    return bool(run and run.get("check") and run["tool_worked"])
 
 
-GOOD = ("both work", "LithOS steps aside and says so", "LithOS works; the tool does not even bare")
+def held(run, bare):
+    """Whether its launches kept to half of the card: all masked, or on so few SMs as far as it counts them."""
+    if run["mode"] == "mask":
+        return run["masked"] > 0 and run["masked"] == run["qmds"]
+    return run["sms_used"] is None or 2 * run["sms_used"] <= bare["sms_used"]
+
+
+def outcome(run, bare):
+    """(what came of a tool that works bare, whether that is as it should be: all works, or LithOS says why not)."""
+    if run is None:
+        return "could not be run", False
+    if works(run) and held(run, bare):
+        return "works", True
+    if not run["check"] and run["launches"] > 0:
+        return "the program fails", False
+    what = "does not start the program"
+    if works(run):
+        what = "works, the quota is not held"
+    elif run["check"]:
+        what = "sees nothing, the quota is held" if held(run, bare) else "does not work, the program does"
+    said = bool(run["lithos_said"])
+    return f"{what}, {'as' if said else 'and nothing of that'} LithOS says", said
+
+
+WAYS = (("", ["--atom", "250us"], []), (", coarse", ["--coarse"], []))
+TURNS = (", coarse, --mps=off", ["--coarse"], ["--mps=off"])
+
+
+def attempt(bench, result, tool, name, extra, server):
+    """A case; None when it could not be run."""
+    try:
+        with servers.Lithosd(bench.place, bench.scratch, f"t{bench.runs}", server) as d:
+            got = bench.tenant(d, tool, extra)
+        result.case(f"{tool}, tenant{name}", 1, **got)
+        log(f"{tool}, tenant{name}:", {k: v for k, v in got.items() if k != "last_words"})
+        return got
+    except (Failed, ValueError, KeyError) as e:
+        result.case(f"{tool}, tenant{name}", 1, error=str(e)[:1000])
+        log(f"{tool}, tenant{name}: FAILED: {e}")
+        return None
+
+
+def beside(bench, result, tool, bare):
+    """One tool, as LithOS advises as well; true when all is as it should be."""
+    runs = [attempt(bench, result, tool, *way) for way in WAYS]
+    (masked, well), (coarse, also_well) = (outcome(run, bare) for run in runs)
+    told = f"on a tenant {masked}; with --coarse {coarse}"
+    if not works(runs[1]):
+        told += f"; without MPS too {'works' if works(attempt(bench, result, tool, *TURNS)) else 'does not work'}"
+    result.note(f"{tool}: {told}.")
+    log(f"{tool}: {told}")
+    return well and also_well
 
 
 def main():
@@ -135,20 +179,11 @@ def main():
                 result.note(f"{tool}: not tried: {str(e)[:200]}")
                 log(f"{tool}: not tried: {e}")
                 continue
+            if not works(bare):
+                result.note(f"{tool}: not tried: it does not work bare.")
+                continue
             tried += 1
-            for name, extra in (("", ["--atom", "250us"]), (", coarse", ["--coarse"])):
-                try:
-                    with servers.Lithosd(place, scratch, f"t{bench.runs}") as d:
-                        ours = bench.tenant(d, tool, extra)
-                    if not name:
-                        ours["verdict"] = verdict(bare, ours)
-                        good += ours["verdict"] in GOOD
-                        result.note(f"{tool}: {ours['verdict']}.")
-                    result.case(f"{tool}, tenant{name}", 1, **ours)
-                    log(f"{tool}, tenant{name}:", {k: v for k, v in ours.items() if k != "last_words"})
-                except (Failed, ValueError, KeyError) as e:
-                    result.case(f"{tool}, tenant{name}", 1, error=str(e)[:1000])
-                    log(f"{tool}, tenant{name}: FAILED: {e}")
+            good += beside(bench, result, tool, bare)
         result.bar("tools that work or are told why not %", results.percent(good, tried), "==", 100)
         missed = result.write(o.out)
     sys.exit(1 if missed else 0)

@@ -13,7 +13,8 @@
 #define MODE_GLOBAL 0 /* CU_STREAM_CAPTURE_MODE_GLOBAL */
 #define THREADS 4
 
-/* Beside those of sample.h. Those that a driver may not have are looked at before they are used. */
+/* Beside those of sample.h. Graphs are instantiated by the name that has one signature: what cuGetProcAddress gives for
+ * cuGraphInstantiate takes a log to write into, whatever version is asked for, and cuda.h of 12.0 on means another by it. */
 #define EXACT_CUDA(X)                                                                                        \
     X(cuLaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **))          \
     X(cuLaunchKernel_ptsz, "cuLaunchKernel_ptsz",                                                            \
@@ -23,7 +24,8 @@
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **)) \
     X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                                      \
     X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                                       \
-    X(cuGraphInstantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))       \
+    X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                            \
+      (CUgraphExec *, CUgraph, unsigned long long))                                                          \
     X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                               \
     X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))                                               \
     X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream, CUevent, unsigned))                                 \
@@ -251,7 +253,7 @@ static void graphs(struct exact *e)
     MORE(cuStreamEndCapture, e->other, &graph);
     CU(cuMemcpyDtoH, e->got, e->out, blocks_of(&plain) * sizeof(uint32_t));
     compare(e, e->got, blocks_of(&plain), 0, "captured, and so not run");
-    MORE(cuGraphInstantiate, &exec, graph, 0);
+    MORE(cuGraphInstantiateWithFlags, &exec, graph, 0);
     for (int i = 0; i < 3; i++)
         MORE(cuGraphLaunch, exec, e->ctx.stream);
     launch(e, &plain, e->ctx.stream);

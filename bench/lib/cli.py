@@ -26,6 +26,7 @@ def start(p):
     """Parses; with --virtual runs this very script again behind lithos-vgpud. Returns (options, place)."""
     o = p.parse_args()
     place = Place(o.prefix)
+    place.out = o.out
     if o.virtual and not virtual():
         server = place.program("lithos-vgpud")
         os.execv(server, [server, "--card", o.card, "--scale", f"{o.scale:g}", "--", sys.executable, *sys.argv])

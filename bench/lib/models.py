@@ -1,6 +1,6 @@
 """Models of bench/models as a benchmark drives them: which there are, what they need, a process that obeys."""
+import functools
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -64,11 +64,22 @@ def choose(o, result):
     return out
 
 
-def environment(env, scratch):
-    """For frameworks: nothing is downloaded, and what is compiled is kept for the next process of this run, or where
-    the environment says."""
-    out = dict(env, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false",
-               XLA_PYTHON_CLIENT_PREALLOCATE="false")
+@functools.lru_cache
+def byte_compiled(python):
+    """Whether the frameworks' bytecode lies beside them, as some installers leave it. To compile it again takes each process seconds."""
+    code = ("import importlib.util, os, sys; s = importlib.util.find_spec('torch');"
+            "sys.exit(not (s is None or os.path.exists(importlib.util.cache_from_source(s.origin))))")
+    return subprocess.run([python, "-c", code], stdin=subprocess.DEVNULL).returncode == 0
+
+
+def environment(env, scratch, python=None):
+    """For frameworks: nothing is downloaded or written beside them, and what is compiled is kept for the next process of this run, or
+    where the environment says; of the interpreter `python` (default: this one) its bytecode as well."""
+    out = dict(env, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    if not byte_compiled(python or sys.executable):
+        out.setdefault("PYTHONPYCACHEPREFIX", str(scratch.folder("bytecode")))
+    elif "PYTHONPYCACHEPREFIX" not in out:
+        out["PYTHONDONTWRITEBYTECODE"] = "1"
     for name, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton"), ("CUPY_CACHE_DIR", "cupy")):
         if name not in out:
             out[name] = str(scratch.folder(folder))
@@ -85,8 +96,6 @@ class Model(Child):
     def __init__(self, o, argv, env, stderr_path, tenant=None):
         super().__init__(argv, env, stderr_path)
         self.o, self.tenant = o, tenant
-        if getattr(o, "cpus", None):
-            os.sched_setaffinity(self.popen.pid, o.cpus)  # and so all threads that it starts
 
     def ready(self):
         self.expect("ready", self.o.model_timeout)
@@ -108,14 +117,14 @@ class Model(Child):
 
 def under_lithos(o, d, quota, tenant, name, scratch, *extra):
     """A model as a tenant of d, ready."""
-    child = Model(o, d.run(quota, tenant, command(o, name, "--obey", *extra)), environment(d.env, scratch),
+    child = Model(o, d.run(quota, tenant, command(o, name, "--obey", *extra)), environment(d.env, scratch, o.python),
                   scratch.path / f"{tenant}.err", tenant)
     return warm(child)
 
 
 def bare(o, env, label, name, scratch, *extra):
     """The same without LithOS."""
-    return warm(Model(o, command(o, name, "--obey", *extra), environment(env, scratch), scratch.path / f"{label}.err"))
+    return warm(Model(o, command(o, name, "--obey", *extra), environment(env, scratch, o.python), scratch.path / f"{label}.err"))
 
 
 def warm(child):

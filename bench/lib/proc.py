@@ -16,11 +16,39 @@ class Failed(Exception):
     """A case that could not be measured; the message says why."""
 
 
-class Child:
-    """A process in a session of its own, with its output in pipes; standard error goes to a file when one is named."""
+living = set()  # children that were not killed yet
+ending = False  # SIGTERM has come
 
-    def __init__(self, argv, env=None, stderr_path=None):
-        self.argv = [str(a) for a in argv]
+
+def end_on_sigterm():
+    """From now on SIGTERM ends this process as any other end does, with exit code 143: what is measured is killed, so that nobody waits
+    for it any more, in whatever thread; the servers are stopped by those who started them."""
+    def end(*_):
+        global ending
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ending = True
+        for child in list(living):
+            if not child.server:
+                child.kill_group()
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, end)
+
+
+def end_all(timeout_s=15):
+    """Of all children that still live: servers in order, the others at once."""
+    for child in list(living):
+        if child.server:
+            child.signal(signal.SIGTERM)
+            child.wait(timeout_s)
+        child.kill()
+
+
+class Child:
+    """A process in a session of its own, with its output in pipes; standard error goes to a file when one is named. server: others
+    need it to end in order."""
+
+    def __init__(self, argv, env=None, stderr_path=None, server=False):
+        self.argv, self.server = [str(a) for a in argv], server
         self.stderr_path = stderr_path
         stderr = open(stderr_path, "ab") if stderr_path else None
         try:
@@ -32,6 +60,10 @@ class Child:
             if stderr:
                 stderr.close()
         self.buffer = b""
+        living.add(self)
+        if ending:
+            self.kill()
+            raise Failed(f"{self.argv[0]}: not run, SIGTERM has come")
 
     def __enter__(self):
         return self
@@ -110,13 +142,17 @@ class Child:
         if self.popen.poll() is None:
             self.popen.send_signal(number)
 
-    def kill(self):
-        """Ends the process and all it started, whatever state they are in."""
+    def kill_group(self):
         try:
             os.killpg(self.popen.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+    def kill(self):
+        """Ends the process and all it started, whatever state they are in."""
+        self.kill_group()
         self.popen.wait()
+        living.discard(self)
         for f in (self.popen.stdin, self.popen.stdout):
             try:
                 f.close()

@@ -1,4 +1,5 @@
-"""The result file: one JSON document a benchmark, with its raw cases, its bars and the commit that ran."""
+"""The result file: one JSON document a benchmark, with its raw cases, its bars and the commit that ran. Until all is measured what
+there is stands in NAME.part, for those whose benchmark was ended before: the same document, with "incomplete" and without bars."""
 import datetime
 import json
 import math
@@ -44,15 +45,24 @@ class Result:
         }
         self.notes = []
         self.root = str(place.root)
+        out = getattr(place, "out", None)
+        self.part = pathlib.Path(out, name + ".part") if out else None
 
     def index(self):
         """The beginning of an index of files made in this run."""
         return {**{k: self.doc[k] for k in ("card", "driver", "commit", "date", "command")}, "traces": []}
 
+    def without_places(self, text):
+        """Without folders of this machine."""
+        text = text.replace(self.root, "PREFIX")
+        return text if sys.prefix == sys.base_prefix else text.replace(sys.prefix, "PYTHON")
+
     def case(self, case, rep, **figures):
-        if "error" in figures:
-            figures["error"] = figures["error"].replace(self.root, "PREFIX")
+        figures = {k: self.without_places(v) if isinstance(v, str) else v for k, v in figures.items()}
         self.doc["cases"].append({"case": case, "rep": rep, **figures})
+        if self.part:
+            self.save(self.part, {**self.doc, "bars": [], "notes": " ".join(self.notes),
+                                  "incomplete": "ended before all was measured, and so without bars"})
 
     def note(self, text):
         if text not in self.notes:
@@ -74,15 +84,21 @@ class Result:
         values = self.figures(case, key)
         return median(values) if values else None
 
+    @staticmethod
+    def save(path, doc):
+        """Whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".writing")
+        temporary.write_text(json.dumps(doc, indent=1) + "\n")
+        temporary.replace(path)
+
     def write(self, out):
         """Writes OUT/NAME.json whole or not at all, prints the bars. Number of bars missed."""
         self.doc["notes"] = " ".join(self.notes)
-        out = pathlib.Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / (self.doc["name"] + ".json")
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.doc, indent=1) + "\n")
-        temporary.replace(path)
+        path = pathlib.Path(out, self.doc["name"] + ".json")
+        self.save(path, self.doc)
+        if self.part:
+            self.part.unlink(missing_ok=True)
         missed = 0
         for b in self.doc["bars"]:
             met = OPS[b["op"]](b["value"], b["limit"])

@@ -4,11 +4,10 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-from lib.proc import Child, Failed, document, log
+from lib.proc import Child, Failed, document, end_all, end_on_sigterm, log
 
 # What a case must not inherit from the person who runs it.
 OURS = ("CUDA_MPS_", "LITHOS_TENANT", "LITHOS_SOCKET", "LITHOS_GRANT", "CUDA_INJECTION64_PATH")
@@ -33,11 +32,12 @@ class Scratch:
         return self.path / name
 
     def __enter__(self):
-        # Servers and tenants are ended, as at any other end.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        end_on_sigterm()
         return self
 
     def __exit__(self, *_):
+        end_all()  # what was being started when the end came
+        kill_holders(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -71,13 +71,14 @@ class Mps:
 
 
 def kill_holders(folder):
-    """Ends server processes that this run started and that still name `folder` in their environment."""
+    """Ends MPS processes that this run started: those that still name `folder`, or one below it, in their environment."""
     needle = f"CUDA_MPS_PIPE_DIRECTORY={folder}".encode()
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if needle in (entry / "environ").read_bytes().split(b"\0") and b"mps" in (entry / "comm").read_bytes():
+            named = any(v == needle or v.startswith(needle + b"/") for v in (entry / "environ").read_bytes().split(b"\0"))
+            if named and b"mps" in (entry / "comm").read_bytes():
                 os.kill(int(entry.name), signal.SIGKILL)
         except OSError:
             continue
@@ -97,7 +98,7 @@ class Lithosd:
 
     def __enter__(self):
         log_path = self.folder / "lithosd.log"
-        self.child = Child([self.place.program("lithosd"), *self.args], self.env, log_path)
+        self.child = Child([self.place.program("lithosd"), *self.args], self.env, log_path, server=True)
         deadline = time.monotonic() + 60
         last = "no answer"
         while time.monotonic() < deadline:
@@ -175,7 +176,7 @@ class Recording:
     def __enter__(self):
         said = self.path.with_suffix(".said")
         argv = [self.lithosd.place.program("lithos"), "trace", "record", "-o", self.path]
-        self.child = Child(argv + (["--tenant", self.tenant] if self.tenant else []), self.lithosd.env, said)
+        self.child = Child(argv + (["--tenant", self.tenant] if self.tenant else []), self.lithosd.env, said, server=True)
         deadline = time.monotonic() + 20
         while "recording into" not in said.read_text(errors="replace"):
             if self.child.popen.poll() is not None or time.monotonic() > deadline:

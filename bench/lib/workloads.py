@@ -48,7 +48,7 @@ class Runner:
     def run(self, name, argv, env, look=None):
         """One to its RESULT line, looked at while it lives, and let go: its figures, those that look() returns among them."""
         begin = time.monotonic()
-        with Child(argv, models.environment(env, self.scratch), self.errors(name)) as c:
+        with Child(argv, models.environment(env, self.scratch, self.o.python), self.errors(name)) as c:
             while True:
                 left = self.o.timeout - (time.monotonic() - begin)
                 if left <= 0:

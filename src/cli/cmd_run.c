@@ -329,6 +329,31 @@ static void say_granted(const struct run *run, const struct lithos_msg_admitted 
             *a->note ? "; " : "", a->note);
 }
 
+/* Tools that do not say themselves what is to be done about them under LithOS, and how they get on with it (docs/hardware.md,
+ * "Profilers"). NULL: well enough, or the library says it. */
+static const struct tool {
+    const char *name, *masked, *mps;
+} tools[] = {
+    {"ncu", "starts no program whose launches LithOS masks: use --coarse, under a lithosd with --mps=off",
+     "profiles no program that MPS serves: use a lithosd with --mps=off"},
+    {"cuda-gdb", "keeps its program out of MPS: the quota is not held, with --coarse neither",
+     "keeps its program out of MPS: the quota is not held"},
+};
+
+static void warn_of_tools(const struct run *run, const struct lithos_msg_admitted *a)
+{
+    for (char **word = run->command; *word; word++) {
+        const char *slash = strrchr(*word, '/'), *name = slash ? slash + 1 : *word;
+        for (size_t i = 0; i < LITHOS_ARRAY_SIZE(tools); i++) {
+            if (strcmp(name, tools[i].name) != 0 || (!slash && word != run->command))
+                continue;
+            const char *what = a->mode == LITHOS_MODE_MASK ? tools[i].masked : a->mps ? tools[i].mps : NULL;
+            if (what)
+                lithos_warning("run: %s %s", name, what);
+        }
+    }
+}
+
 static int connect_or_start(const struct run *run, int *ret_sock)
 {
     int r = lithos_client_connect(run->path, true, ret_sock);
@@ -357,6 +382,7 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         return r;
     say_granted(run, &answer.admitted);
     const char *text = NULL;
+    warn_of_tools(run, &answer.admitted);
     if (answer.admitted.mode == LITHOS_MODE_MASK)
         text = lithos_grant_format(&answer.admitted.grant, grant, sizeof(grant)) == 0 ? grant : NULL;
     r = lithos_environment_apply(&answer.admitted, run->library, run->path, text);

@@ -62,6 +62,17 @@ static int set_mode(const struct lithos_msg_admitted *a, const char *grant_text)
     return r;
 }
 
+/* Reaches programs that get at the driver past the loader; one that has an injection of its own keeps it. Without the hook there
+ * is nothing to reach them for, and profilers that refuse to work beside another injection can be used. */
+static int set_injection(bool hook, const char *library)
+{
+    const char *now = getenv("CUDA_INJECTION64_PATH");
+
+    if (hook)
+        return setenv("CUDA_INJECTION64_PATH", library, 0);
+    return now && !strcmp(now, library) ? unsetenv("CUDA_INJECTION64_PATH") : 0;
+}
+
 int lithos_environment_apply(const struct lithos_msg_admitted *admitted, const char *library,
                              const char *socket, const char *grant_text)
 {
@@ -75,9 +86,7 @@ int lithos_environment_apply(const struct lithos_msg_admitted *admitted, const c
         return -ENOMEM;
     r |= setenv("LD_PRELOAD", preload, 1);
     free(preload);
-    /* Reaches programs that get at the driver past the loader; one that has an injection of its own keeps it.
-     */
-    r |= setenv("CUDA_INJECTION64_PATH", library, 0);
+    r |= set_injection(admitted->mode == LITHOS_MODE_MASK, library);
     r |= setenv("LITHOS_TENANT", lithos_tenant_format(admitted->tenant, admitted->token, tenant), 1);
     r |= setenv("LITHOS_SOCKET", socket, 1);
     r |= set_mode(admitted, grant_text);

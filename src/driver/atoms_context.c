@@ -328,8 +328,12 @@ struct lithos_atoms_context *lithos_atoms_context_here(void)
     struct lithos_atoms_context *c = NULL;
     if (LITHOS_REAL(ctx_current_fn, cuCtxGetCurrent)(&ctx) != CUDA_SUCCESS || !ctx)
         return NULL;
-    if (__builtin_expect(find(ctx, &c), 1) || pthread_mutex_trylock(&contexts.lock) != 0)
+    if (__builtin_expect(find(ctx, &c), 1))
         return c;
+    /* The prelude runs by what the callback writes. Where that is not called, because a profiler or debugger has it, its own
+     * launch would run into whatever constant bank 6 holds, and end the app's context. */
+    if (!lithos_hook_heard() || pthread_mutex_trylock(&contexts.lock) != 0)
+        return NULL;
     if (!find(ctx, &c))
         c = add(ctx);
     pthread_mutex_unlock(&contexts.lock);

@@ -2,8 +2,10 @@
  * real one with what it was given and returns what that returns. */
 #include "driver/hooks.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,11 +154,24 @@ int lithos_hook_injected(void)
 
 /* ---- the rest of PLAIN; cuGetProcAddress is in procaddr.c ---- */
 
+/* For people who look into how a tool gets at the driver: LITHOS_LOG=debug. */
+static void say_table(const CUuuid *uuid, const void *caller)
+{
+    Dl_info info;
+    char hex[2 * sizeof *uuid + 1];
+    for (size_t i = 0; i < sizeof *uuid; i++)
+        snprintf(hex + 2 * i, 3, "%02x", (unsigned)((const unsigned char *)uuid)[i]);
+    lithos_debug("export table %s is asked for by %s", hex,
+                 dladdr(caller, &info) && info.dli_fname ? info.dli_fname : "code of no library");
+}
+
 HIDDEN CUresult lithos_hook_cuGetExportTable(const void **ret_table, const CUuuid *uuid)
 {
     static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
     CUresult result = LITHOS_REAL(lithos_export_table_fn, cuGetExportTable)(ret_table, uuid);
     LITHOS_HOOK_CALLED(cuGetExportTable);
+    if (lithos_hook_counts_calls && uuid)
+        say_table(uuid, __builtin_return_address(0));
     if (result == CUDA_SUCCESS && uuid && ret_table && *ret_table &&
         !memcmp(uuid, &qmd_table, sizeof qmd_table) && lithos_hook_client.wanted() && !hook_switched_off()) {
         atomic_store(&start.app_asked, true);

@@ -44,6 +44,7 @@ static struct {
     _Atomic int state; /* enum lithos_hook_state */
     char why[256];
     bool allow_unproved;
+    atomic_bool heard; /* the driver has called back */
     _Atomic int device_count;
     struct lithos_hook_device devices[LITHOS_HOOK_MAX_DEVICES];
     struct device_masks masks[LITHOS_HOOK_MAX_DEVICES];
@@ -231,6 +232,8 @@ void lithos_hook_callback(void *user, int domain, int id, const void *params)
     if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params || !lithos_hook_active())
         return;
     lithos_count(LITHOS_COUNT_QMDS, 1);
+    if (__builtin_expect(!atomic_load_explicit(&hook.heard, memory_order_relaxed), 0))
+        atomic_store_explicit(&hook.heard, true, memory_order_relaxed);
     uint64_t words[LITHOS_QMD_PARAMS_QMD + 1];
     uint32_t bytes;
     memcpy(&bytes, params, sizeof bytes);
@@ -278,6 +281,11 @@ void lithos_hook_step_aside(const char *why)
 enum lithos_hook_state lithos_hook_get_state(void)
 {
     return (enum lithos_hook_state)atomic_load(&hook.state);
+}
+
+bool lithos_hook_heard(void)
+{
+    return atomic_load_explicit(&hook.heard, memory_order_relaxed);
 }
 
 const char *lithos_hook_why(void)
@@ -412,6 +420,7 @@ void lithos_hook_forget(void)
 {
     atomic_store(&lithos_hook_on, false);
     atomic_store(&hook.state, LITHOS_HOOK_NONE);
+    atomic_store(&hook.heard, false);
     atomic_store(&hook.device_count, 0);
     atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);
     for (int i = 0; i < LITHOS_HOOK_MAX_DEVICES; i++)

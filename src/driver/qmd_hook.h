@@ -49,6 +49,8 @@ int lithos_hook_subscribe(void);
 /* Instead: leave it to somebody else. */
 void lithos_hook_step_aside(const char *why);
 enum lithos_hook_state lithos_hook_get_state(void);
+/* It has been called in this process: to subscribe is not enough where another tool was first. */
+bool lithos_hook_heard(void);
 /* Why it failed, for people. */
 const char *lithos_hook_why(void);
 

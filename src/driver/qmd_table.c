@@ -32,8 +32,8 @@ int lithos_qmd_table_subscribe(lithos_export_table_fn get_table, lithos_qmd_call
     if (!r)
         r = enable(1, handle, LITHOS_QMD_DOMAIN, LITHOS_QMD_CALLBACK_ID);
     if (r) {
-        snprintf(why, why_bytes, "the driver refuses the QMD callback (error %d): has a profiler taken it?",
-                 r);
+        snprintf(why, why_bytes,
+                 "the driver refuses the QMD callback (error %d), as when a debugger or profiler has it", r);
         return -EBUSY;
     }
     return 0;

@@ -18,22 +18,31 @@ static struct {
     const void *table[ENTRIES_MAX];
 } tools = {.copied = ATOMIC_FLAG_INIT};
 
+/* Its subscription is refused, or accepted and never called. CUPTI of CUDA 13 asks for the table, but is refused before it
+ * gets to subscribe(). */
+static void say_second(void)
+{
+    lithos_log_once(LITHOS_LOG_WARNING,
+                    "a profiler or debugger in this program asks for the driver's callbacks, which go to one "
+                    "subscriber alone, and that is LithOS: the tool will see no kernels. To profile, use "
+                    "`lithos run --coarse`");
+}
+
 static int subscribe(uint32_t *ret_handle, lithos_qmd_callback callback, void *user)
 {
     int r = tools.subscribe(ret_handle, callback, user);
-    if (r == 0 && lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED)
-        atomic_store(&tools.first, true);
+    if (lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED)
+        say_second();
     else if (r == 0)
-        lithos_log_once(
-            LITHOS_LOG_WARNING,
-            "a profiler or debugger in this program has subscribed to the driver, which calls one subscriber "
-            "alone, and that is LithOS: the tool will see no kernels. To profile, use `lithos run --coarse`");
+        atomic_store(&tools.first, true);
     return r;
 }
 
 const void *lithos_tools_table(const void *real)
 {
     const void *const *from = real;
+    if (lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED)
+        say_second();
     uintptr_t bytes = (uintptr_t)from[0];
     if (bytes <= LITHOS_QMD_TABLE_ENABLE * sizeof(void *) || bytes > sizeof tools.table ||
         bytes % sizeof(void *) || !from[LITHOS_QMD_TABLE_SUBSCRIBE])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -100,6 +101,16 @@ def faults(stack):
         check(done.returncode == 0 and "error 700" in done.stdout, f"{atom}: {done.stdout} {done.stderr}")
 
 
+def debugged(stack):
+    """Where the driver calls somebody else back, kernels run whole: the prelude without its callback would fault."""
+    script = pathlib.Path(__file__).resolve().parent / "debugged_tenant.py"
+    before = set(stack.card_clients())
+    done = stack.lithos("run", "--quota", "40%", "--name", "debugged", "--atom", "x2", "--", sys.executable, script, timeout=60)
+    check(done.returncode == 0 and done.stdout.strip() == "ok", f"{done.stdout} {done.stderr}")
+    card = client(stack, before)
+    check(card["launches"] >= 36 and card["atoms"] == 0 and card["faults"] == 0, card)
+
+
 def switched_off(stack):
     env = dict(stack.env, LITHOS_ATOMS="off")
     before = set(stack.card_clients())
@@ -132,6 +143,7 @@ def main():
         forced(stack)
         told(stack)
         faults(stack)
+        debugged(stack)
         switched_off(stack)
         daemon_says_no(stack)
 

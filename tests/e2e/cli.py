@@ -121,8 +121,14 @@ def becomes_the_program(stack):
     check(told["LITHOS_SOCKET"] == stack.env["LITHOS_SOCKET"] and ":" in told["LITHOS_TENANT"], told)
     check(told["LITHOS_GRANT"].startswith("GPU-") and "LITHOS_HOOK" not in told, told)
     check(told["CUDA_MPS_PIPE_DIRECTORY"] == stack.status()["mps"]["pipe_dir"], told)
+    check(sh("env").stdout.count("CUDA_INJECTION64_PATH=") == 1, "programs that load the driver by path are not reached")
     told = sh("env", "--coarse").stdout
+    check("CUDA_INJECTION64_PATH=" not in told, told)
     check("LITHOS_HOOK=off" in told and "LITHOS_GRANT=" not in told, told)
+    for tool, options, said in (("/opt/ncu", (), "use --coarse"), ("/opt/ncu", ("--coarse",), "profiles no program that MPS serves"),
+                                ("/opt/cuda-gdb", ("--coarse",), "the quota is not held"), ("ncu", (), "")):
+        done = stack.lithos("run", "--quota", "4", *options, "--", "echo", tool)
+        check(done.returncode == 0 and said in done.stderr and bool(said) == bool(done.stderr), f"{tool} {options}: {done}")
     check(re.search(r"^CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=[0-9.]+$", told, re.M), told)
 
 

@@ -147,9 +147,15 @@ static void environment(void **state)
     assert_null(getenv("LITHOS_GRANT"));
     a.mode = LITHOS_MODE_MASK;
     unsetenv("LD_PRELOAD");
+    unsetenv("CUDA_INJECTION64_PATH");
     assert_int_equal(lithos_environment_apply(&a, "/l/x.so", "/s", "grant"), 0);
+    assert_string_equal(getenv("CUDA_INJECTION64_PATH"), "/l/x.so");
     assert_null(getenv("LITHOS_HOOK"));
     assert_string_equal(getenv("LITHOS_GRANT"), "grant");
+    a.mode =
+        LITHOS_MODE_COARSE; /* a tenant of a tenant: profilers refuse to work beside what the outer one set */
+    assert_int_equal(lithos_environment_apply(&a, "/l/x.so", "/s", NULL), 0);
+    assert_null(getenv("CUDA_INJECTION64_PATH"));
     assert_int_equal(lithos_environment_apply(&a, "/l l/x.so", "/s", NULL), -EINVAL);
     assert_int_equal(lithos_environment_apply(&a, "/l:l/x.so", "/s", NULL), -EINVAL);
     unsetenv("LD_PRELOAD");

@@ -132,6 +132,8 @@ static void right_variant(void)
     CHECK(asked("cuGetProcAddress", 11030, 0) == OURS("cuGetProcAddress"));
     CHECK(asked("cuGetProcAddress", 12000, 0) == OURS("cuGetProcAddress_v2"));
     CHECK(asked("cuInit", 2000, 2) == OURS("cuInit"));
+    CHECK(asked("cuGraphInstantiate", 12000, 0) == OURS("cuGraphInstantiate_v2"));
+    CHECK(asked("cuGraphInstantiateWithFlags", 12000, 0) == OURS("cuGraphInstantiateWithFlags"));
     void *p = NULL;
     CHECK_EQ(((proc_v2_fn)OURS("cuGetProcAddress_v2_ptsz"))("cuLaunchKernel", &p, 12000, 0, NULL),
              CUDA_SUCCESS);

@@ -641,7 +641,8 @@ static void proc_address_body(void)
         {"cuDeviceGet", 12000, 2, "cuDeviceGet", 0},
         {"cuGetProcAddress", 12000, 0, "cuGetProcAddress_v2", 0},
         {"cuGetProcAddress", 11030, 0, "cuGetProcAddress", 0},
-        {"cuGraphInstantiate", 12000, 0, "cuGraphInstantiateWithFlags", 0},
+        {"cuGraphInstantiate", 12000, 0, "cuGraphInstantiate_v2", 0}, /* though cuda.h means another by it */
+        {"cuGraphInstantiateWithFlags", 12000, 0, "cuGraphInstantiateWithFlags", 0},
         {"cuLaunchKernelEx", 11000, 0, NULL, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT},
         {"cuNoSuchThing", 13000, 0, NULL, CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND},
     };

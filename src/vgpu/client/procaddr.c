@@ -32,9 +32,6 @@ static CUresult find(const char *symbol, int version, unsigned long long flags, 
                      int *ret_status)
 {
     bool known = false;
-    /* cuda.h renamed this one. */
-    if (!strcmp(symbol, "cuGraphInstantiate") && version >= 12000)
-        symbol = "cuGraphInstantiateWithFlags";
     bool found = false;
     if (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)
         found = newest(symbol, version, "_ptsz", ret_fn, &known) ||

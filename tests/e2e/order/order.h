@@ -120,7 +120,8 @@ const char *order_op_name(enum kind kind);
     X(cuMemGetInfo, "cuMemGetInfo_v2", (size_t *, size_t *))                                                 \
     X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                                      \
     X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                                       \
-    X(cuGraphInstantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))       \
+    X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                            \
+      (CUgraphExec *, CUgraph, unsigned long long))                                                          \
     X(cuGraphGetNodes, "cuGraphGetNodes", (CUgraph, CUgraphNode *, size_t *))                                \
     X(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams_v2",                                   \
       (CUgraphExec, CUgraphNode, const CUDA_KERNEL_NODE_PARAMS_v2 *))                                        \

@@ -446,7 +446,7 @@ static void on_graph_make(const struct op *o)
     launch_in(s, 4, world->axpb, address(o->a), o->p, o->q);
     launch_in(s, 4, world->axpb, address(o->a), o->q | 1, o->p);
     MORE(cuStreamEndCapture, s, &g->graph);
-    MORE(cuGraphInstantiate, &g->exec, g->graph, 0);
+    MORE(cuGraphInstantiateWithFlags, &g->exec, g->graph, 0);
 }
 
 static void on_graph_change(const struct op *o)

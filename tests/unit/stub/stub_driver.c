@@ -628,6 +628,16 @@ API CUresult cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph, u
     return CUDA_SUCCESS;
 }
 
+/* As drivers have it for whoever asks for cuGraphInstantiate. */
+API CUresult cuGraphInstantiate_v2(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node, char *log,
+                                   size_t log_bytes)
+{
+    (void)ret_node;
+    if (log && log_bytes)
+        *log = 0;
+    return cuGraphInstantiateWithFlags(ret_exec, graph, 0);
+}
+
 API CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     (void)exec;
