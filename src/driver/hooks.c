@@ -187,17 +187,6 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
 
 /* ---- launches ---- */
 
-/* Call the real `name` with the arguments in parentheses, under a ticket. */
-#define UNDER_TICKET(name, type, ticket_kind, function, call) \
-    type real = LITHOS_REAL(type, name);                      \
-    if (!lithos_hook_active())                                \
-        return real call;                                     \
-    struct lithos_ticket ticket;                              \
-    lithos_ticket_open(&ticket, ticket_kind, function);       \
-    CUresult result = real call;                              \
-    lithos_ticket_close(&ticket);                             \
-    LITHOS_HOOK_CALLED(name)
-
 /* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With queues on it may take its place in
  * one, with atoms on it may be launched in parts. */
 #define LAUNCH(name, type, call, ...)                                                           \
@@ -378,98 +367,4 @@ HIDDEN CUresult lithos_hook_cuLaunchGridAsync(CUfunction f, int width, int heigh
 {
     LAUNCH(cuLaunchGridAsync, launch_grid_async_fn, (f, width, height, stream), .function = f,
            .stream = stream, .grid = {(unsigned)width, (unsigned)height, 1});
-}
-
-/* ---- graphs ---- */
-
-/* An upload or launch of `exec` on a stream. */
-#define GRAPH_RUN(name, type, call, stream_of, launches)               \
-    type real = LITHOS_REAL(type, name);                               \
-    if (!lithos_hook_active())                                         \
-        return real call;                                              \
-    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0) \
-    if (lithos_atoms_busy())                                           \
-        lithos_atoms_wait(stream_of);                                  \
-    struct lithos_ticket ticket;                                       \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);            \
-    if (__builtin_expect(ticket.observe, 0)) {                         \
-        ticket.notes.graph = (uintptr_t)exec;                          \
-        ticket.notes.stream = (uintptr_t)(stream_of);                  \
-    }                                                                  \
-    CUresult result = real call;                                       \
-    lithos_ticket_close(&ticket);                                      \
-    LITHOS_HOOK_CALLED(name);                                          \
-    if ((launches) && result == CUDA_SUCCESS) {                        \
-        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                  \
-        if (__builtin_expect(ticket.observe, 0))                       \
-            lithos_hook_client.observer->graph_launched(&ticket);      \
-    }                                                                  \
-    return result
-
-/* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
-#define GRAPH_MAKE(name, type, call)                                                                         \
-    UNDER_TICKET(name, type, LITHOS_TICKET_GRAPH, NULL, call);                                               \
-    if (__builtin_expect(ticket.observe && ticket.qmds, 0))                                                  \
-        lithos_hook_client.observer->graph_made(&ticket, result == CUDA_SUCCESS ? (uintptr_t)*ret_exec : 0); \
-    return result
-
-typedef CUresult (*graph_launch_fn)(CUgraphExec, CUstream);
-
-HIDDEN CUresult lithos_hook_cuGraphLaunch(CUgraphExec exec, CUstream stream)
-{
-    GRAPH_RUN(cuGraphLaunch, graph_launch_fn, (exec, stream), stream, true);
-}
-
-HIDDEN CUresult lithos_hook_cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream)
-{
-    GRAPH_RUN(cuGraphLaunch_ptsz, graph_launch_fn, (exec, stream), PER_THREAD(stream), true);
-}
-
-HIDDEN CUresult lithos_hook_cuGraphUpload(CUgraphExec exec, CUstream stream)
-{
-    GRAPH_RUN(cuGraphUpload, graph_launch_fn, (exec, stream), stream, false);
-}
-
-HIDDEN CUresult lithos_hook_cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
-{
-    GRAPH_RUN(cuGraphUpload_ptsz, graph_launch_fn, (exec, stream), PER_THREAD(stream), false);
-}
-
-typedef CUresult (*graph_instantiate_fn)(CUgraphExec *, CUgraph, CUgraphNode *, char *, size_t);
-
-HIDDEN CUresult lithos_hook_cuGraphInstantiate(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
-                                               char *log, size_t log_bytes)
-{
-    GRAPH_MAKE(cuGraphInstantiate, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes));
-}
-
-HIDDEN CUresult lithos_hook_cuGraphInstantiate_v2(CUgraphExec *ret_exec, CUgraph graph, CUgraphNode *ret_node,
-                                                  char *log, size_t log_bytes)
-{
-    GRAPH_MAKE(cuGraphInstantiate_v2, graph_instantiate_fn, (ret_exec, graph, ret_node, log, log_bytes));
-}
-
-typedef CUresult (*graph_instantiate_flags_fn)(CUgraphExec *, CUgraph, unsigned long long);
-
-HIDDEN CUresult lithos_hook_cuGraphInstantiateWithFlags(CUgraphExec *ret_exec, CUgraph graph,
-                                                        unsigned long long flags)
-{
-    GRAPH_MAKE(cuGraphInstantiateWithFlags, graph_instantiate_flags_fn, (ret_exec, graph, flags));
-}
-
-typedef CUresult (*graph_instantiate_params_fn)(CUgraphExec *, CUgraph, void *);
-
-HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams(CUgraphExec *ret_exec, CUgraph graph, void *params)
-{
-    LITHOS_ORDER(cuGraphInstantiateWithParams, (uintptr_t)ret_exec, (uintptr_t)graph, (uintptr_t)params, 0, 0,
-                 0)
-    GRAPH_MAKE(cuGraphInstantiateWithParams, graph_instantiate_params_fn, (ret_exec, graph, params));
-}
-
-HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *ret_exec, CUgraph graph,
-                                                              void *params)
-{
-    LITHOS_ORDER(cuGraphInstantiateWithParams_ptsz, (uintptr_t)ret_exec, (uintptr_t)graph, (uintptr_t)params,
-                 0, 0, 0)
-    GRAPH_MAKE(cuGraphInstantiateWithParams_ptsz, graph_instantiate_params_fn, (ret_exec, graph, params));
 }
