@@ -278,6 +278,10 @@ static void contexts(struct exact *e)
         CU(cuCtxSynchronize);
         CU(cuMemcpyDtoH, e->got, inner.out, exact_blocks(&plain) * sizeof(uint32_t));
         exact_compare(e, e->got, exact_blocks(&plain), 2, "another context");
+        inner.checks = inner.wrong = 0;
+        exact_graph_left(&inner);
+        e->checks += inner.checks;
+        e->wrong += inner.wrong;
         MORE(cuCtxDestroy, ctx);
         CU(cuCtxSetCurrent, primary);
     }

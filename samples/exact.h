@@ -35,3 +35,5 @@ void exact_launch_ex(struct exact *e, const struct shape *s, CUstream stream, in
 /* ---- exact_graphs.c */
 void exact_graphs_open(void);
 void exact_graphs(struct exact *e);
+/* One that is never destroyed: it goes with its context. */
+void exact_graph_left(struct exact *e);

@@ -235,6 +235,8 @@ static bool ready(struct lithos_graph_exec *x, CUstream stream)
     enum lithos_graph_whole why;
     if (!x->cut || lithos_atoms_policy().mode == LITHOS_ATOM_OFF)
         return false;
+    if (x->dirty && lithos_atoms_context_here() != x->where)
+        return false; /* of another device, perhaps, than what the callback is told */
     if (x->dirty)
         put_behind_last(x, true, stream);
     bool armed = lithos_graph_arm(x, stream, &why);

@@ -36,7 +36,7 @@ typedef CUresult (*occupancy_fn)(int *, CUfunction, int, size_t);
 
 /* ---- kernels: which are cut, and into how many nodes ---- */
 
-/* A node whose attributes are not told may be anything. */
+/* A node that may be cooperative, or of which that is not told, stays whole. */
 static bool look_at_attributes(CUgraphNode node, uint64_t *ret_cluster)
 {
     CUlaunchAttributeValue v = {0};
@@ -44,9 +44,9 @@ static bool look_at_attributes(CUgraphNode node, uint64_t *ret_cluster)
         v.cooperative)
         return false;
     memset(&v, 0, sizeof v);
-    if (!DONE(cuGraphKernelNodeGetAttribute, attribute_fn, node, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, &v))
-        return false;
-    if ((uint64_t)v.clusterDim.x * v.clusterDim.y * v.clusterDim.z > 1)
+    bool told =
+        DONE(cuGraphKernelNodeGetAttribute, attribute_fn, node, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, &v);
+    if (told && (uint64_t)v.clusterDim.x * v.clusterDim.y * v.clusterDim.z > 1)
         *ret_cluster = v.clusterDim.x | (uint64_t)v.clusterDim.y << 16 | (uint64_t)v.clusterDim.z << 32;
     return true;
 }
