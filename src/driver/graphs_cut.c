@@ -131,6 +131,14 @@ static uint32_t look_at_kernel(CUgraphNode node, struct lithos_graph_kernel *k,
 
 /* ---- a graph's nodes and edges ---- */
 
+/* Never for none. */
+static void *room(size_t count, size_t size)
+{
+    return calloc(count + 1, size);
+}
+
+#define NODE_BYTES sizeof(void *) /* of a CUgraphNode, which is a pointer */
+
 struct level {
     CUgraphNode *nodes; /* by address */
     size_t count;
@@ -159,24 +167,18 @@ static int by_address(const void *a, const void *b)
 
 static uint32_t index_of(const struct level *l, CUgraphNode node)
 {
-    const CUgraphNode *at = bsearch(&node, l->nodes, l->count, sizeof node, by_address);
+    const CUgraphNode *at = bsearch(&node, l->nodes, l->count, NODE_BYTES, by_address);
     return at ? (uint32_t)(at - l->nodes) : UINT32_MAX;
-}
-
-/* room: for one more than none. */
-static void *room(size_t count, size_t size)
-{
-    return calloc(count + 1, size);
 }
 
 static bool read_nodes(CUgraph graph, struct level *l)
 {
     if (!DONE(cuGraphGetNodes, nodes_fn, graph, NULL, &l->count) || l->count > NODES_MAX ||
-        !(l->nodes = room(l->count, sizeof *l->nodes)) || !(l->order = room(l->count, sizeof *l->order)) ||
+        !(l->nodes = room(l->count, NODE_BYTES)) || !(l->order = room(l->count, sizeof *l->order)) ||
         !(l->programmatic = room(l->count, sizeof *l->programmatic)) ||
         (l->count && !DONE(cuGraphGetNodes, nodes_fn, graph, l->nodes, &l->count)))
         return false;
-    qsort(l->nodes, l->count, sizeof *l->nodes, by_address);
+    qsort(l->nodes, l->count, NODE_BYTES, by_address);
     return true;
 }
 
@@ -184,8 +186,8 @@ static bool read_edges(CUgraph graph, struct level *l)
 {
     static const CUgraphEdgeData full;
     if (!DONE(cuGraphGetEdges_v2, edges_fn, graph, NULL, NULL, NULL, &l->edges) ||
-        l->edges > (size_t)NODES_MAX * 64 || !(l->from = room(l->edges, sizeof *l->from)) ||
-        !(l->to = room(l->edges, sizeof *l->to)) || !(l->data = room(l->edges, sizeof *l->data)) ||
+        l->edges > (size_t)NODES_MAX * 64 || !(l->from = room(l->edges, NODE_BYTES)) ||
+        !(l->to = room(l->edges, NODE_BYTES)) || !(l->data = room(l->edges, sizeof *l->data)) ||
         (l->edges && !DONE(cuGraphGetEdges_v2, edges_fn, graph, l->from, l->to, l->data, &l->edges)))
         return false;
     for (size_t i = 0; i < l->edges; i++) {
@@ -307,7 +309,7 @@ static bool move_dependents(CUgraph graph, CUgraphNode from, CUgraphNode to)
         return false;
     if (!count)
         return true;
-    CUgraphNode *behind = room(count, sizeof *behind), *here = room(count, sizeof *here);
+    CUgraphNode *behind = room(count, NODE_BYTES), *here = room(count, NODE_BYTES);
     CUgraphEdgeData *data = room(count, sizeof *data);
     bool ok = behind && here && data &&
               DONE(cuGraphNodeGetDependentNodes_v2, dependents_fn, from, behind, data, &count);
@@ -359,7 +361,7 @@ static bool cut_kernel(struct build *b, CUgraph graph, CUgraphNode app, CUgraphN
     if (!kernels)
         return false;
     x->kernels = kernels;
-    if (b->added > LITHOS_GRAPH_ATOMS_MAX || !(k.nodes = room(nodes, sizeof *k.nodes)))
+    if (b->added > LITHOS_GRAPH_ATOMS_MAX || !(k.nodes = room(nodes, NODE_BYTES)))
         return false;
     k.nodes[0] = ours;
     k.atom.nodes = nodes;

@@ -213,7 +213,7 @@ struct vgpu_op {
             /* What the QMD asks for after the hook: clusters (blocks when there are none), blocks a cluster. */
             uint32_t qmd_grid[3], qmd_cluster[3];
             struct vgpu_atom atom;
-            bool nothing; /* the hook has left it no block */
+            bool nothing;        /* the hook has left it no block */
             uint16_t *placement; /* SM of each block, UINT16_MAX = never placed */
             uint64_t placement_blocks;
             struct lithos_tpcset mask;
