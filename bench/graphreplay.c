@@ -163,7 +163,7 @@ static void parse(int argc, char **argv, struct replay *r)
 int main(int argc, char **argv)
 {
     struct replay r = {.blocks = 160, .iters = 20000, .replays = 10, .rounds = 5, .learn = 24, .scale = 1};
-    double us[ROUNDS_MAX];
+    double us[ROUNDS_MAX] = {0};
     char line[16];
     parse(argc, argv, &r);
     open_all(&r);
