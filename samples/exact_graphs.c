@@ -14,15 +14,15 @@
     X(cuMemsetD32Async, "cuMemsetD32Async", (CUdeviceptr, unsigned, size_t, CUstream))                     \
     X(cuGraphCreate, "cuGraphCreate", (CUgraph *, unsigned))                                               \
     X(cuGraphDestroy, "cuGraphDestroy", (CUgraph))                                                         \
-    X(cuGraphAddKernelNode, "cuGraphAddKernelNode",                                                        \
-      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const CUDA_KERNEL_NODE_PARAMS_v1 *))           \
+    X(cuGraphAddKernelNode, "cuGraphAddKernelNode_v2",                                                     \
+      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const CUDA_KERNEL_NODE_PARAMS_v2 *))           \
     X(cuGraphAddChildGraphNode, "cuGraphAddChildGraphNode",                                                \
       (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, CUgraph))                                      \
     X(cuGraphInstantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))     \
     X(cuGraphInstantiateWithParams, "cuGraphInstantiateWithParams",                                        \
       (CUgraphExec *, CUgraph, CUDA_GRAPH_INSTANTIATE_PARAMS *))                                           \
-    X(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams",                                    \
-      (CUgraphExec, CUgraphNode, const CUDA_KERNEL_NODE_PARAMS_v1 *))                                      \
+    X(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams_v2",                                 \
+      (CUgraphExec, CUgraphNode, const CUDA_KERNEL_NODE_PARAMS_v2 *))                                      \
     X(cuGraphNodeSetEnabled, "cuGraphNodeSetEnabled", (CUgraphExec, CUgraphNode, unsigned))                \
     X(cuGraphNodeGetEnabled, "cuGraphNodeGetEnabled", (CUgraphExec, CUgraphNode, unsigned *))              \
     X(cuGraphExecUpdate, "cuGraphExecUpdate_v2", (CUgraphExec, CUgraph, CUgraphExecUpdateResultInfo_v1 *)) \
@@ -64,12 +64,12 @@ static CUgraph captured(struct exact *e, void (*calls)(struct exact *))
 }
 
 /* A kernel node that counts at *out; the parameters are copied. */
-static CUDA_KERNEL_NODE_PARAMS_v1 node_params(struct exact *e, const struct shape *s, CUdeviceptr *out,
+static CUDA_KERNEL_NODE_PARAMS_v2 node_params(struct exact *e, const struct shape *s, CUdeviceptr *out,
                                               void *room[2])
 {
     room[0] = out;
     room[1] = &e->info;
-    return (CUDA_KERNEL_NODE_PARAMS_v1){.func = e->mark,
+    return (CUDA_KERNEL_NODE_PARAMS_v2){.func = e->mark,
                                         .gridDimX = s->grid[0],
                                         .gridDimY = s->grid[1],
                                         .gridDimZ = s->grid[2],
@@ -83,7 +83,7 @@ static CUgraphNode add(struct exact *e, CUgraph graph, const struct shape *s, CU
                        const CUgraphNode *behind)
 {
     void *room[2];
-    CUDA_KERNEL_NODE_PARAMS_v1 p = node_params(e, s, out, room);
+    CUDA_KERNEL_NODE_PARAMS_v2 p = node_params(e, s, out, room);
     CUgraphNode node;
     G(cuGraphAddKernelNode, &node, graph, behind, behind != NULL, &p);
     return node;
@@ -92,7 +92,7 @@ static CUgraphNode add(struct exact *e, CUgraph graph, const struct shape *s, CU
 static void set(struct exact *e, CUgraphExec exec, CUgraphNode node, const struct shape *s, CUdeviceptr *out)
 {
     void *room[2];
-    CUDA_KERNEL_NODE_PARAMS_v1 p = node_params(e, s, out, room);
+    CUDA_KERNEL_NODE_PARAMS_v2 p = node_params(e, s, out, room);
     G(cuGraphExecKernelNodeSetParams, exec, node, &p);
 }
 
