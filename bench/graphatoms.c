@@ -5,6 +5,7 @@
  *   chain     one kernel as N nodes that are its atoms, by kind of edge: how long it takes, whether each block runs once
  *   behind    what comes after the last atom finds all atoms done, with a block that takes long in an early one
  *   params    nodes' parameters and grids changed: what becomes of what the callback wrote
+ *   shape     chains in graphs of every shape, each node made its atom by itself: what comes behind them finds all done (graphatoms_shape.c)
  *   segments  a graph in pieces with the atoms launched between them, beside one graph: what a replay costs */
 #include "bench/graphatoms.h"
 
@@ -417,8 +418,22 @@ static void print_segments(const char *way, unsigned atoms, double us, double ho
            way, atoms, us, host_us);
 }
 
+/* What the nodes behind the last atom hang on. */
+enum fence { FENCE_NONE, FENCE_EMPTY_BEHIND_ALL, FENCE_KERNEL };
+
+static bool add_fence(const char *way, CUgraph graph, const CUgraphNode *nodes, unsigned atoms,
+                      enum fence fence, CUgraphNode *last)
+{
+    struct node_params n = node_of(t.null, 1, 32, NULL);
+    *last = nodes[atoms - 1];
+    if (fence == FENCE_EMPTY_BEHIND_ALL)
+        return OK(way, cuGraphAddEmptyNode, last, graph, nodes, atoms);
+    return fence == FENCE_NONE || OK(way, cuGraphAddKernelNode, last, graph, &nodes[atoms - 1], 1, &n);
+}
+
 /* 20 small kernels, the long one as `atoms` nodes linked so, 20 small ones: one graph. */
-static void one_graph(const char *way, const struct node_params *n, unsigned atoms, enum link link)
+static void one_graph(const char *way, const struct node_params *n, unsigned atoms, enum link link,
+                      enum fence fence)
 {
     CUgraph graph;
     CUgraphExec exec;
@@ -428,8 +443,8 @@ static void one_graph(const char *way, const struct node_params *n, unsigned ato
     if (OK(way, cuGraphCreate, &graph, 0) && small_line(way, graph, &last) &&
         build_chain(way, graph, n, atoms, link, nodes) &&
         ok(way, "cuGraphAddDependencies_v2", add_edge(graph, last, nodes[0], LINK_FULL))) {
-        last = nodes[atoms - 1];
-        if (small_line(way, graph, &last) && exec_of(way, graph, &exec)) {
+        if (add_fence(way, graph, nodes, atoms, fence, &last) && small_line(way, graph, &last) &&
+            exec_of(way, graph, &exec)) {
             replay_us(exec, 1, &host_us);
             double us = replay_us(exec, 10, &host_us);
             print_segments(way, atoms, us, host_us);
@@ -448,9 +463,14 @@ static void segments(unsigned iters)
     CUgraphExec before, after;
     CUgraphNode last = NULL;
     float ms = 0;
-    one_graph("one graph, whole", &n, 1, LINK_FULL);
-    one_graph("one graph, programmatic edges", &n, 40, LINK_PROGRAMMATIC);
-    one_graph("one graph, launch-order edges", &n, 40, LINK_LAUNCH_ORDER);
+    one_graph("one graph, whole", &n, 1, LINK_FULL, FENCE_NONE);
+    one_graph("one graph, programmatic edges", &n, 40, LINK_PROGRAMMATIC, FENCE_NONE);
+    one_graph("one graph, launch-order edges", &n, 40, LINK_LAUNCH_ORDER, FENCE_NONE);
+    one_graph("one graph, launch-order edges, a kernel as a fence", &n, 40, LINK_LAUNCH_ORDER, FENCE_KERNEL);
+    one_graph("one graph, launch-order edges, an empty node behind all atoms", &n, 40, LINK_LAUNCH_ORDER,
+              FENCE_EMPTY_BEHIND_ALL);
+    one_graph("one graph, launch-order edges, an empty node behind all atoms", &n, 160, LINK_LAUNCH_ORDER,
+              FENCE_EMPTY_BEHIND_ALL);
     bool fine = OK("segments", cuGraphCreate, &graph, 0) && small_line("segments", graph, &last) &&
                 exec_of("segments", graph, &before) && exec_of("segments", graph, &after);
     if (!fine)
@@ -473,7 +493,8 @@ static void segments(unsigned iters)
 /* ---- the whole */
 
 static const char help[] =
-    "usage: lithos-graphatoms [--device N] [--limit S] [--iters N] [order|chain|behind|params|segments]...\n"
+    "usage: lithos-graphatoms [--device N] [--limit S] [--iters N] "
+    "[order|chain|behind|params|shape|segments]...\n"
     "Tries atoms in CUDA graphs on this card, without LithOS; prints a JSON object a trial.\n";
 
 static volatile const char *under_way = "opening";
@@ -493,7 +514,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"device", 1, 0, 'd'}, {"limit", 1, 0, 'l'}, {"iters", 1, 0, 'i'}, {"help", 0, 0, 'h'}, {0}};
-    static const char *const all[] = {"order", "chain", "behind", "params", "segments"};
+    static const char *const all[] = {"order", "chain", "behind", "params", "shape", "segments"};
     struct sample_options o = {.time_scale = 1};
     unsigned limit_s = 100, iters = 20000;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -527,6 +548,8 @@ int main(int argc, char **argv)
             behind();
         else if (i == 3)
             params_of_nodes();
+        else if (i == 4)
+            shape_trials();
         else
             segments(iters);
     }

@@ -25,30 +25,49 @@ struct node_params {
 struct edge_data {
     unsigned char from_port, to_port, type, reserved[5];
 };
+/* CUDA_MEMSET_NODE_PARAMS */
+struct memset_params {
+    CUdeviceptr dst;
+    size_t pitch;
+    unsigned value, element_bytes;
+    size_t width, height;
+};
 enum { PORT_DEFAULT, PORT_PROGRAMMATIC, PORT_LAUNCH_ORDER };
 enum { EDGE_DEFAULT, EDGE_PROGRAMMATIC };
 
-#define GRAPH_CUDA(X)                                                                               \
-    X(cuGraphCreate, "cuGraphCreate", (CUgraph *, unsigned))                                        \
-    X(cuGraphDestroy, "cuGraphDestroy", (CUgraph))                                                  \
-    X(cuGraphAddKernelNode, "cuGraphAddKernelNode_v2",                                              \
-      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const struct node_params *))            \
-    X(cuGraphAddDependencies_v2, "cuGraphAddDependencies_v2",                                       \
-      (CUgraph, const CUgraphNode *, const CUgraphNode *, const struct edge_data *, size_t))        \
-    X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                   \
-      (CUgraphExec *, CUgraph, unsigned long long))                                                 \
-    X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))                                      \
-    X(cuGraphUpload, "cuGraphUpload", (CUgraphExec, CUstream))                                      \
-    X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                      \
-    X(cuGraphNodeSetEnabled, "cuGraphNodeSetEnabled", (CUgraphExec, CUgraphNode, unsigned))         \
-    X(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams_v2",                          \
-      (CUgraphExec, CUgraphNode, const struct node_params *))                                       \
-    X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                             \
-    X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                              \
-    X(cuLaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **)) \
-    X(cuMemHostAlloc, "cuMemHostAlloc", (void **, size_t, unsigned))                                \
-    X(cuMemHostGetDevicePointer, "cuMemHostGetDevicePointer_v2", (CUdeviceptr *, void *, unsigned)) \
-    X(cuGetExportTable, "cuGetExportTable", (const void **, const CUuuid *))                        \
+#define GRAPH_CUDA(X)                                                                                    \
+    X(cuGraphCreate, "cuGraphCreate", (CUgraph *, unsigned))                                             \
+    X(cuGraphDestroy, "cuGraphDestroy", (CUgraph))                                                       \
+    X(cuGraphAddKernelNode, "cuGraphAddKernelNode_v2",                                                   \
+      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const struct node_params *))                 \
+    X(cuGraphAddDependencies_v2, "cuGraphAddDependencies_v2",                                            \
+      (CUgraph, const CUgraphNode *, const CUgraphNode *, const struct edge_data *, size_t))             \
+    X(cuGraphAddEmptyNode, "cuGraphAddEmptyNode", (CUgraphNode *, CUgraph, const CUgraphNode *, size_t)) \
+    X(cuGraphAddMemcpyNode, "cuGraphAddMemcpyNode",                                                      \
+      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const CUDA_MEMCPY3D *, CUcontext))           \
+    X(cuGraphAddMemsetNode, "cuGraphAddMemsetNode",                                                      \
+      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const struct memset_params *, CUcontext))    \
+    X(cuGraphAddChildGraphNode, "cuGraphAddChildGraphNode",                                              \
+      (CUgraphNode *, CUgraph, const CUgraphNode *, size_t, CUgraph))                                    \
+    X(cuGraphChildGraphNodeGetGraph, "cuGraphChildGraphNodeGetGraph", (CUgraphNode, CUgraph *))          \
+    X(cuGraphNodeFindInClone, "cuGraphNodeFindInClone", (CUgraphNode *, CUgraphNode, CUgraph))           \
+    X(cuCtxGetCurrent, "cuCtxGetCurrent", (CUcontext *))                                                 \
+    X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream, CUevent, unsigned))                             \
+    X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t, CUstream))                \
+    X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                        \
+      (CUgraphExec *, CUgraph, unsigned long long))                                                      \
+    X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))                                           \
+    X(cuGraphUpload, "cuGraphUpload", (CUgraphExec, CUstream))                                           \
+    X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                           \
+    X(cuGraphNodeSetEnabled, "cuGraphNodeSetEnabled", (CUgraphExec, CUgraphNode, unsigned))              \
+    X(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams_v2",                               \
+      (CUgraphExec, CUgraphNode, const struct node_params *))                                            \
+    X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                                  \
+    X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                                   \
+    X(cuLaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **))      \
+    X(cuMemHostAlloc, "cuMemHostAlloc", (void **, size_t, unsigned))                                     \
+    X(cuMemHostGetDevicePointer, "cuMemHostGetDevicePointer_v2", (CUdeviceptr *, void *, unsigned))      \
+    X(cuGetExportTable, "cuGetExportTable", (const void **, const CUuuid *))                             \
     X(cuEventElapsedTime, "cuEventElapsedTime", (float *, CUevent, CUevent))
 
 struct graph_cuda {
@@ -60,6 +79,7 @@ extern struct graph_cuda g;
 
 struct graph_bench {
     struct sample_context ctx;
+    CUcontext context;
     CUmodule module, prelude;
     CUfunction mark, sum, null, fma;
     CUdeviceptr out, out2, ret, pool;
@@ -69,7 +89,10 @@ struct graph_bench {
 };
 extern struct graph_bench t;
 
+#define WORDS 11u /* of what the callback is told: 0x58 bytes */
+
 struct seen {
+    uint64_t words[WORDS];
     uint32_t grid[3];
     uint64_t function, count, entry;
     bool prelude, latch, pre_exit, bank;
@@ -85,6 +108,9 @@ struct graph_hook {
     struct lithos_cut cut;
     unsigned next;
     bool edit, pre_exit;
+    bool one;      /* `next` stays: it is that atom's turn */
+    bool empty;    /* the first is to run all, the others nothing */
+    unsigned made; /* QMDs that were made atoms */
     int error;
 };
 extern struct graph_hook hook;
@@ -98,3 +124,5 @@ void open_all(const struct sample_options *o);
 /* From now on the kernel's QMDs are those of its atoms, in the order they come; until end_atoms. */
 void begin_atoms(CUfunction f, unsigned blocks, unsigned count, bool pre_exit);
 void end_atoms(void);
+/* graphatoms_shape.c */
+void shape_trials(void);

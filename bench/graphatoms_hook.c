@@ -16,7 +16,14 @@ static struct lithos_prelude_cuda prelude_cuda;
 
 static void make_atom(const struct lithos_qmd_layout *layout, void *qmd)
 {
-    unsigned i = hook.next++ % hook.cut.count;
+    unsigned i = hook.next % hook.cut.count;
+    hook.next += !hook.one;
+    hook.made++;
+    if (hook.empty) {
+        if (i)
+            hook.error |= lithos_qmd_set_side(layout, qmd, 0, 0);
+        return;
+    }
     struct lithos_part p = lithos_cut_part(&hook.cut, i);
     const struct lithos_qmd_atom atom = {.dim = hook.cut.dim,
                                          .hi = p.side,
@@ -32,7 +39,7 @@ static void on_qmd(void *user, int domain, int id, const void *params)
 {
     (void)user;
     const struct lithos_qmd_layout *layout;
-    uint64_t words[6];
+    uint64_t words[WORDS];
     if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID)
         return;
     memcpy(words, params, sizeof words);
@@ -51,6 +58,7 @@ static void on_qmd(void *user, int domain, int id, const void *params)
         struct seen *s = &hook.log[hook.logged++];
         *s =
             (struct seen){.function = words[LITHOS_QMD_PARAMS_FUNCTION], .count = words[5], .entry = v.entry};
+        memcpy(s->words, words, sizeof s->words);
         memcpy(s->grid, v.grid, sizeof s->grid);
         s->prelude = v.entry >= hook.code && v.entry < hook.code + LITHOS_PRELUDE_BYTES;
         s->latch = lithos_qmd_waits_on_latch(layout, qmd);
@@ -104,6 +112,7 @@ void open_all(const struct sample_options *o)
 #define X(name, symbol, args) sample_find(symbol, symbol, &g.name, sizeof g.name);
     GRAPH_CUDA(X)
 #undef X
+    ok("open", "cuCtxGetCurrent", g.cuCtxGetCurrent(&t.context));
 #define X(member, name, args) sample_find(#name, #name, &prelude_cuda.member, sizeof prelude_cuda.member);
     LITHOS_PRELUDE_CUDA(X)
 #undef X

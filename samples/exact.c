@@ -6,11 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "samples/sample.h"
+#include "samples/exact.h"
 
-#define BLOCKS_MAX (1u << 16)
-#define INFO_WORDS 1024u
-#define MODE_GLOBAL 0 /* CU_STREAM_CAPTURE_MODE_GLOBAL */
 #define THREADS 4
 
 /* Beside those of sample.h. Graphs are instantiated by the name that has one signature: what cuGetProcAddress gives for
@@ -22,12 +19,6 @@
        void **))                                                                                             \
     X(cuLaunchCooperativeKernel, "cuLaunchCooperativeKernel",                                                \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **)) \
-    X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                                      \
-    X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                                       \
-    X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                            \
-      (CUgraphExec *, CUgraph, unsigned long long))                                                          \
-    X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                               \
-    X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))                                               \
     X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream, CUevent, unsigned))                                 \
     X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t, CUstream))                    \
     X(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr, CUdeviceptr, size_t, CUstream))               \
@@ -43,21 +34,6 @@ static struct {
 } more;
 
 #define MORE(name, ...) sample_check_result(#name, more.name(__VA_ARGS__))
-
-struct exact {
-    struct sample_context ctx;
-    CUfunction mark;
-    CUdeviceptr out, copy, info;
-    CUstream other;
-    CUevent event;
-    uint32_t *got;
-    unsigned checks, wrong, block; /* threads of one */
-    int cc_major;
-};
-
-struct shape {
-    unsigned grid[3], cluster[3];
-};
 
 static const char help[] =
     "usage: lithos-exact [--device N] [--rounds N] [--threads N] [--limit S] [--only WAY] [--json] "
@@ -98,13 +74,12 @@ static void watch_ends(void)
 
 /* ---- results */
 
-static unsigned blocks_of(const struct shape *s)
+unsigned exact_blocks(const struct shape *s)
 {
     return s->grid[0] * s->grid[1] * s->grid[2];
 }
 
-/* Each of the first n words must be `want`. */
-static void compare(struct exact *e, const uint32_t *got, unsigned n, uint32_t want, const char *what)
+void exact_compare(struct exact *e, const uint32_t *got, unsigned n, uint32_t want, const char *what)
 {
     e->checks++;
     for (unsigned i = 0; i < n; i++) {
@@ -117,23 +92,24 @@ static void compare(struct exact *e, const uint32_t *got, unsigned n, uint32_t w
     }
 }
 
-static void clear(const struct exact *e)
+void exact_clear(const struct exact *e)
 {
     CU(cuMemsetD32, e->out, 0, BLOCKS_MAX);
+    CU(cuMemsetD32, e->out2, 0, BLOCKS_MAX);
     CU(cuMemsetD32, e->info, 0, INFO_WORDS);
     CU(cuCtxSynchronize);
 }
 
-static void check(struct exact *e, unsigned n, uint32_t want, const char *what)
+void exact_check(struct exact *e, unsigned n, uint32_t want, const char *what)
 {
     CU(cuCtxSynchronize);
     CU(cuMemcpyDtoH, e->got, e->out, n * sizeof *e->got);
-    compare(e, e->got, n, want, what);
+    exact_compare(e, e->got, n, want, what);
 }
 
 /* ---- launching */
 
-static void launch_ex(struct exact *e, const struct shape *s, CUstream stream, int attribute, int value)
+void exact_launch_ex(struct exact *e, const struct shape *s, CUstream stream, int attribute, int value)
 {
     void *params[] = {&e->out, &e->info};
     CUlaunchAttribute attributes[2] = {0};
@@ -156,7 +132,7 @@ static void launch_ex(struct exact *e, const struct shape *s, CUstream stream, i
     MORE(cuLaunchKernelEx, &c, e->mark, params, NULL);
 }
 
-static void launch(struct exact *e, const struct shape *s, CUstream stream)
+void exact_launch(struct exact *e, const struct shape *s, CUstream stream)
 {
     void *params[] = {&e->out, &e->info};
     CU(cuLaunchKernel, e->mark, s->grid[0], s->grid[1], s->grid[2], e->block, 1, 1, 0, stream, params, NULL);
@@ -178,18 +154,18 @@ static const struct shape plain = {{30011, 1, 1}, {1, 1, 1}};
 static void grids(struct exact *e)
 {
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(shapes); i++) {
-        clear(e);
-        launch(e, &shapes[i], i % 2 ? e->ctx.stream : NULL);
-        check(e, blocks_of(&shapes[i]), 1, "grid");
-        clear(e);
-        launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
-        launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
-        check(e, blocks_of(&shapes[i]), 2, "grid, twice in a row");
+        exact_clear(e);
+        exact_launch(e, &shapes[i], i % 2 ? e->ctx.stream : NULL);
+        exact_check(e, exact_blocks(&shapes[i]), 1, "grid");
+        exact_clear(e);
+        exact_launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
+        exact_launch_ex(e, &shapes[i], e->ctx.stream, 0, 0);
+        exact_check(e, exact_blocks(&shapes[i]), 2, "grid, twice in a row");
     }
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(clusters) && e->cc_major >= 9; i++) {
-        clear(e);
-        launch_ex(e, &clusters[i], e->ctx.stream, 0, 0);
-        check(e, blocks_of(&clusters[i]), 1, "clusters");
+        exact_clear(e);
+        exact_launch_ex(e, &clusters[i], e->ctx.stream, 0, 0);
+        exact_check(e, exact_blocks(&clusters[i]), 1, "clusters");
     }
 }
 
@@ -197,71 +173,49 @@ static void attributes(struct exact *e)
 {
     void *params[] = {&e->out, &e->info};
     unsigned resident = (unsigned)e->ctx.sm_count;
-    clear(e);
-    launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PRIORITY, 0);
-    check(e, blocks_of(&plain), 1, "with a priority");
+    exact_clear(e);
+    exact_launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PRIORITY, 0);
+    exact_check(e, exact_blocks(&plain), 1, "with a priority");
     if (e->cc_major >= 9) {
-        clear(e);
-        launch(e, &plain, e->ctx.stream); /* what follows may overlap with it */
-        launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
-        launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
-        launch(e, &plain, e->ctx.stream);
-        check(e, blocks_of(&plain), 4, "programmatic dependent launches");
+        exact_clear(e);
+        exact_launch(e, &plain, e->ctx.stream); /* what follows may overlap with it */
+        exact_launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
+        exact_launch_ex(e, &plain, e->ctx.stream, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1);
+        exact_launch(e, &plain, e->ctx.stream);
+        exact_check(e, exact_blocks(&plain), 4, "programmatic dependent launches");
     }
-    clear(e);
+    exact_clear(e);
     MORE(cuLaunchCooperativeKernel, e->mark, resident, 1, 1, e->block, 1, 1, 0, e->ctx.stream, params);
-    check(e, resident, 1, "cooperative");
-    clear(e);
+    exact_check(e, resident, 1, "cooperative");
+    exact_clear(e);
     MORE(cuLaunchKernel_ptsz, e->mark, 30011, 1, 1, e->block, 1, 1, 0, NULL, params, NULL);
-    launch(e, &plain, CU_STREAM_PER_THREAD);
-    check(e, blocks_of(&plain), 2, "per-thread default stream");
+    exact_launch(e, &plain, CU_STREAM_PER_THREAD);
+    exact_check(e, exact_blocks(&plain), 2, "per-thread default stream");
 }
 
 /* What comes behind a kernel in its stream, and in one that waits for an event, finds it done. */
 static void order(struct exact *e)
 {
-    size_t bytes = blocks_of(&plain) * sizeof(uint32_t);
-    clear(e);
-    launch(e, &plain, e->ctx.stream);
+    size_t bytes = exact_blocks(&plain) * sizeof(uint32_t);
+    exact_clear(e);
+    exact_launch(e, &plain, e->ctx.stream);
     MORE(cuMemcpyDtoDAsync, e->copy, e->out, bytes, e->ctx.stream);
-    MORE(cuMemsetD32Async, e->out, 7, blocks_of(&plain), e->ctx.stream);
-    launch(e, &plain, e->ctx.stream);
+    MORE(cuMemsetD32Async, e->out, 7, exact_blocks(&plain), e->ctx.stream);
+    exact_launch(e, &plain, e->ctx.stream);
     CU(cuEventRecord, e->event, e->ctx.stream);
     MORE(cuStreamWaitEvent, e->other, e->event, 0);
     MORE(cuMemcpyDtoHAsync, e->got, e->out, bytes, e->other);
     CU(cuStreamSynchronize, e->other);
-    compare(e, e->got, blocks_of(&plain), 8, "a copy on a stream that waits for an event");
+    exact_compare(e, e->got, exact_blocks(&plain), 8, "a copy on a stream that waits for an event");
     CU(cuMemcpyDtoH, e->got, e->copy, bytes);
-    compare(e, e->got, blocks_of(&plain), 1, "a copy behind it in its stream");
-    clear(e);
-    launch(e, &plain, NULL);
-    launch(e, &plain, NULL);
+    exact_compare(e, e->got, exact_blocks(&plain), 1, "a copy behind it in its stream");
+    exact_clear(e);
+    exact_launch(e, &plain, NULL);
+    exact_launch(e, &plain, NULL);
     CU(cuEventRecord, e->event, NULL);
     CU(cuEventSynchronize, e->event);
     CU(cuMemcpyDtoH, e->got, e->out, bytes);
-    compare(e, e->got, blocks_of(&plain), 2, "the default stream");
-}
-
-static void graphs(struct exact *e)
-{
-    CUgraph graph;
-    CUgraphExec exec;
-    clear(e);
-    MORE(cuStreamBeginCapture, e->other, MODE_GLOBAL);
-    launch(e, &plain, e->other);
-    launch(e, &shapes[1], e->other);
-    MORE(cuStreamEndCapture, e->other, &graph);
-    CU(cuMemcpyDtoH, e->got, e->out, blocks_of(&plain) * sizeof(uint32_t));
-    compare(e, e->got, blocks_of(&plain), 0, "captured, and so not run");
-    MORE(cuGraphInstantiateWithFlags, &exec, graph, 0);
-    for (int i = 0; i < 3; i++)
-        MORE(cuGraphLaunch, exec, e->ctx.stream);
-    launch(e, &plain, e->ctx.stream);
-    CU(cuCtxSynchronize);
-    CU(cuMemcpyDtoH, e->got, e->out, blocks_of(&plain) * sizeof(uint32_t));
-    compare(e, e->got, blocks_of(&plain), 3 + 3 + 1,
-            "a graph of two kernels, three times, and one behind it");
-    MORE(cuGraphExecDestroy, exec);
+    exact_compare(e, e->got, exact_blocks(&plain), 2, "the default stream");
 }
 
 struct worker {
@@ -276,7 +230,7 @@ static void *work(void *arg)
     const struct worker *w = arg;
     CU(cuCtxSetCurrent, w->ctx);
     for (int i = 0; i < w->launches; i++)
-        launch(w->e, &plain, w->stream);
+        exact_launch(w->e, &plain, w->stream);
     return NULL;
 }
 
@@ -291,7 +245,7 @@ static void threads(struct exact *e)
     for (int i = 0; i < THREADS; i++)
         CU(cuStreamCreateWithPriority, &own[i], CU_STREAM_NON_BLOCKING, 0);
     for (int alone = 0; alone < 2; alone++) {
-        clear(e);
+        exact_clear(e);
         for (int i = 0; i < THREADS; i++) {
             w[i] = (struct worker){e, ctx, alone ? own[i] : e->ctx.stream, 3};
             if (pthread_create(&thread[i], NULL, work, &w[i]) != 0) {
@@ -301,8 +255,8 @@ static void threads(struct exact *e)
         }
         for (int i = 0; i < THREADS; i++)
             pthread_join(thread[i], NULL);
-        check(e, blocks_of(&plain), 3 * THREADS,
-              alone ? "threads with a stream each" : "threads with one stream");
+        exact_check(e, exact_blocks(&plain), 3 * THREADS,
+                    alone ? "threads with a stream each" : "threads with one stream");
     }
 }
 
@@ -317,19 +271,24 @@ static void contexts(struct exact *e)
         CU(cuModuleLoadData, &inner.ctx.module, sample_kernels());
         inner.mark = sample_function(&inner.ctx, "lithos_mark");
         CU(cuMemAlloc, &inner.out, BLOCKS_MAX * sizeof(uint32_t));
+        CU(cuMemAlloc, &inner.out2, BLOCKS_MAX * sizeof(uint32_t));
         CU(cuMemAlloc, &inner.info, INFO_WORDS * sizeof(uint32_t));
-        clear(&inner);
-        launch(&inner, &plain, NULL);
-        launch(&inner, &shapes[3], NULL);
+        exact_clear(&inner);
+        exact_launch(&inner, &plain, NULL);
+        exact_launch(&inner, &shapes[3], NULL);
         CU(cuCtxSynchronize);
-        CU(cuMemcpyDtoH, e->got, inner.out, blocks_of(&plain) * sizeof(uint32_t));
-        compare(e, e->got, blocks_of(&plain), 2, "another context");
+        CU(cuMemcpyDtoH, e->got, inner.out, exact_blocks(&plain) * sizeof(uint32_t));
+        exact_compare(e, e->got, exact_blocks(&plain), 2, "another context");
+        inner.checks = inner.wrong = 0;
+        exact_graph_left(&inner);
+        e->checks += inner.checks;
+        e->wrong += inner.wrong;
         MORE(cuCtxDestroy, ctx);
         CU(cuCtxSetCurrent, primary);
     }
-    clear(e);
-    launch(e, &plain, e->ctx.stream);
-    check(e, blocks_of(&plain), 1, "the first context again");
+    exact_clear(e);
+    exact_launch(e, &plain, e->ctx.stream);
+    exact_check(e, exact_blocks(&plain), 1, "the first context again");
 }
 
 /* Blocks near the end of a large grid write where nothing can be: the launch, or what waits for it, must say so. */
@@ -363,8 +322,8 @@ struct options {
 static const struct {
     const char *name;
     void (*run)(struct exact *);
-} ways[] = {{"grids", grids},   {"attributes", attributes}, {"order", order},
-            {"graphs", graphs}, {"threads", threads},       {"contexts", contexts}};
+} ways[] = {{"grids", grids},         {"attributes", attributes}, {"order", order},
+            {"graphs", exact_graphs}, {"threads", threads},       {"contexts", contexts}};
 
 static void open_all(struct exact *e, const struct sample_options *o)
 {
@@ -375,6 +334,7 @@ static void open_all(struct exact *e, const struct sample_options *o)
     CU(cuDeviceGetAttribute, &e->cc_major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, e->ctx.device);
     e->mark = sample_function(&e->ctx, "lithos_mark");
     CU(cuMemAlloc, &e->out, BLOCKS_MAX * sizeof(uint32_t));
+    CU(cuMemAlloc, &e->out2, BLOCKS_MAX * sizeof(uint32_t));
     CU(cuMemAlloc, &e->copy, BLOCKS_MAX * sizeof(uint32_t));
     CU(cuMemAlloc, &e->info, INFO_WORDS * sizeof(uint32_t));
     CU(cuStreamCreateWithPriority, &e->other, CU_STREAM_NON_BLOCKING, 0);
@@ -446,6 +406,7 @@ int main(int argc, char **argv)
     alarm(o.limit_s);
     e.block = o.threads;
     open_all(&e, &o.sample);
+    exact_graphs_open();
     if (o.fault) {
         now.way = "fault";
         result = fault(&e);

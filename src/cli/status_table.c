@@ -195,6 +195,12 @@ static void print_atoms(const json_t *document, FILE *out)
         fprintf(out, "; %lld launches cut into %lld", (long long)lithos_json_integer(atoms, "cut"),
                 (long long)lithos_json_integer(atoms, "atoms"));
         print_counts(json_object_get(atoms, "whole"), "; left whole: ", out);
+        const json_t *graphs = json_object_get(atoms, "graphs");
+        if (lithos_json_integer(graphs, "cut"))
+            fprintf(out, "; kernels of graphs cut: %lld into %lld",
+                    (long long)lithos_json_integer(graphs, "cut"),
+                    (long long)lithos_json_integer(graphs, "atoms"));
+        print_counts(json_object_get(graphs, "whole"), "; graphs left whole: ", out);
         fputc('\n', out);
     }
 }

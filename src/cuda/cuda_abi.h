@@ -124,10 +124,14 @@ enum {
     X(CU_GRAPH_NODE_TYPE_MEMCPY, 1)                                 \
     X(CU_GRAPH_NODE_TYPE_MEMSET, 2)                                 \
     X(CU_GRAPH_NODE_TYPE_HOST, 3)                                   \
+    X(CU_GRAPH_NODE_TYPE_GRAPH, 4)                                  \
     X(CU_GRAPH_NODE_TYPE_EMPTY, 5)                                  \
     X(CU_GRAPH_NODE_TYPE_WAIT_EVENT, 6)                             \
     X(CU_GRAPH_NODE_TYPE_EVENT_RECORD, 7)                           \
+    X(CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER, 2)                    \
+    X(CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC, 1)                     \
     X(CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, 2)                        \
+    X(CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH, 4)                 \
     X(CU_GRAPH_EXEC_UPDATE_SUCCESS, 0)                              \
     X(CU_GRAPH_EXEC_UPDATE_ERROR, 1)                                \
     X(CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED, 2)               \

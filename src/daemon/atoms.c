@@ -57,6 +57,20 @@ int lithosd_atoms_check(const struct lithosd_tenant *t, const struct lithos_atom
     return -EOPNOTSUPP;
 }
 
+static json_t *graphs_status(const uint64_t counters[LITHOS_COUNTER_MAX])
+{
+    json_t *whole = json_object();
+#define W(name, what)                                              \
+    json_object_set_new(                                           \
+        whole, lithos_graph_whole_name(LITHOS_GRAPH_WHOLE_##name), \
+        json_integer((json_int_t)(counters[LITHOS_COUNTER_GRAPH_WHOLE_##name] & INT64_MAX)));
+#include "hw/graph_whole.def"
+#undef W
+    return json_pack("{s:I,s:I,s:I,s:o}", "cut", (json_int_t)(counters[LITHOS_COUNTER_GRAPH_CUT] & INT64_MAX),
+                     "atoms", (json_int_t)(counters[LITHOS_COUNTER_GRAPH_ATOMS] & INT64_MAX), "launches",
+                     (json_int_t)(counters[LITHOS_COUNTER_GRAPH_CUT_LAUNCHES] & INT64_MAX), "whole", whole);
+}
+
 json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t counters[LITHOS_COUNTER_MAX])
 {
     char text[LITHOS_ATOM_POLICY_TEXT_MAX];
@@ -69,9 +83,9 @@ json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t coun
                         json_integer((json_int_t)(counters[LITHOS_COUNTER_WHOLE_##name] & INT64_MAX)));
 #include "hw/whole.def"
 #undef W
-    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:o,s:o}", "policy", lithos_atom_policy_format(&t->atom, text),
+    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:o,s:o,s:o}", "policy", lithos_atom_policy_format(&t->atom, text),
                      "available", !why, "why", why ? why : "", "cut",
                      (json_int_t)(counters[LITHOS_COUNTER_CUT] & INT64_MAX), "atoms",
                      (json_int_t)(counters[LITHOS_COUNTER_ATOMS] & INT64_MAX), "whole", whole, "operators",
-                     lithosd_plans_status(t));
+                     lithosd_plans_status(t), "graphs", graphs_status(counters));
 }

@@ -9,13 +9,13 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "driver/atoms_context.h"
+#include "driver/atoms_internal.h"
 #include "driver/exports.h"
+#include "driver/graphs.h"
 #include "driver/names.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
 
-/* Overlapping launches came with Hopper. */
-#define CHAIN_CC_MAJOR 9
 #define ATTRIBUTES_MAX 24u
 #define STREAMS 64u /* a power of two */
 /* How long a launch waits while another thread is in the middle of a kernel of the same stream, and one of which it is not known
@@ -79,7 +79,7 @@ void lithos_atoms_set_policy(const struct lithos_atom_policy *p)
         atomic_fetch_and_explicit(&lithos_atoms_state, ~STATE_ON, memory_order_relaxed);
 }
 
-static struct lithos_atom_policy policy_now(void)
+struct lithos_atom_policy lithos_atoms_policy(void)
 {
     uint64_t v = atomic_load_explicit(&atoms.policy, memory_order_relaxed);
     struct lithos_atom_policy p = {.mode = (uint32_t)v};
@@ -292,7 +292,7 @@ static CUlaunchConfig config_of(const struct lithos_launch *l)
 void lithos_atoms_left_whole(enum lithos_whole why, uint32_t launches)
 {
     int which = LITHOS_COUNT_WHOLE_COOPERATIVE + (int)why - LITHOS_WHOLE_COOPERATIVE;
-    if (policy_now().mode != LITHOS_ATOM_OFF)
+    if (lithos_atoms_policy().mode != LITHOS_ATOM_OFF)
         lithos_count((enum lithos_hook_count)which, launches);
 }
 
@@ -314,7 +314,7 @@ static enum lithos_whole look_at_launch(const struct lithos_launch *l,
     return blocks * l->grid[2] <= (uint64_t)device->sm_count ? LITHOS_WHOLE_ONE_WAVE : LITHOS_WHOLE_NOT;
 }
 
-static bool is_capturing(CUstream stream)
+bool lithos_atoms_is_capturing(CUstream stream)
 {
     int status = -1;
     return LITHOS_REAL(is_capturing_fn, cuStreamIsCapturing)(stream, &status) != CUDA_SUCCESS ||
@@ -387,7 +387,7 @@ static CUresult launch_whole(const struct lithos_launch *l, enum lithos_whole wh
     return result;
 }
 
-static const struct lithos_hook_device *device_here(void)
+const struct lithos_hook_device *lithos_atoms_device_here(void)
 {
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
@@ -414,8 +414,7 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 29;
 }
 
-/* What decides how many blocks of which code run at once. Never 0. */
-static uint64_t operator_key(const struct lithos_launch *l, uint64_t cluster)
+uint64_t lithos_atoms_operator_key(const struct lithos_launch *l, uint64_t cluster)
 {
     uint64_t h = mix((uintptr_t)l->function, (uint64_t)l->grid[0] << 32 | l->grid[1]);
     h = mix(h, (uint64_t)l->grid[2] << 32 | l->block[0]);
@@ -452,7 +451,7 @@ static bool launched_apart(const struct lithos_launch *l, enum lithos_whole why,
 static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy *policy,
                         CUresult *ret_result)
 {
-    const struct lithos_hook_device *device = device_here();
+    const struct lithos_hook_device *device = lithos_atoms_device_here();
     uint64_t key = key_of(l->stream), cluster = 0;
     struct lithos_atom a = {.policy = *policy};
     enum lithos_whole why = look_at_launch(l, device, &cluster);
@@ -461,20 +460,21 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
     if (why == LITHOS_WHOLE_NOT && lithos_names_told_whole(l->function))
         why = LITHOS_WHOLE_TOLD;
     if (why == LITHOS_WHOLE_NOT && policy->mode == LITHOS_ATOM_DURATION) {
-        l->operator_key = operator_key(l, cluster);
+        l->operator_key = lithos_atoms_operator_key(l, cluster);
         why = choose(l, &a);
         if (why != LITHOS_WHOLE_NOT) {
             *ret_result = launch_whole(l, why);
             return true;
         }
     }
-    if (why == LITHOS_WHOLE_NOT && is_capturing(l->stream)) /* asked last: it is a call of the driver */
+    if (why == LITHOS_WHOLE_NOT &&
+        lithos_atoms_is_capturing(l->stream)) /* asked last: it is a call of the driver */
         why = LITHOS_WHOLE_CAPTURE;
     if (why == LITHOS_WHOLE_NOT && (!(a.where = lithos_atoms_context_here()) || !hold(key)))
         why = LITHOS_WHOLE_NOT_READY;
     if (why != LITHOS_WHOLE_NOT)
         return leave_whole(l, key, why);
-    a.chained = device->cc_major >= CHAIN_CC_MAJOR && environment() != ENVIRONMENT_PLAIN;
+    a.chained = device->cc_major >= LITHOS_ATOMS_CHAIN_CC_MAJOR && environment() != ENVIRONMENT_PLAIN;
     memcpy(a.grid, l->grid, sizeof a.grid);
     memcpy(a.block, l->block, sizeof a.block);
     *ret_result = launch_cut(l, &a);
@@ -484,7 +484,7 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
 
 bool lithos_atoms_launch(const struct lithos_launch *l, CUresult *ret_result)
 {
-    struct lithos_atom_policy policy = policy_now();
+    struct lithos_atom_policy policy = lithos_atoms_policy();
     struct lithos_launch launch = *l;
     if (policy.mode != LITHOS_ATOM_OFF)
         return launch_some(&launch, &policy, ret_result);
@@ -502,6 +502,8 @@ void lithos_atoms_context_ends(CUcontext ctx, CUdevice device)
 void lithos_atoms_context_ended(CUcontext ctx, CUdevice device, bool ended)
 {
     lithos_atoms_contexts_ended(ctx, device, ended);
+    if (ended)
+        lithos_graphs_context_ended(ctx, device);
 }
 
 void lithos_atoms_forget(void)
@@ -511,4 +513,5 @@ void lithos_atoms_forget(void)
     memset(atoms.held, 0, sizeof atoms.held);
     memset(atoms.cut, 0, sizeof atoms.cut);
     lithos_atoms_contexts_forget();
+    lithos_graphs_forget();
 }

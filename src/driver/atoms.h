@@ -31,6 +31,7 @@ struct lithos_atom {
     struct lithos_atom_choice choice; /* DURATION */
     uint32_t grid[3], block[3];       /* of the launch: the QMD must be that of this kernel */
     uint32_t index;                   /* of the atom that is being launched */
+    uint32_t nodes;                   /* in a graph: as many as there are for it; else 0 */
     struct lithos_cut cut;            /* count 0: not decided yet, or left whole */
     enum lithos_whole whole;          /* why, once the first QMD was seen */
     uint32_t unit_blocks;             /* of a unit of the cut, along its dimension */
@@ -46,6 +47,10 @@ void lithos_atoms_set_policy(const struct lithos_atom_policy *policy);
  * allocation. */
 void lithos_atoms_qmd(struct lithos_atom *atom, const struct lithos_hook_device *device,
                       const struct lithos_qmd_seen *seen);
+/* The same for node `index` of a kernel in a graph, of which it has atom->nodes. Node 0 decides; what there are too many of, or all but
+ * the first where the kernel is left whole, have no block. True: the kernel's end is this node's. */
+bool lithos_atoms_node_qmd(struct lithos_atom *atom, const struct lithos_hook_device *device,
+                           const struct lithos_qmd_seen *seen);
 /* A launch while atoms are on. True: it was made, with *ret_result, in one part or several. False: it is left to the caller, as one
  * that stays whole (and counted as such); launches of other threads into that stream are out of the way. */
 bool lithos_atoms_launch(const struct lithos_launch *launch, CUresult *ret_result);

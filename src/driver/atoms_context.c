@@ -19,6 +19,7 @@
 #define CONTEXTS 64u
 #define TABLE (2u * LITHOS_ATOMS_ENTRIES) /* a power of two */
 #define TRIES 64u
+#define SETTLE_NS (2 * LITHOS_NSEC_PER_MSEC)
 #define POOL_BYTES (LITHOS_ATOMS_ENTRIES * sizeof(struct lithos_prelude_entry))
 _Static_assert((TABLE & (TABLE - 1)) == 0, "places wrap by masking");
 _Static_assert(POOL_BYTES >= LITHOS_PRELUDE_SCRATCH_BYTES, "the pool is the scratch memory as well");
@@ -161,8 +162,7 @@ static void copy_new(struct lithos_atoms_context *c)
         c->copying = to;
 }
 
-/* Calls that may not be made while some stream captures, unless this thread says that it knows what it is doing. */
-static int relax_capture(int mode)
+int lithos_atoms_relax_capture(int mode)
 {
     return LITHOS_REAL(capture_mode_fn, cuThreadExchangeStreamCaptureMode)(&mode) == CUDA_SUCCESS ? mode : -1;
 }
@@ -174,12 +174,31 @@ void lithos_atoms_context_promote(struct lithos_atoms_context *c)
         promoted >= LITHOS_ATOMS_ENTRIES ||
         atomic_flag_test_and_set_explicit(&c->promoting, memory_order_acquire))
         return;
-    int mode = relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
+    int mode = lithos_atoms_relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
     if (!c->copying || !copy_over(c))
         copy_new(c);
     if (mode >= 0)
-        relax_capture(mode);
+        lithos_atoms_relax_capture(mode);
     atomic_flag_clear_explicit(&c->promoting, memory_order_release);
+}
+
+void lithos_atoms_context_settle(struct lithos_atoms_context *c)
+{
+    uint64_t deadline_ns = lithos_now_ns() + SETTLE_NS;
+    uint32_t next = LITHOS_MIN(atomic_load_explicit(&c->next, memory_order_relaxed), LITHOS_ATOMS_ENTRIES);
+    do
+        lithos_atoms_context_promote(c);
+    while (atomic_load_explicit(&c->promoted, memory_order_relaxed) < next && lithos_now_ns() < deadline_ns);
+}
+
+CUcontext lithos_atoms_context_handle(const struct lithos_atoms_context *c)
+{
+    return c->ctx;
+}
+
+CUdevice lithos_atoms_context_device(const struct lithos_atoms_context *c)
+{
+    return c->device;
 }
 
 /* ---- the prelude ---- */
@@ -187,6 +206,11 @@ void lithos_atoms_context_promote(struct lithos_atoms_context *c)
 uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned kind)
 {
     return c->code + (uint64_t)kind * LITHOS_PRELUDE_STRIDE;
+}
+
+bool lithos_atoms_context_is_prelude(const struct lithos_atoms_context *c, uint64_t address)
+{
+    return address >= c->code && address < c->code + LITHOS_PRELUDE_BYTES;
 }
 
 void lithos_atoms_context_located(struct lithos_atoms_context *c, uint64_t code)
@@ -294,11 +318,11 @@ static struct lithos_atoms_context *add(CUcontext ctx)
     c->ctx = ctx;
     c->device = LITHOS_DEVICE_UNKNOWN;
     int r = LITHOS_REAL(ctx_device_fn, cuCtxGetDevice)(&c->device) == CUDA_SUCCESS ? 0 : -EIO;
-    int mode = relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
+    int mode = lithos_atoms_relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
     if (r == 0)
         r = make(c, why, sizeof why);
     if (mode >= 0)
-        relax_capture(mode);
+        lithos_atoms_relax_capture(mode);
     if (r < 0)
         lithos_log_once(LITHOS_LOG_WARNING, "kernels are not cut into atoms: %s", why);
     atomic_store(&c->state, r < 0 ? STATE_FAILED : STATE_LIVE);

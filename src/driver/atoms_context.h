@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cuda/cuda_abi.h"
@@ -17,6 +18,8 @@ struct lithos_atoms_context;
 struct lithos_atoms_context *lithos_atoms_context_here(void);
 /* Address of the code of a kind (hw/prelude.h). */
 uint64_t lithos_atoms_context_code(const struct lithos_atoms_context *c, unsigned kind);
+/* Is that the address of one of them? */
+bool lithos_atoms_context_is_prelude(const struct lithos_atoms_context *c, uint64_t address);
 /* Where the code lies has been found out. */
 void lithos_atoms_context_located(struct lithos_atoms_context *c, uint64_t code);
 /* Registers that a kernel must have. */
@@ -29,6 +32,15 @@ uint64_t lithos_atoms_context_nothing(const struct lithos_atoms_context *c);
 /* Have new entries copied to the GPU's own memory, where reading them takes a tenth of the time; they are used from there once
  * the copy is over. Calls the driver, does not wait. */
 void lithos_atoms_context_promote(struct lithos_atoms_context *c);
+
+/* The same, and wait, but not for long, until they are. */
+void lithos_atoms_context_settle(struct lithos_atoms_context *c);
+/* Which one it is of, and of which device. */
+CUcontext lithos_atoms_context_handle(const struct lithos_atoms_context *c);
+CUdevice lithos_atoms_context_device(const struct lithos_atoms_context *c);
+/* Calls that may not be made while some stream captures, unless the thread says that it knows what it is doing: says so with
+ * CU_STREAM_CAPTURE_MODE_RELAXED, and is given what to say afterwards; negative: the driver does not want to know. */
+int lithos_atoms_relax_capture(int mode);
 
 void lithos_atoms_contexts_end(CUcontext ctx, CUdevice device);
 void lithos_atoms_contexts_ended(CUcontext ctx, CUdevice device, bool ended);

@@ -116,6 +116,8 @@ static enum lithos_whole decide(struct lithos_atom *a, const struct lithos_hook_
     }
     if (why != LITHOS_WHOLE_NOT)
         return why;
+    if (a->nodes && a->cut.count > a->nodes)
+        a->cut = lithos_cut_make(v.grid, line, a->nodes);
     if (lithos_cut_exits(&a->cut, blocks / a->cut.units) > EXITS_MAX)
         return LITHOS_WHOLE_EXITS;
     a->unit_blocks = a->cut.line ? v.cluster[0] : v.cluster[a->cut.dim];
@@ -152,6 +154,33 @@ static void locate(struct lithos_atom *a, const struct lithos_qmd_layout *layout
         lithos_atoms_context_located(a->where, code);
 }
 
+/* By the first atom's QMD, which becomes it or stays as it is. */
+static void make_first(struct lithos_atom *a, const struct lithos_hook_device *device,
+                       const struct lithos_qmd_seen *seen)
+{
+    a->whole = decide(a, device, seen);
+    if (a->whole == LITHOS_WHOLE_NOT && make_part(a, seen->layout, seen->qmd) < 0)
+        a->whole = LITHOS_WHOLE_UNKNOWN;
+    if (a->whole != LITHOS_WHOLE_NOT)
+        a->cut.count = 0;
+}
+
+bool lithos_atoms_node_qmd(struct lithos_atom *a, const struct lithos_hook_device *device,
+                           const struct lithos_qmd_seen *seen)
+{
+    if (!seen->layout) {
+        a->error = -ENOTSUP;
+        return false;
+    }
+    if (a->index == 0)
+        make_first(a, device, seen);
+    else if (a->index < a->cut.count)
+        a->error = make_part(a, seen->layout, seen->qmd);
+    else
+        a->error = lithos_qmd_set_side(seen->layout, seen->qmd, 0, 0);
+    return a->index + 1 == LITHOS_MAX(a->cut.count, 1u);
+}
+
 void lithos_atoms_qmd(struct lithos_atom *a, const struct lithos_hook_device *device,
                       const struct lithos_qmd_seen *seen)
 {
@@ -160,11 +189,7 @@ void lithos_atoms_qmd(struct lithos_atom *a, const struct lithos_hook_device *de
         return;
     }
     if (a->index == 0) {
-        a->whole = decide(a, device, seen);
-        if (a->whole == LITHOS_WHOLE_NOT && make_part(a, seen->layout, seen->qmd) < 0)
-            a->whole = LITHOS_WHOLE_UNKNOWN;
-        if (a->whole != LITHOS_WHOLE_NOT)
-            a->cut.count = 0;
+        make_first(a, device, seen);
         return;
     }
     a->error = seen->layout ? make_part(a, seen->layout, seen->qmd) : -ENOTSUP;

@@ -27,6 +27,12 @@ enum lithos_hook_count {
 #define W(name, why) LITHOS_COUNT_WHOLE_##name,
 #include "hw/whole.def"
 #undef W
+    LITHOS_COUNT_GRAPH_CUT,
+    LITHOS_COUNT_GRAPH_ATOMS,
+    LITHOS_COUNT_GRAPH_CUT_LAUNCHES,
+#define W(name, why) LITHOS_COUNT_GRAPH_WHOLE_##name,
+#include "hw/graph_whole.def"
+#undef W
     LITHOS_COUNT_MAX,
 };
 
@@ -47,6 +53,7 @@ struct lithos_qmd_seen {
     CUcontext ctx;
     CUfunction function;           /* the CUfunction, also where the app launched a CUkernel */
     struct lithos_qmd_brief brief; /* when the layout is known */
+    const uint32_t *grid;          /* of the whole kernel, where the QMD is an atom's in a graph; else NULL */
     bool breach;
     struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
 };

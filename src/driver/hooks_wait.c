@@ -152,18 +152,3 @@ HIDDEN CUresult lithos_hook_cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
     PRIMARY_ENDS(cuDevicePrimaryCtxReset_v2, true);
 }
-
-typedef CUresult (*graph_exec_fn)(CUgraphExec);
-
-HIDDEN CUresult lithos_hook_cuGraphExecDestroy(CUgraphExec exec)
-{
-    graph_exec_fn real = LITHOS_REAL(graph_exec_fn, cuGraphExecDestroy);
-    LITHOS_ORDER(cuGraphExecDestroy, (uintptr_t)exec, 0, 0, 0, 0, 0)
-    CUresult result = real(exec);
-    if (!lithos_hook_active())
-        return result;
-    LITHOS_HOOK_CALLED(cuGraphExecDestroy);
-    if (result == CUDA_SUCCESS)
-        lithos_hook_client.observer->graph_ended((uintptr_t)exec);
-    return result;
-}

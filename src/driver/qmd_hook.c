@@ -12,6 +12,7 @@
 #include "driver/escape.h"
 #include "driver/exports.h"
 #include "driver/gate.h"
+#include "driver/graphs.h"
 #include "driver/qmd_table.h"
 #include "hw/qmd.h"
 
@@ -74,6 +75,15 @@ static bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *r
         }
     }
     return false;
+}
+
+unsigned lithos_hook_tpcs(int32_t device)
+{
+    struct lithos_gate_row row;
+    bool anywhere;
+    if (device < 0 || !read_mask(device, 1, &row, &anywhere) || row.state == LITHOS_GATE_CLOSED)
+        return 0;
+    return lithos_tpcset_count(&row.set);
 }
 
 /* The driver's own kernels (a handful: memsets) are known by the CUfunctions seen where nothing of the app's can be. */
@@ -221,7 +231,10 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))
         lithos_atoms_qmd(ticket->atom, device < 0 ? NULL : &hook.devices[device], &seen);
-    if (ticket && __builtin_expect(ticket->observe, 0))
+    bool noted = ticket && ticket->observe;
+    if (ticket && __builtin_expect(ticket->graph != NULL, 0) && seen.owner == LITHOS_QMD_OWNER_GRAPH)
+        noted &= lithos_graphs_qmd(ticket->graph, device < 0 ? NULL : &hook.devices[device], &seen);
+    if (__builtin_expect(noted, 0))
         lithos_hook_client.observer->qmd(ticket, &seen);
     return masked;
 }

@@ -60,6 +60,9 @@ int lithos_hook_scan_devices(void);
 /* Devices found; *ret_devices points to them, for good. */
 int lithos_hook_devices(const struct lithos_hook_device **ret_devices);
 
+/* How many TPCs a kernel of this process may use on a device (index), by the masks in force; 0: not confined. */
+unsigned lithos_hook_tpcs(int32_t device);
+
 /* The quota on one device (index), NULL topology for none: its launches are then left as they are. 0 or
  * -EINVAL (lithos_gate_build). Readers never wait for it; callers take turns. */
 struct lithos_hook_quota {
@@ -112,6 +115,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     t->function = function;
     t->gate = lithos_order_issue ? lithos_order_issue->gate : NULL;
     t->atom = atom;
+    t->graph = NULL;
     t->qmds = 0;
     t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;

@@ -35,6 +35,7 @@ struct lithos_ticket_notes {
 
 struct lithos_atom;
 struct lithos_gate;
+struct lithos_graph_watch;
 
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
@@ -47,7 +48,8 @@ struct lithos_ticket {
     struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
     const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     struct lithos_atom *atom; /* what the app's kernel is to be made a part of (driver/atoms.h), or NULL */
-    uint32_t observe;         /* the client's word when the ticket was opened; 0: notes are not filled in */
+    struct lithos_graph_watch *graph; /* of an exec with atoms (driver/graphs.h), or NULL */
+    uint32_t observe; /* the client's word when the ticket was opened; 0: notes are not filled in */
     struct lithos_ticket_notes notes;
 };
 

@@ -28,6 +28,22 @@ const char *lithos_whole_name(enum lithos_whole whole)
     return (unsigned)whole < LITHOS_WHOLE_MAX ? whole_names[whole] : "?";
 }
 
+const char *lithos_graph_whole_name(enum lithos_graph_whole whole)
+{
+    static const char *const names[LITHOS_GRAPH_WHOLE_MAX] = {
+        [LITHOS_GRAPH_WHOLE_NODES] = "nodes",
+        [LITHOS_GRAPH_WHOLE_DEVICE] = "device",
+        [LITHOS_GRAPH_WHOLE_GPU] = "gpu",
+        [LITHOS_GRAPH_WHOLE_ROOM] = "room",
+        [LITHOS_GRAPH_WHOLE_NOT_READY] = "not_ready",
+        [LITHOS_GRAPH_WHOLE_DRIVER] = "driver",
+        [LITHOS_GRAPH_WHOLE_SHOWN] = "shown",
+        [LITHOS_GRAPH_WHOLE_CHANGED] = "changed",
+        [LITHOS_GRAPH_WHOLE_UPDATED] = "updated",
+    };
+    return (unsigned)whole < LITHOS_GRAPH_WHOLE_MAX ? names[whole] : "?";
+}
+
 /* ---- policy ---- */
 
 int lithos_atom_policy_validate(const struct lithos_atom_policy *p)

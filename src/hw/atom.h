@@ -20,6 +20,17 @@ enum lithos_whole {
 /* "one_wave"; never NULL. */
 const char *lithos_whole_name(enum lithos_whole whole);
 
+/* Why none of a graph's kernels is cut, though some might be. */
+enum lithos_graph_whole {
+#define W(name, why) LITHOS_GRAPH_WHOLE_##name,
+#include "hw/graph_whole.def"
+#undef W
+    LITHOS_GRAPH_WHOLE_MAX,
+};
+
+/* "changed"; never NULL. */
+const char *lithos_graph_whole_name(enum lithos_graph_whole whole);
+
 /* What a tenant's kernels are to be cut into. */
 enum lithos_atom_mode {
     LITHOS_ATOM_OFF,

@@ -74,6 +74,12 @@ SAME(ATOMS);
 #define W(name, why) SAME(WHOLE_##name);
 #include "hw/whole.def"
 #undef W
+SAME(GRAPH_CUT);
+SAME(GRAPH_ATOMS);
+SAME(GRAPH_CUT_LAUNCHES);
+#define W(name, why) SAME(GRAPH_WHOLE_##name);
+#include "hw/graph_whole.def"
+#undef W
 
 const struct lithos_hook_client lithos_hook_client = {
     .counters = lithos_tenant_home.counters,

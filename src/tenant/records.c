@@ -347,7 +347,7 @@ static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *see
         r.registers = (uint16_t)v.registers;
         r.cluster = (uint8_t)LITHOS_MAX(1u, LITHOS_MIN(255u, v.cluster[0] * v.cluster[1] * v.cluster[2]));
         for (int i = 0; i < 3; i++) {
-            r.launch.grid[i] = v.grid[i] * LITHOS_MAX(1u, v.cluster[i]);
+            r.launch.grid[i] = seen->grid ? seen->grid[i] : v.grid[i] * LITHOS_MAX(1u, v.cluster[i]);
             r.launch.block[i] = v.block[i];
         }
         r.launch.shared_bytes = v.shared_bytes;

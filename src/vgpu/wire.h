@@ -104,6 +104,7 @@ struct vgpu_stream { /* STREAM_CREATE, STREAM_DESTROY */
 
 #define VGPU_LAUNCH_WANT_PLACEMENT 1u /* the client will interpret the kernel and needs block -> SM */
 #define VGPU_LAUNCH_ATOM 2u           /* part of a grid: less than the kernel was launched with */
+#define VGPU_LAUNCH_ORDERED 4u /* what has leave to overlap with it may begin when its last block has */
 
 struct vgpu_launch {
     struct vgpu_msg_header h;

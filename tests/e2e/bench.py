@@ -40,6 +40,9 @@ RUNS = {
               ["chained 250 us, % slower", "chained 60 us, % slower"]),
     "exact": (["--parts", "7", "--rounds", "1", "--scale", "2"], {"lithos-exact, x7": "same"},
               ["identical to uncut %", "launches classified %"]),
+    "graphs": (["--repetitions", "1", "--scale", "2"],
+               {"long kernels, bare": "us", "long kernels, 250us": "slower_percent", "long kernels, x7": "atoms"},
+               ["graph replay, % slower", "graph results equal %"]),
     "scaling": (["--iterations", "3", "--scale", "4", "--widths", "66,16,1"], {"toy inference": "r2_by_time"}, ["R^2 weighted by time"]),
     "power_advise": (["--seconds", "1.5", "--idle", "1", "--scale", "2"], {"sample": "tenant_joules"},
                      ["clocks set in advise mode", "energy of the tenant over that of the card"]),
@@ -106,6 +109,18 @@ def exact_atoms(doc):
         yield f"kernels in atoms are not what they are whole: {case}"
 
 
+def graphs_cut(doc):
+    """Results are the same, and that of graphs whose three long kernels were cut by length, and all six that can be into 7."""
+    cases = {c["case"]: c for c in doc["cases"]}
+    whole, cut, forced = (cases[f"long kernels, {way}"] for way in ("whole", "250us", "x7"))
+    if any(c["same"] != c["compared"] or c["compared"] != 1 or c["escaped"] or c["graphs_whole"] for c in (whole, cut, forced)):
+        yield f"graphs in atoms compute something else, or were left whole: {doc['cases']}"
+    if whole["kernels_cut"] or not 3 <= cut["kernels_cut"] <= 6 or cut["cut_launches"] != cut["graph_launches"]:
+        yield f"the three long kernels are not what was cut: {whole} {cut}"
+    if forced["kernels_cut"] != 6 or forced["atoms"] != 42:
+        yield f"six kernels are not in seven atoms each: {forced}"
+
+
 def cut_beside(doc):
     case = next(c for c in doc["cases"] if c["case"] == "tenant, atoms of 250us, client priority")
     if case["cut"] < 10 or case["atoms"] < 20 * case["cut"]:
@@ -136,7 +151,7 @@ def only_advised(doc):
         yield f"more than advice, or energy out of nothing: {case}"
 
 
-CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms,
+CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut,
           "hol": cut_beside, "runahead": each_its_way,
           "scaling": scaled, "power_advise": only_advised}
 

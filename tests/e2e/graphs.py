@@ -13,9 +13,9 @@ TENANT = str(pathlib.Path(__file__).with_name("graph_tenant.py"))
 
 
 class Tenant:
-    def __init__(self, stack, name):
+    def __init__(self, stack, name, *arguments, options=()):
         self.stack, self.name = stack, name
-        self.child = stack.run(16, name, sys.executable, TENANT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.child = stack.run(16, name, sys.executable, TENANT, *arguments, options=options, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.answer("ready")
         self.kernels, self.names = 0, {}
 

@@ -7,3 +7,4 @@ lithos_e2e_test(nothing_lost bench.py nothing_lost TIMEOUT 240 SERIAL LABELS not
 lithos_e2e_test(burst burst.py TIMEOUT 120 SERIAL LABELS timing)
 # Replays of graphs, and changes to them. The tenant is Python, which has no sanitizer's runtime in it from the start.
 lithos_e2e_test(graphs graphs.py TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(graph_atoms graph_atoms.py TIMEOUT 120 LABELS nosan)

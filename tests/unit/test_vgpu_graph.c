@@ -15,7 +15,7 @@
 
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
-#include "hw/qmd.h"
+#include "hw/qmd_atom.h"
 #include "unit/vgpu_process.h"
 
 #define UNMATCHED 903
@@ -69,6 +69,11 @@ typedef CUgraphExecUpdateResultInfo_v1 update_info;
     X(cuGraphAddDependencies_v2, CUgraph, const CUgraphNode *, const CUgraphNode *, const CUgraphEdgeData *, \
       size_t)                                                                                                \
     X(cuGraphRemoveDependencies, CUgraph, const CUgraphNode *, const CUgraphNode *, size_t)                  \
+    X(cuGraphNodeGetDependentNodes_v2, CUgraphNode, CUgraphNode *, CUgraphEdgeData *, size_t *)              \
+    X(cuGraphRemoveDependencies_v2, CUgraph, const CUgraphNode *, const CUgraphNode *,                       \
+      const CUgraphEdgeData *, size_t)                                                                       \
+    X(cuGraphAddChildGraphNode, CUgraphNode *, CUgraph, const CUgraphNode *, size_t, CUgraph)                \
+    X(cuGraphChildGraphNodeGetGraph, CUgraphNode, CUgraph *)                                                 \
     X(cuGraphDestroyNode, CUgraphNode)                                                                       \
     X(cuGraphAddEmptyNode, CUgraphNode *, CUgraph, const CUgraphNode *, size_t)                              \
     X(cuGraphAddKernelNode, CUgraphNode *, CUgraph, const CUgraphNode *, size_t, const params_v1 *)          \
@@ -109,6 +114,7 @@ static CUstream s, other;
 static struct seen {
     struct lithos_qmd_view view; /* as the driver showed it */
     CUfunction function;
+    bool latch;
 } seen[SEEN_MAX];
 static unsigned fired, masks;
 
@@ -122,6 +128,7 @@ static void on_qmd(void *user, int domain, int id, const void *params)
     CHECK(lithos_qmd_identify(9, 0, qmd, false, &layout) == 0);
     lithos_qmd_decode(layout, qmd, &seen[fired].view);
     seen[fired].function = (CUfunction)(uintptr_t)words[LITHOS_QMD_PARAMS_FUNCTION];
+    seen[fired].latch = lithos_qmd_waits_on_latch(layout, qmd);
     if (!seen[fired].view.masked) {
         struct lithos_tpcset one = {{1ull << masks++, 0}};
         CHECK(lithos_qmd_set_tpcs(layout, qmd, &one) == 0);
@@ -320,8 +327,10 @@ static void made_by_hand_body(void)
     BAD(cuGraphAddKernelNode_v2(&added, h, NULL, 0, &p));
     BAD(cuGraphNodeGetType(mine[0], &type));
     BAD(cuGraphAddKernelNode(&added, g, NULL, 0, NULL));
-    CUgraphEdgeData programmatic = {.type = 1};
+    CUgraphEdgeData programmatic = {.type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC};
     IS(cuGraphAddDependencies_v2(g, &n[2], &n[0], &programmatic, 1), CUDA_ERROR_NOT_SUPPORTED);
+    programmatic.from_port = CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER;
+    BAD(cuGraphAddDependencies_v2(g, &n[2], &n[3], &programmatic, 1)); /* not of a kernel */
 }
 
 static void captured_body(void)
@@ -454,7 +463,7 @@ static void changed_exec_body(void)
     params_v2 p;
     unsigned on;
     CHECK(fired == 0);
-    CHECK(result(x) == 123 && fired == 3 && seen[0].function == step); /* the last one first */
+    CHECK(result(x) == 123 && fired == 3 && seen[2].function == step);
     for (unsigned i = 0; i < 3; i++)
         CHECK(mask_of(i) == -1);
     CHECK(result(x) == 123 && result_on(x, other) == 123 && fired == 3); /* no replay, no other stream */
@@ -473,17 +482,18 @@ static void changed_exec_body(void)
     p = kernel(plus, 1, 5);
     OK(cuGraphExecKernelNodeSetParams(x, n[2], (const params_v1 *)&p));
     CHECK(result(x) == 188 + 5 && fired == 5);
-    CHECK(seen[4].function == plus && seen[4].view.entry != seen[0].view.entry && mask_of(4) == 0);
+    CHECK(seen[4].function == plus && seen[4].view.entry != seen[2].view.entry && mask_of(4) == 2);
     /* off: an empty grid, and it does not run; on again with what it had */
     OK(cuGraphNodeSetEnabled(x, n[1], 0));
     OK(cuGraphNodeGetEnabled(x, n[1], &on));
     CHECK(on == 0 && fired == 5);
-    CHECK(result(x) == 1 + 5 && fired == 6);
-    CHECK(seen[5].view.grid[0] == 0 && mask_of(5) == 1);
-    CHECK(result(x) == 1 + 5 && fired == 6);
+    CHECK(result(x) == 1 + 5 && fired == 7);
+    CHECK(mask_of(5) == 0 && seen[5].view.grid[0] == 1); /* the one before it, as it is */
+    CHECK(seen[6].view.grid[0] == 0 && mask_of(6) == 1);
+    CHECK(result(x) == 1 + 5 && fired == 7);
     OK(cuGraphNodeSetEnabled(x, n[1], 1));
-    CHECK(result(x) == 188 + 5 && fired == 7);
-    CHECK(seen[6].view.grid[0] == 2 && seen[6].view.entry == seen[3].view.entry && mask_of(6) == 1);
+    CHECK(result(x) == 188 + 5 && fired == 9);
+    CHECK(seen[8].view.grid[0] == 2 && seen[8].view.entry == seen[3].view.entry && mask_of(8) == 1);
     /* off and on with no launch between: the way to have every mask made anew; an upload does it too */
     for (unsigned i = 0; i < 3; i++) {
         OK(cuGraphNodeSetEnabled(x, n[i], 0));
@@ -491,19 +501,19 @@ static void changed_exec_body(void)
     }
     OK(cuGraphNodeSetEnabled(x, n[0], 1)); /* it is */
     OK(cuGraphUpload(x, s));
-    CHECK(fired == 10);
+    CHECK(fired == 12);
     for (unsigned i = 0; i < 3; i++)
-        CHECK(mask_of(7 + i) == (int)i && seen[7 + i].view.grid[0] == (i == 1 ? 2 : 1));
-    CHECK(result(x) == 188 + 5 && fired == 10);
+        CHECK(mask_of(9 + i) == (int)i && seen[9 + i].view.grid[0] == (i == 1 ? 2 : 1));
+    CHECK(result(x) == 188 + 5 && fired == 12);
     /* changed while it is off */
     OK(cuGraphNodeSetEnabled(x, n[1], 0));
     p = kernel(step, 3, 4);
     OK(cuGraphExecKernelNodeSetParams_v2(x, n[1], &p));
-    CHECK(result(x) == 1 + 5 && fired == 11 && seen[10].view.grid[0] == 0);
+    CHECK(result(x) == 1 + 5 && fired == 14 && seen[13].view.grid[0] == 0);
     OK(cuGraphNodeSetEnabled(x, n[1], 1));
-    CHECK(result(x) == 1444 + 5 && fired == 12 && seen[11].view.grid[0] == 3 && mask_of(11) == 1);
+    CHECK(result(x) == 1444 + 5 && fired == 16 && seen[15].view.grid[0] == 3 && mask_of(15) == 1);
     /* an exec is its own: another of the graph begins anew */
-    CHECK(result(exec_of(g)) == 123 && fired == 15 && mask_of(14) == -1);
+    CHECK(result(exec_of(g)) == 123 && fired == 19 && mask_of(18) == -1);
     BAD(cuGraphNodeSetEnabled(x, n[1], 2));
     OK(cuGraphDestroy(g));
     BAD(cuGraphNodeSetEnabled(x, n[1], 0)); /* the node is gone with its graph */
@@ -571,6 +581,98 @@ static void cloned_body(void)
     CHECK(count == 1 && got[0] == c[0]);
 }
 
+/* Launch order: an edge of its own kind, which a clone has, and which the QMD of the later kernel shows. */
+static void launch_order_body(void)
+{
+    start();
+    const CUgraphEdgeData order = {.from_port = CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER,
+                                   .type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC};
+    CUgraph g, clone;
+    CUgraphNode n[3], c[3], got[4], to[4];
+    CUgraphEdgeData data[4];
+    size_t count = 4;
+    OK(cuGraphCreate(&g, 0));
+    for (unsigned i = 0; i < 3; i++)
+        n[i] = add_step(g, NULL, 0, i + 1);
+    OK(cuGraphAddDependencies_v2(g, &n[0], &n[1], &order, 1));
+    OK(cuGraphAddDependencies_v2(g, &n[1], &n[2], NULL, 1));
+    OK(cuGraphGetEdges_v2(g, got, to, data, &count));
+    CHECK(count == 2 && to[0] == n[1] && !memcmp(&data[0], &order, sizeof order) && data[1].type == 0);
+    BAD(cuGraphRemoveDependencies_v2(g, &n[0], &n[1], NULL, 1)); /* there is no full one */
+    BAD(cuGraphRemoveDependencies_v2(g, &n[1], &n[2], &order, 1));
+    OK(cuGraphClone(&clone, g));
+    for (unsigned i = 0; i < 3; i++)
+        OK(cuGraphNodeFindInClone(&c[i], n[i], clone));
+    OK(cuGraphRemoveDependencies_v2(g, &n[0], &n[1], &order, 1));
+    count = 4;
+    OK(cuGraphNodeGetDependencies_v2(n[1], got, data, &count));
+    CHECK(count == 0);
+    count = 4;
+    OK(cuGraphNodeGetDependencies_v2(c[1], got, data, &count));
+    CHECK(count == 1 && got[0] == c[0] && !memcmp(&data[0], &order, sizeof order));
+    count = 4;
+    OK(cuGraphNodeGetDependentNodes_v2(c[0], got, data, &count));
+    CHECK(count == 1 && got[0] == c[1] && !memcmp(&data[0], &order, sizeof order));
+    CUgraphExec x = exec_of(clone);
+    CHECK(result(x) == 123 && fired == 3);
+    CHECK(!seen[0].latch && seen[1].latch && !seen[2].latch);
+    /* on again: the one behind it in full shows the one before it, the one behind it in launch order does not */
+    OK(cuGraphNodeSetEnabled(x, c[1], 0));
+    OK(cuGraphNodeSetEnabled(x, c[1], 1));
+    CHECK(result(x) == 123 && fired == 4 && seen[3].latch);
+    OK(cuGraphNodeSetEnabled(x, c[2], 0));
+    OK(cuGraphNodeSetEnabled(x, c[2], 1));
+    CHECK(result(x) == 123 && fired == 6 && mask_of(4) == 1 && mask_of(5) == 2);
+    params_v2 p = kernel(step, 1, 9);
+    OK(cuGraphExecKernelNodeSetParams_v2(x, c[1], &p));
+    CHECK(result(x) == 193 && fired == 6); /* parameters alone are not in it */
+}
+
+/* A graph within a graph: the node has a copy, whose nodes are changed by handles of their own. */
+static void child_body(void)
+{
+    start();
+    CUgraphNode n[3], in[3], node, before, behind;
+    CUgraph inner = line(n), own, copy, g;
+    int type;
+    OK(cuGraphCreate(&g, 0));
+    before = add_step(g, NULL, 0, 7);
+    OK(cuGraphAddChildGraphNode(&node, g, &before, 1, inner));
+    params_v2 p = kernel(step, 1, 8);
+    OK(cuGraphAddKernelNode_v2(&behind, g, &node, 1, &p));
+    BAD(cuGraphAddChildGraphNode(&node, g, NULL, 0, g));
+    OK(cuGraphNodeGetType(node, &type));
+    CHECK(type == CU_GRAPH_NODE_TYPE_GRAPH);
+    BAD(cuGraphChildGraphNodeGetGraph(behind, &own));
+    OK(cuGraphChildGraphNodeGetGraph(node, &own));
+    for (unsigned i = 0; i < 3; i++)
+        OK(cuGraphNodeFindInClone(&in[i], n[i], own));
+    OK(cuGraphDestroy(inner));
+    CUgraphExec x = exec_of(g);
+    CHECK(result(x) == 71238 && fired == 5);
+    p = kernel(step, 1, 9);
+    OK(cuGraphExecKernelNodeSetParams_v2(x, in[1], &p));
+    OK(cuGraphNodeSetEnabled(x, in[2], 0));
+    CHECK(result(x) == 7198);
+    /* a clone has a copy too; what is changed in it is its alone */
+    CUgraphNode node_copy, in_copy;
+    OK(cuGraphClone(&copy, g));
+    OK(cuGraphNodeFindInClone(&node_copy, node, copy));
+    OK(cuGraphChildGraphNodeGetGraph(node_copy, &own));
+    OK(cuGraphNodeFindInClone(&in_copy, in[0], own));
+    p = kernel(step, 1, 4);
+    OK(cuGraphKernelNodeSetParams_v2(in_copy, &p));
+    CHECK(result(exec_of(copy)) == 74238 && result(exec_of(g)) == 71238);
+    update_info info;
+    OK(cuGraphExecUpdate_v2(x, copy, &info));
+    OK(cuGraphNodeSetEnabled(x, in[2], 1));
+    CHECK(result(x) == 74238);
+    OK(cuGraphDestroy(copy));
+    BAD(cuGraphNodeGetType(in_copy, &type)); /* gone with its graph */
+    OK(cuGraphDestroy(g));
+    CHECK(result(x) == 74238);
+}
+
 static void uploaded_when_made_body(void)
 {
     start();
@@ -597,6 +699,8 @@ static void uploaded_when_made_body(void)
     X(changed_exec) \
     X(updated)      \
     X(cloned)       \
+    X(launch_order) \
+    X(child)        \
     X(uploaded_when_made)
 
 VGPU_TEST_MAIN(TESTS)

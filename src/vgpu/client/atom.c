@@ -167,35 +167,67 @@ static void begin_cut(struct vgpu_op *op, unsigned dim)
     memcpy(s->cut.grid, op->launch.grid, sizeof s->cut.grid);
 }
 
-/* A range of blocks along one dimension, or of the line. Under lock. */
-static void account(struct vgpu_op *op, unsigned dim, uint64_t lo, uint64_t hi)
+/* Under lock. */
+static void account(struct vgpu_op *op)
 {
     struct CUstream_st *s = op->stream;
+    const struct vgpu_atom *a = &op->launch.atom;
+    uint64_t unit = product(op->launch.grid) / a->units;
+    bool same = s->cut.address == op->launch.address;
+    if (a->from == 0) {
+        close_cut(op);
+        begin_cut(op, a->dim);
+    } else if (!same || s->cut.dim != a->dim || s->cut.next != a->from ||
+               memcmp(s->cut.grid, op->launch.grid, sizeof s->cut.grid) != 0) {
+        bool twice = same && a->from < s->cut.next;
+        lithos_warning("virtual GPU: kernel %s: an atom begins with block %llu along dimension %u, where "
+                       "%llu was due",
+                       op->msg.launch.kernel, (unsigned long long)a->from, a->dim,
+                       (unsigned long long)(s->cut.address ? s->cut.next : 0));
+        *(twice ? &op->msg.launch.cut_twice : &op->msg.launch.cut_missed) +=
+            unit * (twice ? s->cut.next - a->from : a->from - (same ? s->cut.next : 0));
+        begin_cut(op, a->dim);
+    }
+    s->cut.next = a->to;
+    if (a->to == a->units)
+        s->cut.address = 0;
+}
+
+void vgpu_atom_account(struct vgpu_op *op)
+{
+    const struct vgpu_atom *a = &op->launch.atom;
+    if (op->kind != VGPU_OP_LAUNCH || !a->units)
+        return;
+    pthread_mutex_lock(&vgpu.lock);
+    if (a->part)
+        account(op);
+    else
+        close_cut(op);
+    pthread_mutex_unlock(&vgpu.lock);
+}
+
+/* Along the slowest dimension ranges are counted in blocks of the line, where the next atom may begin within a slice. */
+static void set_range(struct vgpu_op *op, unsigned dim, uint64_t from, uint64_t to)
+{
+    struct vgpu_atom *a = &op->launch.atom;
     if (dim == lithos_cut_dim(op->launch.grid)) {
         uint64_t slice = product(op->launch.grid) / op->launch.grid[dim];
         dim = LITHOS_PRELUDE_LINE;
-        lo *= slice;
-        hi *= slice;
+        from *= slice;
+        to *= slice;
     }
-    uint64_t slice = product(op->launch.grid) / side_of(op->launch.grid, dim);
-    bool same = s->cut.address == op->launch.address;
-    if (lo == 0) {
-        close_cut(op);
-        begin_cut(op, dim);
-    } else if (!same || s->cut.dim != dim || s->cut.next != lo ||
-               memcmp(s->cut.grid, op->launch.grid, sizeof s->cut.grid) != 0) {
-        bool twice = same && lo < s->cut.next;
-        lithos_warning("virtual GPU: kernel %s: an atom begins with block %llu along dimension %u, where "
-                       "%llu was due",
-                       op->msg.launch.kernel, (unsigned long long)lo, dim,
-                       (unsigned long long)(s->cut.address ? s->cut.next : 0));
-        *(twice ? &op->msg.launch.cut_twice : &op->msg.launch.cut_missed) +=
-            slice * (twice ? s->cut.next - lo : lo - (same ? s->cut.next : 0));
-        begin_cut(op, dim);
-    }
-    s->cut.next = hi;
-    if (hi == side_of(op->launch.grid, dim))
-        s->cut.address = 0;
+    a->dim = dim;
+    a->from = from;
+    a->to = to;
+    a->units = side_of(op->launch.grid, dim);
+}
+
+/* As it is launched, before the hook has had it. */
+static void reset(struct vgpu_op *op)
+{
+    op->launch.atom = (struct vgpu_atom){.prelude = false};
+    op->msg.launch.exits = 0;
+    op->msg.launch.flags &= ~VGPU_LAUNCH_ATOM;
 }
 
 CUresult vgpu_atom_read(struct vgpu_op *op)
@@ -205,6 +237,7 @@ CUresult vgpu_atom_read(struct vgpu_op *op)
                       &view);
     size_t bytes;
     struct vgpu_atom *a = &op->launch.atom;
+    reset(op);
     if (view.entry != op->launch.address || vgpu_code_at(op->stream->ctx, view.entry, &bytes))
         VGPU_TRY(follow(op, view.entry));
     if (op->msg.launch.exits == all_blocks(op) && a->prelude)
@@ -226,14 +259,9 @@ CUresult vgpu_atom_read(struct vgpu_op *op)
         dim = LITHOS_PRELUDE_LINE;
         hi = LITHOS_MIN(lo + a->span, all_blocks(op));
     }
-    bool part = lo || lowered || op->msg.launch.exits;
-    if (part)
+    set_range(op, dim, lo, hi);
+    a->part = lo || lowered || op->msg.launch.exits;
+    if (a->part)
         op->msg.launch.flags |= VGPU_LAUNCH_ATOM;
-    pthread_mutex_lock(&vgpu.lock);
-    if (part)
-        account(op, dim, lo, hi);
-    else
-        close_cut(op);
-    pthread_mutex_unlock(&vgpu.lock);
     return CUDA_SUCCESS;
 }

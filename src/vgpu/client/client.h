@@ -172,6 +172,10 @@ struct vgpu_atom {
     uint32_t lo, span;      /* blocks below lo end at once; of the linear kind also those from lo + span on */
     uint32_t width, height; /* linear kind: of the grid, as the prelude has them */
     uint64_t entry;         /* where all that stands */
+    /* What of the grid it runs: [from, to) of the units, which are slices or blocks; all of them: the whole. */
+    unsigned dim; /* LITHOS_PRELUDE_LINE: units are blocks of the line */
+    uint64_t from, to, units;
+    bool part;
 };
 
 struct vgpu_op {
@@ -209,6 +213,7 @@ struct vgpu_op {
             /* What the QMD asks for after the hook: clusters (blocks when there are none), blocks a cluster. */
             uint32_t qmd_grid[3], qmd_cluster[3];
             struct vgpu_atom atom;
+            bool nothing;        /* the hook has left it no block */
             uint16_t *placement; /* SM of each block, UINT16_MAX = never placed */
             uint64_t placement_blocks;
             struct lithos_tpcset mask;
@@ -345,8 +350,8 @@ CUresult vgpu_launch_prepare(struct CUfunc_st *func, struct CUstream_st *stream,
                              struct vgpu_op **ret_op);
 /* The layout of the card's generation. */
 const struct lithos_qmd_layout *vgpu_qmd_layout(const struct vgpu_card *card);
-/* Fire the hook and read back what the QMD now asks for. */
-CUresult vgpu_launch_hook(struct vgpu_op *op);
+/* Fire the hook and read back what the QMD now asks for. in_graph: it runs later, and more than once. */
+CUresult vgpu_launch_hook(struct vgpu_op *op, bool in_graph);
 struct vgpu_op *vgpu_op_clone(const struct vgpu_op *op, struct CUstream_st *stream);
 CUresult vgpu_memset_prepare(struct CUstream_st *stream, CUdeviceptr dst, uint32_t value, unsigned width,
                              size_t count, struct vgpu_op **ret_op);
@@ -375,6 +380,8 @@ const uint8_t *vgpu_code_at(struct CUctx_st *ctx, uint64_t address, size_t *ret_
 /* What an atom's QMD makes of a launch: follows its prelude, fills in op->launch.atom and what is told of it to the server. An
  * error has been said, and the context is lost. */
 CUresult vgpu_atom_read(struct vgpu_op *op);
+/* It is launched into its stream now: does it go on where the atom before it ended? */
+void vgpu_atom_account(struct vgpu_op *op);
 /* When its blocks run: what it was told must not have changed. */
 CUresult vgpu_atom_check(const struct vgpu_op *op);
 /* A block ends in the prelude. */

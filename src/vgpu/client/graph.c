@@ -81,7 +81,12 @@ static void node_free(struct CUgraphNode_st *n)
 {
     vgpu_handle_remove(n);
     vgpu_op_free(n->op);
+    if (n->child) {
+        vgpu_handle_remove(n->child);
+        vgpu_graph_free(n->child);
+    }
     vgpu_nodes_free(&n->deps);
+    vgpu_nodes_free(&n->ordered);
     free(n->param_pointers);
     free(n);
 }
@@ -162,40 +167,61 @@ CU_API(cuGraphDestroy, CUgraph graph)
     return CUDA_SUCCESS;
 }
 
+static CUresult clone_node(struct CUgraph_st *to, const struct CUgraphNode_st *n)
+{
+    struct vgpu_op *op = n->op ? vgpu_op_clone(n->op, n->op->stream) : NULL;
+    struct CUgraphNode_st *c;
+    if (n->op && !op)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    VGPU_TRY(vgpu_graph_add(to, op, NULL, 0, &c));
+    c->cloned_from = n->id;
+    if (!n->child)
+        return CUDA_SUCCESS;
+    VGPU_TRY(vgpu_graph_clone(n->child, &c->child));
+    vgpu_handle_add(c->child, VGPU_H_GRAPH);
+    return CUDA_SUCCESS;
+}
+
 static CUresult clone_nodes(struct CUgraph_st *to, const struct CUgraph_st *from)
 {
     for (uint32_t i = 0; i < from->nodes.count; i++) {
-        const struct CUgraphNode_st *n = from->nodes.node[i];
-        struct vgpu_op *op = n->op ? vgpu_op_clone(n->op, n->op->stream) : NULL;
-        struct CUgraphNode_st *c;
-        if (n->op && !op)
-            return CUDA_ERROR_OUT_OF_MEMORY;
-        VGPU_TRY(vgpu_graph_add(to, op, NULL, 0, &c));
-        c->cloned_from = n->id;
+        VGPU_TRY(clone_node(to, from->nodes.node[i]));
         from->nodes.node[i]->place = i;
     }
     for (uint32_t i = 0; i < from->nodes.count; i++) {
-        const struct vgpu_nodes *deps = &from->nodes.node[i]->deps;
-        for (uint32_t d = 0; d < deps->count; d++)
-            if (!append(&to->nodes.node[i]->deps, to->nodes.node[deps->node[d]->place]))
+        const struct CUgraphNode_st *n = from->nodes.node[i];
+        struct CUgraphNode_st *c = to->nodes.node[i];
+        for (uint32_t d = 0; d < n->deps.count; d++)
+            if (!append(&c->deps, to->nodes.node[n->deps.node[d]->place]))
+                return CUDA_ERROR_OUT_OF_MEMORY;
+        for (uint32_t d = 0; d < n->ordered.count; d++)
+            if (!append(&c->ordered, to->nodes.node[n->ordered.node[d]->place]))
                 return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    return CUDA_SUCCESS;
+}
+
+CUresult vgpu_graph_clone(const struct CUgraph_st *from, struct CUgraph_st **ret_graph)
+{
+    struct CUgraph_st *g = vgpu_graph_new(from->ctx);
+    if (!g)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult r = clone_nodes(g, from);
+    if (r) {
+        vgpu_graph_free(g);
+        return r;
+    }
+    *ret_graph = g;
     return CUDA_SUCCESS;
 }
 
 CU_API(cuGraphClone, CUgraph *ret, CUgraph original)
 {
     VGPU_ENTER();
+    struct CUgraph_st *g;
     if (!ret || !vgpu_handle_is(original, VGPU_H_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
-    struct CUgraph_st *g = vgpu_graph_new(original->ctx);
-    if (!g)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    CUresult r = clone_nodes(g, original);
-    if (r) {
-        vgpu_graph_free(g);
-        return r;
-    }
+    VGPU_TRY(vgpu_graph_clone(original, &g));
     vgpu_handle_add(g, VGPU_H_GRAPH);
     *ret = g;
     return CUDA_SUCCESS;
@@ -271,25 +297,33 @@ CU_API(cuGraphNodeGetDependentNodes, CUgraphNode node, CUgraphNode *dependents, 
                : CUDA_ERROR_INVALID_VALUE;
 }
 
-/* All edges here are full dependencies: their data is zero. */
-static void plain_edges(CUgraphEdgeData *data, const size_t *count)
+/* Two kinds of edges are known: a full dependency, whose data is zero, and launch order. */
+static CUgraphEdgeData edge_data(const struct CUgraphNode_st *from, const struct CUgraphNode_st *to)
 {
-    if (data && count)
-        memset(data, 0, *count * sizeof *data);
+    CUgraphEdgeData d = {0};
+    if (vgpu_nodes_have(&to->ordered, from)) {
+        d.from_port = CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER;
+        d.type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+    }
+    return d;
 }
 
 CU_API(cuGraphNodeGetDependencies_v2, CUgraphNode node, CUgraphNode *deps, CUgraphEdgeData *data,
        size_t *count)
 {
-    plain_edges(deps ? data : NULL, count);
-    return cuGraphNodeGetDependencies(node, deps, count);
+    VGPU_TRY(cuGraphNodeGetDependencies(node, deps, count));
+    for (size_t i = 0; deps && data && i < *count; i++)
+        data[i] = edge_data(deps[i], node);
+    return CUDA_SUCCESS;
 }
 
 CU_API(cuGraphNodeGetDependentNodes_v2, CUgraphNode node, CUgraphNode *dependents, CUgraphEdgeData *data,
        size_t *count)
 {
-    plain_edges(dependents ? data : NULL, count);
-    return cuGraphNodeGetDependentNodes(node, dependents, count);
+    VGPU_TRY(cuGraphNodeGetDependentNodes(node, dependents, count));
+    for (size_t i = 0; dependents && data && i < *count; i++)
+        data[i] = edge_data(node, dependents[i]);
+    return CUDA_SUCCESS;
 }
 
 CU_API(cuGraphGetEdges, CUgraph graph, CUgraphNode *from, CUgraphNode *to, size_t *count)
@@ -315,8 +349,10 @@ CU_API(cuGraphGetEdges, CUgraph graph, CUgraphNode *from, CUgraphNode *to, size_
 CU_API(cuGraphGetEdges_v2, CUgraph graph, CUgraphNode *from, CUgraphNode *to, CUgraphEdgeData *data,
        size_t *count)
 {
-    plain_edges(from ? data : NULL, count);
-    return cuGraphGetEdges(graph, from, to, count);
+    VGPU_TRY(cuGraphGetEdges(graph, from, to, count));
+    for (size_t i = 0; from && data && i < *count; i++)
+        data[i] = edge_data(from[i], to[i]);
+    return CUDA_SUCCESS;
 }
 
 static bool in_graph(const struct CUgraph_st *graph, const struct CUgraphNode_st *node)
@@ -354,34 +390,67 @@ CU_API(cuGraphRemoveDependencies, CUgraph graph, const CUgraphNode *from, const 
     for (size_t i = 0; i < count; i++)
         if (!vgpu_nodes_have(&to[i]->deps, from[i]))
             return CUDA_ERROR_INVALID_VALUE;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         take_out(&to[i]->deps, from[i]);
+        take_out(&to[i]->ordered, from[i]);
+    }
     return CUDA_SUCCESS;
 }
 
-static CUresult only_plain(const CUgraphEdgeData *data, size_t count)
+static bool is_kernel(const struct CUgraphNode_st *n)
+{
+    return n->op && n->op->kind == VGPU_OP_LAUNCH;
+}
+
+static bool is_ordered(const CUgraphEdgeData *d)
+{
+    return d->from_port == CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER &&
+           d->type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC && !d->to_port;
+}
+
+/* Launch order is between kernels, on cards that have programmatic launches. */
+static CUresult check_data(const CUgraphNode *from, const CUgraphNode *to, const CUgraphEdgeData *data,
+                           size_t count)
 {
     static const CUgraphEdgeData plain;
-    for (size_t i = 0; data && i < count; i++)
-        if (memcmp(&data[i], &plain, sizeof plain)) {
+    for (size_t i = 0; data && i < count; i++) {
+        if (!memcmp(&data[i], &plain, sizeof plain))
+            continue;
+        if (!is_ordered(&data[i])) {
             lithos_log_once(LITHOS_LOG_WARNING,
-                            "virtual GPU: programmatic edges of graphs are not implemented");
+                            "virtual GPU: of programmatic edges of graphs only launch order is "
+                            "implemented");
             return CUDA_ERROR_NOT_SUPPORTED;
         }
+        if (!is_kernel(from[i]) || !is_kernel(to[i]) ||
+            vgpu.devices[from[i]->op->stream->ctx->device].card.cc_major < 9)
+            return CUDA_ERROR_INVALID_VALUE;
+    }
     return CUDA_SUCCESS;
 }
 
 CU_API(cuGraphAddDependencies_v2, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to,
        const CUgraphEdgeData *data, size_t count)
 {
-    VGPU_TRY(only_plain(data, count));
-    return cuGraphAddDependencies(graph, from, to, count);
+    VGPU_ENTER();
+    VGPU_TRY(check_edges(graph, from, to, count));
+    VGPU_TRY(check_data(from, to, data, count));
+    VGPU_TRY(cuGraphAddDependencies(graph, from, to, count));
+    for (size_t i = 0; data && i < count; i++)
+        if (is_ordered(&data[i]) && !vgpu_nodes_add(&to[i]->ordered, from[i]))
+            return CUDA_ERROR_OUT_OF_MEMORY;
+    return CUDA_SUCCESS;
 }
 
+/* An edge is named with its data, as there may be several between two nodes. */
 CU_API(cuGraphRemoveDependencies_v2, CUgraph graph, const CUgraphNode *from, const CUgraphNode *to,
        const CUgraphEdgeData *data, size_t count)
 {
-    VGPU_TRY(only_plain(data, count));
+    VGPU_ENTER();
+    VGPU_TRY(check_edges(graph, from, to, count));
+    for (size_t i = 0; i < count; i++)
+        if (vgpu_nodes_have(&to[i]->ordered, from[i]) != (data && is_ordered(&data[i])))
+            return CUDA_ERROR_INVALID_VALUE;
     return cuGraphRemoveDependencies(graph, from, to, count);
 }
 
@@ -392,8 +461,10 @@ CU_API(cuGraphDestroyNode, CUgraphNode node)
         return CUDA_ERROR_INVALID_VALUE;
     struct CUgraph_st *g = node->graph;
     take_out(&g->nodes, node);
-    for (uint32_t i = 0; i < g->nodes.count; i++)
+    for (uint32_t i = 0; i < g->nodes.count; i++) {
         take_out(&g->nodes.node[i]->deps, node);
+        take_out(&g->nodes.node[i]->ordered, node);
+    }
     node_free(node);
     return CUDA_SUCCESS;
 }

@@ -4,7 +4,7 @@
 
 #include "vgpu/client/graph.h"
 
-int vgpu_node_type(const struct vgpu_op *op)
+int vgpu_op_node_type(const struct vgpu_op *op)
 {
     if (!op)
         return CU_GRAPH_NODE_TYPE_EMPTY;
@@ -22,12 +22,17 @@ int vgpu_node_type(const struct vgpu_op *op)
     }
 }
 
+int vgpu_node_type(const struct CUgraphNode_st *node)
+{
+    return node->child ? CU_GRAPH_NODE_TYPE_GRAPH : vgpu_op_node_type(node->op);
+}
+
 CU_API(cuGraphNodeGetType, CUgraphNode node, int *type)
 {
     VGPU_ENTER();
     if (!vgpu_handle_is(node, VGPU_H_GRAPH_NODE) || !type)
         return CUDA_ERROR_INVALID_VALUE;
-    *type = vgpu_node_type(node->op);
+    *type = vgpu_node_type(node);
     return CUDA_SUCCESS;
 }
 
@@ -48,6 +53,46 @@ CU_API(cuGraphAddEmptyNode, CUgraphNode *ret, CUgraph graph, const CUgraphNode *
 {
     VGPU_ENTER();
     return add(ret, graph, deps, count, NULL);
+}
+
+/* ---- graphs within graphs ---- */
+
+static CUresult several_contexts(void)
+{
+    lithos_log_once(LITHOS_LOG_WARNING, "virtual GPU: graphs over several contexts are not implemented");
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+/* The node has a copy, which is asked for and changed by handles of its own. */
+CU_API(cuGraphAddChildGraphNode, CUgraphNode *ret, CUgraph graph, const CUgraphNode *deps, size_t count,
+       CUgraph child)
+{
+    VGPU_ENTER();
+    struct CUgraph_st *copy;
+    if (!vgpu_handle_is(graph, VGPU_H_GRAPH) || !vgpu_handle_is(child, VGPU_H_GRAPH) || graph == child)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (graph->ctx && child->ctx && graph->ctx != child->ctx)
+        return several_contexts();
+    VGPU_TRY(vgpu_graph_clone(child, &copy));
+    CUresult r = add(ret, graph, deps, count, NULL);
+    if (r) {
+        vgpu_graph_free(copy);
+        return r;
+    }
+    vgpu_handle_add(copy, VGPU_H_GRAPH);
+    (*ret)->child = copy;
+    if (!graph->ctx)
+        graph->ctx = child->ctx;
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphChildGraphNodeGetGraph, CUgraphNode node, CUgraph *ret)
+{
+    VGPU_ENTER();
+    if (!vgpu_handle_is(node, VGPU_H_GRAPH_NODE) || !node->child || !ret)
+        return CUDA_ERROR_INVALID_VALUE;
+    *ret = node->child;
+    return CUDA_SUCCESS;
 }
 
 /* ---- kernel nodes ---- */
@@ -95,9 +140,8 @@ CU_API(cuGraphAddKernelNode_v2, CUgraphNode *ret, CUgraph graph, const CUgraphNo
     VGPU_TRY(vgpu_kernel_node_op(params, NULL, &op));
     struct CUctx_st *ctx = op->stream->ctx;
     if (graph->ctx && graph->ctx != ctx) {
-        lithos_log_once(LITHOS_LOG_WARNING, "virtual GPU: graphs over several contexts are not implemented");
         vgpu_op_free(op);
-        return CUDA_ERROR_NOT_SUPPORTED;
+        return several_contexts();
     }
     VGPU_TRY(add(ret, graph, deps, count, op));
     graph->ctx = ctx;

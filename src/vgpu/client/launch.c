@@ -282,14 +282,20 @@ static CUresult read_back(struct vgpu_op *op)
     }
     op->launch.masked = view.masked;
     op->launch.mask = view.tpcs;
+    op->launch.nothing = product(op->launch.qmd_grid) == 0;
+    if (op->launch.nothing)
+        return CUDA_SUCCESS;
     VGPU_TRY(vgpu_atom_read(op));
     return op->launch.entry->timing_only ? CUDA_SUCCESS : make_placement(op);
 }
 
-CUresult vgpu_launch_hook(struct vgpu_op *op)
+CUresult vgpu_launch_hook(struct vgpu_op *op, bool in_graph)
 {
     vgpu_qmd_fire(op->msg.launch.qmd, op->stream->ctx, op->kind == VGPU_OP_LAUNCH ? op->launch.func : NULL);
-    return read_back(op);
+    VGPU_TRY(read_back(op));
+    if (!in_graph)
+        vgpu_atom_account(op);
+    return CUDA_SUCCESS;
 }
 
 struct vgpu_op *vgpu_op_clone(const struct vgpu_op *op, struct CUstream_st *stream)
@@ -336,7 +342,7 @@ CUresult vgpu_submit(struct vgpu_op *op, bool wait)
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
     if (op->kind == VGPU_OP_LAUNCH || op->kind == VGPU_OP_MEMSET) {
-        CUresult r = vgpu_launch_hook(op);
+        CUresult r = vgpu_launch_hook(op, false);
         if (r) {
             vgpu_op_free(op);
             return r;

@@ -35,7 +35,7 @@ static const char *check_launch(const struct vgpu_launch *m)
 {
     if (!m->op || !m->stream)
         return "launch: op or stream is 0";
-    if (m->flags & ~(VGPU_LAUNCH_WANT_PLACEMENT | VGPU_LAUNCH_ATOM))
+    if (m->flags & ~(VGPU_LAUNCH_WANT_PLACEMENT | VGPU_LAUNCH_ATOM | VGPU_LAUNCH_ORDERED))
         return "launch: unknown flag";
     if (m->param_count > VGPU_PARAMS)
         return "launch: more parameters than the message holds";

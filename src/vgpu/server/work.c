@@ -238,7 +238,7 @@ static const char *read_qmd(const struct lithos_card *card, const struct vgpu_la
         return "its prelude ends a part of a cluster: the launch fails";
     k->exits = m->exits;
     k->blocks -= m->exits;
-    k->pre_exit = lithos_qmd_get_pre_exit(layout, m->qmd);
+    k->pre_exit = lithos_qmd_get_pre_exit(layout, m->qmd) || m->flags & VGPU_LAUNCH_ORDERED;
     k->overlap = lithos_qmd_waits_on_latch(layout, m->qmd);
     uint64_t threads = (uint64_t)v.block[0] * v.block[1] * v.block[2];
     if (!threads || threads > card->sm_threads)
