@@ -6,6 +6,9 @@
 
 #define PPM 1000000u
 #define FORGET_AT 512u
+/* What a program does first says little of it: of its busy periods it is forgotten sooner, at this many and twice as many each time. Gaps
+ * are kept from the beginning, as it takes many to be sure of one. */
+#define FORGET_PERIODS_AT 32u
 #define KNOWN_FROM 16u /* with fewer gaps nothing is foreseen */
 #define LINGERS 8u
 #define LINGER_NS 16000u /* the shortest that is tried, then doubled */
@@ -29,7 +32,8 @@ static void add(struct lithos_demand_histogram *h, uint64_t ns)
 {
     const unsigned s = slot_of(ns);
 
-    if (h->total >= FORGET_AT) {
+    if (h->total >= h->forget_at) {
+        h->forget_at = LITHOS_MIN(2 * h->forget_at, FORGET_AT);
         h->total = 0;
         for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++) {
             h->count[i] /= 2;
@@ -82,6 +86,8 @@ static uint32_t return_ppm(uint32_t longer, uint32_t longer_still)
 void lithos_demand_init(struct lithos_demand *d)
 {
     memset(d, 0, sizeof(*d));
+    d->gaps.forget_at = FORGET_AT;
+    d->periods.forget_at = FORGET_PERIODS_AT;
 }
 
 /* Gaps that are shorter are too often followed by a return at once. Waiting costs the borrower its part of the idle
@@ -173,18 +179,19 @@ uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
     return 0;
 }
 
-uint64_t lithos_demand_gap_over_ns(const struct lithos_demand *d, uint64_t ns)
+uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns)
 {
     const struct lithos_demand_histogram *h = &d->gaps;
-    uint64_t sum_ns = 0, count = 0;
+    const uint32_t longer = above(h, ns);
+    uint32_t seen = 0;
 
     for (unsigned i = slot_of(ns); i < LITHOS_DEMAND_SLOTS; i++) {
-        if (!h->count[i] || h->least_ns[i] <= ns)
-            continue;
-        sum_ns += h->count[i] * h->least_ns[i];
-        count += h->count[i];
+        if (h->count[i] && h->least_ns[i] > ns)
+            seen += h->count[i];
+        if (longer && 2 * seen >= longer)
+            return h->least_ns[i];
     }
-    return count ? sum_ns / count : 0;
+    return 0;
 }
 
 uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns)

@@ -63,11 +63,11 @@ struct lithos_sched_config {
 };
 
 enum lithos_sched_event_kind {
-    LITHOS_SCHED_LAUNCH,     /* a kernel, atom or graph was submitted */
-    LITHOS_SCHED_ATOM,       /* a further atom of the last launch that was told of: it counts as one with that */
-    LITHOS_SCHED_DONE,       /* one that was told of was completed */
-    LITHOS_SCHED_LOST,       /* one will not be heard of again */
-    LITHOS_SCHED_QUEUE,      /* a tenant's launch queue has changed */
+    LITHOS_SCHED_LAUNCH, /* a kernel, atom or graph was submitted */
+    LITHOS_SCHED_ATOM,   /* a further atom of the last launch that was told of: it counts as one with that */
+    LITHOS_SCHED_DONE,   /* one that was told of was completed */
+    LITHOS_SCHED_LOST,   /* one will not be heard of again */
+    LITHOS_SCHED_QUEUE,  /* a tenant's launch queue has changed */
     LITHOS_SCHED_LEASE_LOST, /* the tenant may not be reading its grant */
     LITHOS_SCHED_LEASE_BACK,
     LITHOS_SCHED_EVENT_MAX,
@@ -88,7 +88,7 @@ struct lithos_sched_event {
         struct {
             uint64_t submit_ns, start_ns, end_ns;
             uint64_t predicted_ns; /* as at its launch */
-        } done;                    /* DONE; LOST: predicted_ns alone */
+        } done;                    /* DONE, told of at any time after its end; LOST: predicted_ns alone */
         struct {
             uint32_t launches;       /* waiting */
             uint64_t head_ns;        /* predicted duration of the first of them on the whole card */

@@ -212,7 +212,7 @@ static void test_a_foreseen_return_is_not_waited_past(void **state)
     const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
     const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
     queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
-    for (unsigned i = 0; i < 30; i++) /* too few to be sure of */
+    for (unsigned i = 0; i < 20; i++) /* too few to be sure of */
         request(st, owner, 900 * US, 2100 * US);
     assert_int_equal(explain(st, owner).even_ns, 0);
     launch(st, owner, 900 * US);
@@ -236,15 +236,72 @@ static void test_a_foreseen_return_is_not_waited_past(void **state)
     wait_until(st, st->now + 20 * US);
     /* one request late: the next gap is short, and still it is foreseen */
     request(st, owner, 900 * US, 2100 * US);
-    struct lithos_sched_tenant bears = {.id = 1,
-                                        .own = set("9-16,18-25,27-34,54-62"),
-                                        .class = LITHOS_SCHED_HIGH,
-                                        .slip_ppm = 3000000};
+    struct lithos_sched_tenant bears = {
+        .id = 1, .own = set("9-16,18-25,27-34,54-62"), .class = LITHOS_SCHED_HIGH, .slip_ppm = 3000000};
     assert_int_equal(lithos_sched_change(st->s, st->now, owner, &bears), 0);
     launch(st, owner, 900 * US);
     wait_until(st, st->now + 900 * US);
     done(st, owner, 900 * US, 900 * US);
     assert_true(st->grant[be].parts[0].longest_ns > 3000 * US);
+}
+
+/* A request of 900 us whose end is told of so much later, and its launch by half as much: as by who looks now and then. */
+static void request_seen_late(struct stand *st, uint32_t owner, uint64_t late_ns)
+{
+    const uint64_t submit_ns = st->now;
+    wait_until(st, submit_ns + late_ns / 2);
+    tell(st, (struct lithos_sched_event){
+                 .kind = LITHOS_SCHED_LAUNCH,
+                 .slot = owner,
+                 .launch = {submit_ns, 900 * US, st->grant[owner].own, 1, 0},
+             });
+    wait_until(st, submit_ns + 900 * US + late_ns);
+    tell(st, (struct lithos_sched_event){
+                 .kind = LITHOS_SCHED_DONE,
+                 .slot = owner,
+                 .done = {submit_ns, submit_ns + 6 * US, submit_ns + 900 * US, 900 * US},
+             });
+}
+
+/* While nobody borrows lithosd looks every millisecond: what an owner is like is a matter of its times, not of the looks. */
+static void test_what_is_seen_late_counts_as_of_its_time(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
+    const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+
+    uint64_t came = st->now;
+    for (unsigned i = 0; i < 300; i++, came += 3 * MS) {
+        wait_until(st, came);
+        request_seen_late(st, owner, i * 370 * US % MS);
+    }
+    assert_in_range(explain(st, owner).need_ns, 850 * US, 910 * US);
+    assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
+    /* nor is it idle for longer than it is */
+    wait_until(st, came);
+    queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
+    request_seen_late(st, owner, 700 * US);
+    assert_set(lent(st, be), "9-16,18-25,27-34,54-62");
+    assert_in_range(st->grant[be].parts[0].until_ns, came + 2900 * US, came + 3 * MS);
+}
+
+/* What a program does first says little of it, and one pause nothing: it starts, waits for others, and is even from then on. */
+static void test_odd_gaps_do_not_hide_even_ones(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
+    add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+
+    request(st, owner, 20 * MS, 3000 * MS);
+    for (unsigned i = 0; i < 150; i++) { /* one in fifty is early */
+        request(st, owner, 900 * US, i % 50 == 7 ? 1200 * US : 2100 * US);
+        if (i >= 40)
+            assert_in_range(explain(st, owner).need_ns, 850 * US, 910 * US);
+    }
+    assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
+    for (unsigned i = 0; i < 300; i++) /* as often early as not */
+        request(st, owner, 900 * US, i % 2 ? 1200 * US : 2100 * US);
+    assert_int_equal(explain(st, owner).even_ns, 0);
 }
 
 /* A launch in atoms, each on what was lent when it went: what an owner meets is the atom, not the launch. */
@@ -439,6 +496,8 @@ int main(void)
         T(test_an_slo_is_about_requests),
         T(test_even_intervals_are_foreseen),
         T(test_a_foreseen_return_is_not_waited_past),
+        T(test_what_is_seen_late_counts_as_of_its_time),
+        T(test_odd_gaps_do_not_hide_even_ones),
         T(test_atoms_are_where_they_are),
         T(test_pauses_are_not_idleness),
         T(test_an_owner_who_never_came_lends_after_a_while),
