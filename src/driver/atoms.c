@@ -457,6 +457,8 @@ static bool launch_some(struct lithos_launch *l, const struct lithos_atom_policy
     enum lithos_whole why = look_at_launch(l, device, &cluster);
     if (launched_apart(l, why, ret_result))
         return true;
+    if (why == LITHOS_WHOLE_NOT && lithos_names_waits(l->function))
+        why = LITHOS_WHOLE_COOPERATIVE;
     if (why == LITHOS_WHOLE_NOT && lithos_names_told_whole(l->function))
         why = LITHOS_WHOLE_TOLD;
     if (why == LITHOS_WHOLE_NOT && policy->mode == LITHOS_ATOM_DURATION) {

@@ -91,7 +91,7 @@ static uint32_t nodes_for(struct lithos_graph_kernel *k, uint64_t cluster)
         return 0;
     blocks *= g[2];
     uint64_t fit = occupancy(k), sms = (uint64_t)device->sm_count;
-    if (blocks <= fit * sms || lithos_names_told_whole(k->launched))
+    if (blocks <= fit * sms || lithos_names_told_whole(k->launched) || lithos_names_waits(k->launched))
         return 0;
     if (k->atom.policy.mode == LITHOS_ATOM_FORCE)
         return (uint32_t)LITHOS_MIN((uint64_t)k->atom.policy.count, blocks);

@@ -19,11 +19,18 @@ static struct {
     pthread_once_t once;
     _Atomic int state;                /* 0 not looked yet, 1 there are patterns, -1 there are none */
     char text[PATTERNS_BYTES];        /* each ended by NUL, the last by two */
-    _Atomic uint64_t seen[FUNCTIONS]; /* a function's handle, with TOLD; 0: free */
+    _Atomic uint64_t seen[FUNCTIONS]; /* a function's handle, with TOLD and WAITS; 0: free */
 } names = {.once = PTHREAD_ONCE_INIT};
 
-/* In a bit that no handle has. */
-#define TOLD 1ull
+/* In bits that no handle has. */
+#define TOLD (1ull << 63)
+#define WAITS (1ull << 62)
+
+/* Functions whose blocks wait for each other though nothing in their launch says so. */
+static const char *const waiting[] = {
+    "*semiPersist*", /* cuDNN's batch normalization of channels-last tensors: hangs where not all blocks have a place */
+    "*RNN_blockPersist*", /* and its recurrent networks */
+};
 
 typedef CUresult (*name_fn)(const char **, const void *);
 
@@ -68,25 +75,43 @@ static bool matches(const char *name)
     return false;
 }
 
-bool lithos_names_told_whole(CUfunction function)
+static uint64_t judge(CUfunction function)
 {
-    if (__builtin_expect(!have_patterns(), 1))
-        return false;
+    const char *name = lithos_names_of(function);
+    uint64_t verdict = 0;
+    if (!name)
+        return 0;
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(waiting); i++)
+        if (fnmatch(waiting[i], name, 0) == 0)
+            verdict = WAITS;
+    return verdict | (have_patterns() && matches(name) ? TOLD : 0);
+}
+
+static uint64_t verdict_on(CUfunction function)
+{
     uint64_t handle = (uintptr_t)function;
     unsigned at = (unsigned)((handle * 0x9e3779b97f4a7c15ull) >> 32);
     for (unsigned i = 0; i < TRIES; i++) {
         _Atomic uint64_t *place = &names.seen[(at + i) & (FUNCTIONS - 1)];
         uint64_t there = atomic_load_explicit(place, memory_order_relaxed);
-        if ((there & ~TOLD) == handle)
-            return there & TOLD;
+        if ((there & ~(TOLD | WAITS)) == handle)
+            return there & (TOLD | WAITS);
         if (there)
             continue;
-        const char *name = lithos_names_of(function);
-        uint64_t verdict = name && matches(name) ? TOLD : 0;
+        uint64_t verdict = judge(function);
         atomic_compare_exchange_strong_explicit(place, &there, handle | verdict, memory_order_relaxed,
                                                 memory_order_relaxed);
-        return verdict != 0;
+        return verdict;
     }
-    const char *name = lithos_names_of(function);
-    return name && matches(name);
+    return judge(function);
+}
+
+bool lithos_names_told_whole(CUfunction function)
+{
+    return __builtin_expect(have_patterns(), 0) && verdict_on(function) & TOLD;
+}
+
+bool lithos_names_waits(CUfunction function)
+{
+    return verdict_on(function) & WAITS;
 }

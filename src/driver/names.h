@@ -1,4 +1,4 @@
-/* What functions are called, and which of them are to be left whole because they are called so. */
+/* What functions are called, and what follows from it: which are to be left whole, and whose blocks wait for each other. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,3 +9,5 @@
 const char *lithos_names_of(CUfunction function);
 /* Does its name match one of the patterns in LITHOS_WHOLE (fnmatch, with commas between)? Asked of the driver once a function. */
 bool lithos_names_told_whole(CUfunction function);
+/* Is it one of those known to have blocks that wait for each other, without a word of it in the launch? */
+bool lithos_names_waits(CUfunction function);

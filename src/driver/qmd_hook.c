@@ -23,7 +23,7 @@ atomic_bool lithos_hook_escaped;
 _Atomic uint32_t lithos_hook_seen;
 _Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
 
-#define DRIVER_FUNCTIONS 32u
+#define FEW_FUNCTIONS 32u
 /* Of each card known; a quota says it for certain. */
 #define TPC_SMS 2u
 
@@ -38,6 +38,7 @@ struct mask {
  * written, so that it neither waits for a writer nor sees half a mask. */
 struct device_masks {
     _Atomic uint32_t sequence;
+    _Atomic uint64_t all[2]; /* TPCs of the card; empty: not known */
     struct mask rows[2][LITHOS_CLUSTER_MAX];
 };
 
@@ -49,7 +50,9 @@ static struct {
     _Atomic int device_count;
     struct lithos_hook_device devices[LITHOS_HOOK_MAX_DEVICES];
     struct device_masks masks[LITHOS_HOOK_MAX_DEVICES];
-    _Atomic(CUfunction) driver_functions[DRIVER_FUNCTIONS]; /* filled from the front, NULL: free */
+    /* Filled from the front, NULL: free. The driver's own kernels (a handful: memsets), by the CUfunctions seen where nothing of the app's
+     * can be; and those whose blocks wait for each other, by their launches. */
+    _Atomic(CUfunction) driver_functions[FEW_FUNCTIONS], waiting[FEW_FUNCTIONS];
 } hook;
 
 /* ---- the callback: no driver call, no wait, no allocation ---- */
@@ -86,23 +89,22 @@ unsigned lithos_hook_tpcs(int32_t device)
     return lithos_tpcset_count(&row.set);
 }
 
-/* The driver's own kernels (a handful: memsets) are known by the CUfunctions seen where nothing of the app's can be. */
-static void learn_driver_function(CUfunction function)
+static void learn_function(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
 {
-    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++) {
-        CUfunction there = atomic_load_explicit(&hook.driver_functions[i], memory_order_relaxed);
+    for (unsigned i = 0; i < FEW_FUNCTIONS; i++) {
+        CUfunction there = atomic_load_explicit(&known[i], memory_order_relaxed);
         if (!there)
-            atomic_compare_exchange_strong_explicit(&hook.driver_functions[i], &there, function,
-                                                    memory_order_relaxed, memory_order_relaxed);
+            atomic_compare_exchange_strong_explicit(&known[i], &there, function, memory_order_relaxed,
+                                                    memory_order_relaxed);
         if (!there || there == function)
             return;
     }
 }
 
-static bool is_driver_function(CUfunction function)
+static bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
 {
-    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++) {
-        CUfunction there = atomic_load_explicit(&hook.driver_functions[i], memory_order_relaxed);
+    for (unsigned i = 0; i < FEW_FUNCTIONS; i++) {
+        CUfunction there = atomic_load_explicit(&known[i], memory_order_relaxed);
         if (!there || there == function)
             return there != NULL;
     }
@@ -116,7 +118,7 @@ static bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
 {
     if (ticket->qmds_taken >= ticket->qmds_due)
         return false;
-    return ticket->function == function || !is_driver_function(function);
+    return ticket->function == function || !is_learnt(hook.driver_functions, function);
 }
 
 /* Whose QMD is it? Counts it; *ret_sure: it is sure that it is for the ticket's device. */
@@ -143,13 +145,45 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
         return LITHOS_QMD_OWNER_LAUNCH;
     }
     if (ticket->kind == LITHOS_TICKET_DRIVER && function)
-        learn_driver_function(function);
+        learn_function(hook.driver_functions, function);
     lithos_count(LITHOS_COUNT_DRIVER_QMDS, 1);
     return LITHOS_QMD_OWNER_DRIVER;
 }
 
-/* Confine a QMD: to a gate that came with its ticket, or to the quota. False: left as it was. */
-static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate, int32_t device, bool sure)
+/* Blocks that wait for each other have to be there at once: the whole card where the mask has too few SMs for them. */
+static void make_room(struct lithos_gate_row *row, uint32_t sms, int32_t device)
+{
+    const struct device_masks *masks = &hook.masks[device];
+    struct lithos_tpcset all = {{atomic_load_explicit(&masks->all[0], memory_order_acquire),
+                                 atomic_load_explicit(&masks->all[1], memory_order_acquire)}};
+    uint32_t here = lithos_tpcset_count(&row->set) *
+                    atomic_load_explicit(&hook.devices[device].tpc_sms, memory_order_relaxed);
+    if (sms <= here || lithos_tpcset_empty(&all) || lithos_tpcset_equal(&all, &row->set))
+        return;
+    row->set = all;
+    row->state = LITHOS_GATE_BREACH;
+    lithos_log_once(
+        LITHOS_LOG_WARNING,
+        "a kernel whose blocks wait for each other takes %u SMs to have them all there, and the quota "
+        "has %u: such kernels run on the whole GPU (counted as breaches), for they would hang. Told of "
+        "fewer SMs (lithos run --sm-count quota) most libraries launch fewer blocks",
+        sms, here);
+}
+
+/* Has the kernel that this QMD is of blocks that wait for each other? SMs that it takes then, else 0. Nodes of graphs: where the function
+ * was launched before. */
+static uint32_t together_of(const struct lithos_ticket *ticket, const struct lithos_qmd_seen *seen)
+{
+    if (ticket && ticket->together_sms && seen->owner == LITHOS_QMD_OWNER_LAUNCH) {
+        learn_function(hook.waiting, seen->function);
+        return ticket->together_sms;
+    }
+    return seen->owner == LITHOS_QMD_OWNER_GRAPH && is_learnt(hook.waiting, seen->function) ? UINT32_MAX : 0;
+}
+
+/* Confine a QMD: to a gate that came with its ticket, or to the quota. together_sms: as in a ticket. False: left as it was. */
+static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate, uint32_t together_sms,
+                    int32_t device, bool sure)
 {
     struct lithos_gate_row row;
     bool anywhere = false;
@@ -162,6 +196,8 @@ static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate
         return false;
     if (row.state == LITHOS_GATE_CLOSED)
         return false;
+    if (__builtin_expect(together_sms != 0, 0) && sure)
+        make_room(&row, together_sms, device);
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "
@@ -172,8 +208,9 @@ static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate
         return false;
     seen->tpcs = row.set;
     seen->breach = row.state == LITHOS_GATE_BREACH;
-    if (seen->breach) {
+    if (seen->breach)
         lithos_count(LITHOS_COUNT_BREACHES, 1);
+    if (seen->breach && !together_sms) {
         lithos_log_once(
             LITHOS_LOG_WARNING,
             "a kernel with clusters of %u blocks has no room in the quota: it runs on the smallest set of "
@@ -226,7 +263,8 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
             lithos_hook_client.observer->empty_qmd(ticket, &seen);
         return true;
     }
-    bool masked = r == 0 && confine(&seen, ticket ? ticket->gate : NULL, device, sure);
+    bool masked =
+        r == 0 && confine(&seen, ticket ? ticket->gate : NULL, together_of(ticket, &seen), device, sure);
     if (r < 0)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))
@@ -397,6 +435,10 @@ static void publish(struct device_masks *masks, const struct lithos_gate *gate,
         atomic_store_explicit(&rows[i].state, row->state, memory_order_release);
         atomic_store_explicit(&rows[i].anywhere, gate && anywhere[i], memory_order_release);
     }
+    static const struct lithos_topology unknown;
+    const struct lithos_tpcset *all = gate ? &gate->topology.valid : &unknown.valid;
+    atomic_store_explicit(&masks->all[0], all->w[0], memory_order_release);
+    atomic_store_explicit(&masks->all[1], all->w[1], memory_order_release);
     atomic_store_explicit(&masks->sequence, sequence + 1, memory_order_release);
 }
 
@@ -438,7 +480,7 @@ void lithos_hook_forget(void)
     atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);
     for (int i = 0; i < LITHOS_HOOK_MAX_DEVICES; i++)
         publish(&hook.masks[i], NULL, NULL);
-    for (unsigned i = 0; i < DRIVER_FUNCTIONS; i++)
+    for (unsigned i = 0; i < FEW_FUNCTIONS; i++)
         atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;
     atomic_store(&lithos_hook_escaped, false);

@@ -119,6 +119,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     t->qmds = 0;
     t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;
+    t->together_sms = 0;
     t->device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
     if (__builtin_expect(t->device < 0, 0))
         t->device = lithos_hook_current_device();

@@ -46,6 +46,7 @@ static const char *const implemented[] = {
     "cuMemcpyHtoD_v2",
     "cuDeviceGet",
     "cuDeviceGetName",
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuDeviceGetUuid_v2",
     "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",

@@ -323,6 +323,60 @@ static void test_breach(void **state)
     assert_int_equal(occurrences(said, "has no room in the quota"), 1);
 }
 
+static void launch_grid(CUfunction f, unsigned blocks)
+{
+    CHECK_EQ(((launch_fn)OURS("cuLaunchKernel"))(f, blocks, 1, 1, 32, 1, 1, 0, NULL, NULL, NULL), 0);
+}
+
+/* Blocks that wait for each other: with a mask that does not hold them all they would for ever. Here an SM holds two. */
+static void together(void)
+{
+    start_tenant(1, "9-16"); /* 16 SMs */
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CUresult (*cooperative)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                            CUstream, void **) =
+        (CUresult(*)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                     CUstream, void **))OURS("cuLaunchCooperativeKernel");
+    CHECK_EQ(cooperative((CUfunction)0x20, 4, 4, 2, 32, 1, 1, 0, NULL, NULL), 0);
+    CHECK(masked_with("9-16"));
+    CHECK_EQ(count_of(LITHOS_COUNTER_BREACHES), 0);
+    CHECK_EQ(cooperative((CUfunction)0x20, 11, 3, 1, 32, 1, 1, 0, NULL, NULL), 0);
+    CHECK(masked_with(H200_VALID));
+    CHECK_EQ(count_of(LITHOS_COUNTER_BREACHES), 1);
+    CUlaunchAttribute attr = {.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
+    CUlaunchConfig config = {.gridDimX = 33,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = 32,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .attrs = &attr,
+                             .numAttrs = 1};
+    CUresult (*launch_ex)(const CUlaunchConfig *, CUfunction, void **, void **) =
+        (CUresult(*)(const CUlaunchConfig *, CUfunction, void **, void **))OURS("cuLaunchKernelEx");
+    CHECK_EQ(launch_ex(&config, (CUfunction)0x20, NULL, NULL), 0);
+    CHECK(masked_with(H200_VALID));
+    attr.value.cooperative = 0;
+    CHECK_EQ(launch_ex(&config, (CUfunction)0x20, NULL, NULL), 0);
+    CHECK(masked_with("9-16"));
+    /* one that does not say so, known by its name */
+    launch_grid((CUfunction)0x60, 32);
+    CHECK(masked_with("9-16"));
+    launch_grid((CUfunction)0x60, 132);
+    CHECK(masked_with(H200_VALID));
+    launch_grid((CUfunction)0x20, 132);
+    CHECK(masked_with("9-16"));
+    CHECK_EQ(count_of(LITHOS_COUNTER_BREACHES), 3);
+}
+
+static void test_together(void **state)
+{
+    (void)state;
+    char said[8192];
+    assert_int_equal(in_child(together, said, sizeof said), 0);
+    assert_int_equal(occurrences(said, "blocks wait for each other"), 1);
+}
+
 /* Anything odd: the launch goes through as it is, it is counted, and said once. */
 static void left_alone(void)
 {
@@ -568,6 +622,7 @@ int main(void)
         cmocka_unit_test(test_right_variant),
         cmocka_unit_test(test_masks_and_counts),
         cmocka_unit_test(test_breach),
+        cmocka_unit_test(test_together),
         cmocka_unit_test(test_left_alone),
         cmocka_unit_test(test_pass_through),
         cmocka_unit_test(test_green),

@@ -407,9 +407,18 @@ API CUresult cuFuncGetName(const char **ret_name, CUfunction function)
     CUresult r = unsafe_call();
     if (r != CUDA_SUCCESS || (uintptr_t)function & 1)
         return r != CUDA_SUCCESS ? r : CUDA_ERROR_INVALID_HANDLE;
-    snprintf(name, sizeof name, "function_%llx_%0*d", (unsigned long long)(uintptr_t)function,
-             (uintptr_t)function == 0x40 ? 300 : 1, 0);
+    snprintf(name, sizeof name, "%s_%llx_%0*d",
+             (uintptr_t)function == 0x60 ? "bn_fw_tr_nhwc_semiPersist" : "function",
+             (unsigned long long)(uintptr_t)function, (uintptr_t)function == 0x40 ? 300 : 1, 0);
     *ret_name = name;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *ret_blocks, CUfunction function, int threads,
+                                                          size_t shared_bytes)
+{
+    (void)function, (void)threads, (void)shared_bytes;
+    *ret_blocks = 2;
     return CUDA_SUCCESS;
 }
 

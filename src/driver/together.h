@@ -1,0 +1,13 @@
+/* Kernels whose blocks wait for each other: all of them need a place on the card at the same time, or none ever ends. Cooperative launches
+ * say so, and the driver refuses those that are too large for the card, but knows nothing of a mask; some libraries' kernels do not say it
+ * (driver/names.c). */
+#pragma once
+
+#include <stdint.h>
+
+#include "driver/client.h"
+
+/* Does it wait for the others, as far as its launch and its name tell? */
+bool lithos_together(const struct lithos_launch *l);
+/* SMs that it takes for all its blocks to be there at once; UINT32_MAX: not known. Asks the driver. */
+uint32_t lithos_together_sms(const struct lithos_launch *l);
