@@ -88,7 +88,7 @@ struct lithos_sched_event {
         struct {
             uint64_t submit_ns, start_ns, end_ns;
             uint64_t predicted_ns; /* as at its launch */
-        } done;                    /* DONE; LOST: predicted_ns alone */
+        } done;                    /* DONE, told of at any time after its end; LOST: predicted_ns alone */
         struct {
             uint32_t launches;       /* waiting */
             uint64_t head_ns;        /* predicted duration of the first of them on the whole card */

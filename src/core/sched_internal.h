@@ -46,6 +46,7 @@ struct sched_tenant {
     uint64_t state_ns;       /* busy or idle since */
     uint64_t outstanding_ns; /* predicted, of all of them */
     uint64_t end_ns;         /* when they are predicted to be over */
+    uint64_t ended_ns;       /* the latest end of its launches until now */
     uint64_t progress_ns;    /* last launch, or when it came to have something to launch */
     uint32_t cluster_blocks; /* of the launch at the head of its queue, or of its last one */
 

@@ -247,6 +247,46 @@ static void test_a_foreseen_return_is_not_waited_past(void **state)
     assert_true(st->grant[be].parts[0].longest_ns > 3000 * US);
 }
 
+/* A request of 900 us whose end is told of so much later, and its launch by half as much: as by who looks now and then. */
+static void request_seen_late(struct stand *st, uint32_t owner, uint64_t late_ns)
+{
+    const uint64_t submit_ns = st->now;
+    wait_until(st, submit_ns + late_ns / 2);
+    tell(st, (struct lithos_sched_event){
+                 .kind = LITHOS_SCHED_LAUNCH,
+                 .slot = owner,
+                 .launch = {submit_ns, 900 * US, st->grant[owner].own, 1, 0},
+             });
+    wait_until(st, submit_ns + 900 * US + late_ns);
+    tell(st, (struct lithos_sched_event){
+                 .kind = LITHOS_SCHED_DONE,
+                 .slot = owner,
+                 .done = {submit_ns, submit_ns + 6 * US, submit_ns + 900 * US, 900 * US},
+             });
+}
+
+/* While nobody borrows lithosd looks every millisecond: what an owner is like is a matter of its times, not of the looks. */
+static void test_what_is_seen_late_counts_as_of_its_time(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
+    const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+
+    uint64_t came = st->now;
+    for (unsigned i = 0; i < 300; i++, came += 3 * MS) {
+        wait_until(st, came);
+        request_seen_late(st, owner, i * 370 * US % MS);
+    }
+    assert_in_range(explain(st, owner).need_ns, 850 * US, 910 * US);
+    assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
+    /* nor is it idle for longer than it is */
+    wait_until(st, came);
+    queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
+    request_seen_late(st, owner, 700 * US);
+    assert_set(lent(st, be), "9-16,18-25,27-34,54-62");
+    assert_in_range(st->grant[be].parts[0].until_ns, came + 2900 * US, came + 3 * MS);
+}
+
 /* A launch in atoms, each on what was lent when it went: what an owner meets is the atom, not the launch. */
 static void test_atoms_are_where_they_are(void **state)
 {
@@ -439,6 +479,7 @@ int main(void)
         T(test_an_slo_is_about_requests),
         T(test_even_intervals_are_foreseen),
         T(test_a_foreseen_return_is_not_waited_past),
+        T(test_what_is_seen_late_counts_as_of_its_time),
         T(test_atoms_are_where_they_are),
         T(test_pauses_are_not_idleness),
         T(test_an_owner_who_never_came_lends_after_a_while),
