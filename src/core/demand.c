@@ -173,18 +173,19 @@ uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
     return 0;
 }
 
-uint64_t lithos_demand_gap_over_ns(const struct lithos_demand *d, uint64_t ns)
+uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns)
 {
     const struct lithos_demand_histogram *h = &d->gaps;
-    uint64_t sum_ns = 0, count = 0;
+    const uint32_t longer = above(h, ns);
+    uint32_t seen = 0;
 
     for (unsigned i = slot_of(ns); i < LITHOS_DEMAND_SLOTS; i++) {
-        if (!h->count[i] || h->least_ns[i] <= ns)
-            continue;
-        sum_ns += h->count[i] * h->least_ns[i];
-        count += h->count[i];
+        if (h->count[i] && h->least_ns[i] > ns)
+            seen += h->count[i];
+        if (longer && 2 * seen >= longer)
+            return h->least_ns[i];
     }
-    return count ? sum_ns / count : 0;
+    return 0;
 }
 
 uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns)

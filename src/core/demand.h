@@ -41,7 +41,7 @@ uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_n
 uint64_t lithos_demand_next_look_ns(const struct lithos_demand *d, uint64_t idle_ns);
 /* Busy periods that a share q_ppm does not exceed; 0: none seen. */
 uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm);
-/* Mean of the gaps that are longer than ns, from below: each counts as the shortest like it. 0: there are none. */
-uint64_t lithos_demand_gap_over_ns(const struct lithos_demand *d, uint64_t ns);
+/* Half of the gaps that are longer than ns are no shorter; from below, as the shortest like it. 0: there are none. */
+uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns);
 /* Busy for busy_ns already: how much longer, in the mean? */
 uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns);

@@ -16,8 +16,10 @@
 #define NEED_PPM 990000u
 #define USUAL_PPM 500000u
 
-/* An owner is foreseen when its safe time is so much of the time that it is idle for. */
+/* An owner is foreseen when it comes back before so much of the time that it is usually idle for, one time in thirty-two at most. That is
+ * known long before its safe time is sure. */
 #define FORESEEN_PPM 750000u
+#define EARLY_PPM 31250u
 /* Then what stays past its return buys no more than its slack's part of that time: not worth a wait at each return below this part. */
 #define PAST_RETURN_PART 4u
 
@@ -64,17 +66,17 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
 }
 
 /* Does it come at even intervals? */
-static void foresee(const struct lithos_sched *s, struct sched_tenant *t)
+static void foresee(struct sched_tenant *t)
 {
     const uint64_t linger_ns = t->demand.linger_ns;
-    const uint64_t gap_ns = lithos_demand_gap_over_ns(&t->demand, linger_ns);
-    const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, linger_ns, s->config.hit_ppm);
+    const uint64_t gap_ns = lithos_demand_usual_gap_ns(&t->demand, linger_ns);
+    const uint64_t early_ns = lithos_demand_safe_ns(&t->demand, linger_ns, EARLY_PPM);
 
-    t->even_ns = safe_ns >= part(gap_ns, FORESEEN_PPM) ? gap_ns : 0;
+    t->even_ns = early_ns >= part(gap_ns, FORESEEN_PPM) ? gap_ns : 0;
 }
 
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
-static void close_period(const struct lithos_sched *s, struct sched_tenant *t)
+static void close_period(struct sched_tenant *t)
 {
     const uint64_t lasted_ns = t->state_ns - LITHOS_MIN(t->period_ns, t->state_ns);
 
@@ -83,7 +85,7 @@ static void close_period(const struct lithos_sched *s, struct sched_tenant *t)
     t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
     t->usual_ns = LITHOS_MIN(lithos_demand_need_ns(&t->demand, USUAL_PPM), t->need_ns);
 
-    foresee(s, t);
+    foresee(t);
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 
@@ -107,7 +109,7 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     struct sched_bucket *bucket = sched_bucket(t, s->now_ns);
 
     if (t->period_open && gap_ns > t->demand.linger_ns)
-        close_period(s, t);
+        close_period(t);
     if (!t->period_open) {
         t->period_ns = submit_ns;
         t->period_wait_ns = 0;
@@ -232,7 +234,7 @@ static enum lithos_sched_why high_bears(struct lithos_sched *s, struct sched_ten
     if (idle_ns < t->demand.linger_ns)
         return LITHOS_WHY_OWNER_SOON;
     if (t->period_open)
-        close_period(s, t);
+        close_period(t);
     const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, idle_ns, c->hit_ppm);
     const uint64_t slack_ns = sched_owner_slack_ns(s, t);
     const bool soon = safe_ns < idle_ns + least_ns;

@@ -212,7 +212,7 @@ static void test_a_foreseen_return_is_not_waited_past(void **state)
     const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
     const uint32_t be = add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
     queue(st, be, 1, 3 * MS, LITHOS_PICK_WINDOW);
-    for (unsigned i = 0; i < 30; i++) /* too few to be sure of */
+    for (unsigned i = 0; i < 20; i++) /* too few to be sure of */
         request(st, owner, 900 * US, 2100 * US);
     assert_int_equal(explain(st, owner).even_ns, 0);
     launch(st, owner, 900 * US);
@@ -285,6 +285,22 @@ static void test_what_is_seen_late_counts_as_of_its_time(void **state)
     request_seen_late(st, owner, 700 * US);
     assert_set(lent(st, be), "9-16,18-25,27-34,54-62");
     assert_in_range(st->grant[be].parts[0].until_ns, came + 2900 * US, came + 3 * MS);
+}
+
+/* What a program does first says little of it, and one pause nothing: it starts, waits for others, and is even from then on. */
+static void test_odd_gaps_do_not_hide_even_ones(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,54-62", 0, 1200000);
+    add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
+
+    request(st, owner, 20 * MS, 3000 * MS);
+    for (unsigned i = 0; i < 150; i++) /* one in fifty is early */
+        request(st, owner, 900 * US, i % 50 == 7 ? 1200 * US : 2100 * US);
+    assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
+    for (unsigned i = 0; i < 300; i++) /* as often early as not */
+        request(st, owner, 900 * US, i % 2 ? 1200 * US : 2100 * US);
+    assert_int_equal(explain(st, owner).even_ns, 0);
 }
 
 /* A launch in atoms, each on what was lent when it went: what an owner meets is the atom, not the launch. */
@@ -480,6 +496,7 @@ int main(void)
         T(test_even_intervals_are_foreseen),
         T(test_a_foreseen_return_is_not_waited_past),
         T(test_what_is_seen_late_counts_as_of_its_time),
+        T(test_odd_gaps_do_not_hide_even_ones),
         T(test_atoms_are_where_they_are),
         T(test_pauses_are_not_idleness),
         T(test_an_owner_who_never_came_lends_after_a_while),
