@@ -6,6 +6,9 @@
 
 #define PPM 1000000u
 #define FORGET_AT 512u
+/* What a program does first says little of it: of its busy periods it is forgotten sooner, at this many and twice as many each time. Gaps
+ * are kept from the beginning, as it takes many to be sure of one. */
+#define FORGET_PERIODS_AT 32u
 #define KNOWN_FROM 16u /* with fewer gaps nothing is foreseen */
 #define LINGERS 8u
 #define LINGER_NS 16000u /* the shortest that is tried, then doubled */
@@ -29,7 +32,8 @@ static void add(struct lithos_demand_histogram *h, uint64_t ns)
 {
     const unsigned s = slot_of(ns);
 
-    if (h->total >= FORGET_AT) {
+    if (h->total >= h->forget_at) {
+        h->forget_at = LITHOS_MIN(2 * h->forget_at, FORGET_AT);
         h->total = 0;
         for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++) {
             h->count[i] /= 2;
@@ -82,6 +86,8 @@ static uint32_t return_ppm(uint32_t longer, uint32_t longer_still)
 void lithos_demand_init(struct lithos_demand *d)
 {
     memset(d, 0, sizeof(*d));
+    d->gaps.forget_at = FORGET_AT;
+    d->periods.forget_at = FORGET_PERIODS_AT;
 }
 
 /* Gaps that are shorter are too often followed by a return at once. Waiting costs the borrower its part of the idle

@@ -2,7 +2,7 @@
  * launches and completions; pure, of fixed size.
  *
  * A busy period lasts from a launch that finds nothing outstanding to the completion that leaves nothing. Idle gaps are
- * kept in a histogram that forgets (halved every 512), with the shortest gap seen in each slot, so that an owner who
+ * kept in a histogram that forgets (halved at 512), with the shortest gap seen in each slot, so that an owner who
  * comes at even intervals is foreseen to the microsecond. */
 #pragma once
 
@@ -12,7 +12,7 @@
 #define LITHOS_DEMAND_SLOTS 192u /* 8 an octave from 1 us */
 
 struct lithos_demand_histogram {
-    uint32_t total;
+    uint32_t total, forget_at;
     uint16_t count[LITHOS_DEMAND_SLOTS];
     uint64_t least_ns[LITHOS_DEMAND_SLOTS]; /* of those counted */
 };

@@ -295,8 +295,11 @@ static void test_odd_gaps_do_not_hide_even_ones(void **state)
     add_best_effort(st, 2, "0-3,36-43,45-52,63-71,75,78,81,83", 1);
 
     request(st, owner, 20 * MS, 3000 * MS);
-    for (unsigned i = 0; i < 150; i++) /* one in fifty is early */
+    for (unsigned i = 0; i < 150; i++) { /* one in fifty is early */
         request(st, owner, 900 * US, i % 50 == 7 ? 1200 * US : 2100 * US);
+        if (i >= 40)
+            assert_in_range(explain(st, owner).need_ns, 850 * US, 910 * US);
+    }
     assert_in_range(explain(st, owner).even_ns, 2000 * US, 2100 * US);
     for (unsigned i = 0; i < 300; i++) /* as often early as not */
         request(st, owner, 900 * US, i % 2 ? 1200 * US : 2100 * US);
