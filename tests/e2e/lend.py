@@ -1,4 +1,4 @@
-"""TPCs lent and taken back, seen from the card: whose blocks run on which TPCs. Usage: lend.py borrow|zero|death|policy"""
+"""TPCs lent and taken back, seen from the card: whose blocks run on which TPCs. Usage: lend.py borrow|atoms|zero|death|policy"""
 
 import json
 import signal
@@ -13,6 +13,7 @@ LEASE_S = 1.0  # proto/arena.h, LITHOS_LEASE_NS
 # A request every 2 s here, of kernels for about 0.6 s: idle and busy by turns.
 BURSTS = ("lithos-serve", "--json", "--period-us", "200000", "--kernels", "400")
 WAVES = ("--grid", "2000", "--iters", "3000")  # kernels of about a millisecond here on the whole card
+LONG = ("--grid", "60000", "--iters", "60000", "--depth", "1")  # and of more than half a second
 
 
 class Tenant:
@@ -111,6 +112,37 @@ def borrow(stack):
     served = json.loads(owner.end())
     print(f"owner: p50 {served['p50_us'] / 1e3:.1f} ms, p99 {served['p99_us'] / 1e3:.1f} ms of the card", flush=True)
     check(served["p99_us"] < 1.5 * served["p50_us"] * SLACK, served)
+
+
+def atoms(stack):
+    """Kernels that take longer than the owner is busy, in atoms: TPCs are lent and taken back in the middle of one."""
+    stack.start_daemon()
+    owner = Tenant(stack, "owner", "75%", "--slip", "2", program=BURSTS)
+    be = Tenant(stack, "be", "25%", "--class", "best-effort", "--atom", "5ms", program=("lithos-burn", *LONG))
+    own, others = bits(be.gpu()["bits"]), bits(owner.gpu()["bits"])
+    wait_for("kernels are cut", lambda: stack.tenants()["be"]["atoms"]["cut"] > 1, 30 * SLACK)
+
+    goes(owner, True)
+    goes(owner, False)
+    begun = stack.tenants()["be"]["counters"]["launches"]
+    lent = on(be.worked_on(0.3), others)
+    goes(owner, True)
+    time.sleep(0.02 * SLACK)  # an atom or two
+    beside = be.worked_on(0.2)
+    t = stack.tenants()["be"]
+    back, ended = on(beside, others), t["counters"]["launches"] - begun
+    print(f"owner idle: {lent / 1e6:.0f} ms of TPCs that are lent; busy: {back / 1e6:.0f} ms; {ended} kernels ended meanwhile", flush=True)
+    check(lent > 0 and back < lent / 3, f"lent {lent} ns, beside {beside}")
+    check(on(beside, own) > 0, "its own TPCs stand idle")
+
+    cut, seen = t["atoms"], t["observed"]
+    print(f"{cut['cut']} kernels in {cut['atoms']} atoms, {seen['launches']} launches seen, {seen['p50_us']} us", flush=True)
+    check(t["queue"]["failed"] == 0 and cut["atoms"] > 10 * cut["cut"] > 0, t)
+    # a launch in atoms is one, however they were given out; that whose atoms go just now is not counted by its process yet
+    known = t["counters"]["launches"] + t["counters"]["driver_qmds"]
+    check(seen["launches"] <= known + 1 and not sum(seen["lost"].values()), (seen, t["counters"]))
+    be.end()
+    owner.end()
 
 
 def zero(stack):
@@ -219,7 +251,7 @@ def policy(stack):
 
 def main():
     with Stack(scale=SCALE) as stack:
-        {"borrow": borrow, "zero": zero, "death": death, "policy": policy}[sys.argv[1]](stack)
+        {"borrow": borrow, "atoms": atoms, "zero": zero, "death": death, "policy": policy}[sys.argv[1]](stack)
     return 0
 
 

@@ -18,6 +18,7 @@ set_target_properties(lithos-order PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT
 lithos_e2e_test(order order.py TIMEOUT 300)
 # What is lent, and taken back; kernels of its own length, so no sanitizers' time.
 lithos_e2e_test(lend_borrow lend.py borrow TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(lend_atoms lend.py atoms TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_zero lend.py zero TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_death lend.py death TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_policy lend.py policy TIMEOUT 120 LABELS nosan)
