@@ -271,8 +271,9 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
     t->outstanding_ns -= LITHOS_MIN(LITHOS_MIN(e->done.predicted_ns, PREDICTED_MAX_NS), t->outstanding_ns);
     if (e->kind == LITHOS_SCHED_DONE)
         sched_owner_done(s, t, e->done.submit_ns, e->done.start_ns, e->done.end_ns, e->done.predicted_ns);
-    t->ended_ns = LITHOS_MAX(
-        t->ended_ns, e->kind == LITHOS_SCHED_DONE ? LITHOS_MIN(e->done.end_ns, s->now_ns) : s->now_ns);
+    const uint64_t ended_ns =
+        e->kind == LITHOS_SCHED_DONE ? LITHOS_MIN(e->done.end_ns, s->now_ns) : s->now_ns;
+    t->ended_ns = LITHOS_MAX(t->ended_ns, ended_ns);
     if (!t->outstanding) {
         t->outstanding_ns = 0;
         if (s->withheld) /* soon, but not with every end */
@@ -283,7 +284,8 @@ static void ended(struct lithos_sched *s, struct sched_tenant *t, const struct l
     /* what was ahead of the others is over, or was taken back: none of them ends later than all of them take from now */
     t->end_ns = LITHOS_MIN(t->end_ns, s->now_ns + t->outstanding_ns);
     busy_changes(s, t, was);
-    if (!sched_is_busy(t)) /* since then, and not since it was seen: nobody looks often while nobody borrows */
+    /* Idle since then, and not since it was seen: nobody looks often while nobody borrows. */
+    if (!sched_is_busy(t))
         t->state_ns = t->ended_ns;
 }
 

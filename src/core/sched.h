@@ -63,11 +63,11 @@ struct lithos_sched_config {
 };
 
 enum lithos_sched_event_kind {
-    LITHOS_SCHED_LAUNCH,     /* a kernel, atom or graph was submitted */
-    LITHOS_SCHED_ATOM,       /* a further atom of the last launch that was told of: it counts as one with that */
-    LITHOS_SCHED_DONE,       /* one that was told of was completed */
-    LITHOS_SCHED_LOST,       /* one will not be heard of again */
-    LITHOS_SCHED_QUEUE,      /* a tenant's launch queue has changed */
+    LITHOS_SCHED_LAUNCH, /* a kernel, atom or graph was submitted */
+    LITHOS_SCHED_ATOM,   /* a further atom of the last launch that was told of: it counts as one with that */
+    LITHOS_SCHED_DONE,   /* one that was told of was completed */
+    LITHOS_SCHED_LOST,   /* one will not be heard of again */
+    LITHOS_SCHED_QUEUE,  /* a tenant's launch queue has changed */
     LITHOS_SCHED_LEASE_LOST, /* the tenant may not be reading its grant */
     LITHOS_SCHED_LEASE_BACK,
     LITHOS_SCHED_EVENT_MAX,

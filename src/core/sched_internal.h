@@ -58,7 +58,7 @@ struct sched_tenant {
     uint64_t period_wait_ns; /* lost in it to lent work */
     uint64_t need_ns;        /* 99 of 100 busy periods take no longer, */
     uint64_t usual_ns;       /* and half of them */
-    uint64_t even_ns;        /* it is idle for about so long each time, and so its return is foreseen; 0: it is not */
+    uint64_t even_ns;        /* it is idle for about so long each time, and so foreseen; 0: it is not */
 
     uint32_t trust_ppm;  /* in predictions of what stays on its TPCs */
     bool returning;      /* no completion since it came back */

@@ -32,8 +32,8 @@ struct timeline_stream {
     uint32_t cut_next, cut_atoms;
     /* the launch whose atoms are ending */
     bool joining;
-    uint8_t join_lost; /* why one of its atoms was lost, plus 1 */
-    uint64_t join_tpc_ns; /* of its atoms: busy times TPCs */
+    uint8_t join_lost;               /* why one of its atoms was lost, plus 1 */
+    uint64_t join_tpc_ns;            /* of its atoms: busy times TPCs */
     struct lithos_kernel_event join; /* its launch is join_launch */
     struct lithos_timeline_launch join_launch;
 };

@@ -391,7 +391,8 @@ static void tick(void *ctx)
         begin_to_watch(d);
         return;
     }
-    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual) /* whose clock follows from the host's */
+    /* A virtual GPU's clock follows from the host's. */
+    if ((sight.outstanding || sight.happened) && !d->gpus.is_virtual)
         spin(d, &sight);
     o->period_ns = LITHOS_MIN(next_period_ns(&sight, o->period_ns), lithosd_lend_period_ns(d));
     if (o->period_ns > ASK_NS) {

@@ -38,9 +38,9 @@ uint64_t lithosd_clock_bound_ns(const struct lithosd_tenant *t, uint32_t i)
         const struct lithosd_tenant *other = &t->daemon->tenants[n];
         for (uint32_t o = 0; other != t && other->used && other->observed && o < other->grant.gpu_count; o++)
             if (other->gpu[o] == t->gpu[i])
-                bound_ns = LITHOS_MIN(bound_ns, lithos_clockmap_bound_beside_ns(
-                                                    m, lithos_timeline_clock(other->observed->timeline, o),
-                                                    now_ns));
+                bound_ns =
+                    LITHOS_MIN(bound_ns, lithos_clockmap_bound_beside_ns(
+                                             m, lithos_timeline_clock(other->observed->timeline, o), now_ns));
     }
     return bound_ns;
 }

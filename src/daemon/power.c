@@ -319,8 +319,7 @@ void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_e
     if (!g->governor || (k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED)))
         return; /* its start is a guess */
     const bool steady = g->told.mhz && g->clock_ns + STEADY_NS <= k->start_ns;
-    lithos_governor_kernel(g->governor, slot, operator_of(l), k->busy_ns,
-                           steady ? g->told.mhz : 0);
+    lithos_governor_kernel(g->governor, slot, operator_of(l), k->busy_ns, steady ? g->told.mhz : 0);
 }
 
 void lithosd_power_forget(struct lithosd_tenant *t)

@@ -234,7 +234,7 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
 static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
 {
     const struct queue_length length = lithos_queue_length(q, s, key, parts);
-    enum lithos_tpcpick why = lithos_queue_held(q, s)                           ? LITHOS_PICK_HELD
+    enum lithos_tpcpick why = lithos_queue_held(q, s)                       ? LITHOS_PICK_HELD
                               : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
                               : key && !lithos_queue_room(q, s)             ? LITHOS_PICK_WINDOW
                                                                             : LITHOS_PICK_RUN;

@@ -72,8 +72,8 @@ static void build_gates(struct queue_device *d, const struct quota *quota)
     d->spare = r->flags && !lithos_tpcset_empty(&r->spare) &&
                lithos_gate_build(&quota->topology, base, &d->spare_gate) == 0;
     const struct lithos_tpcset all = lithos_tpcset_or(base, r->lent);
-    d->lent = r->flags && !lithos_tpcset_empty(&r->lent) &&
-              lithos_gate_build(&quota->topology, all, &d->gate) == 0;
+    d->lent =
+        r->flags && !lithos_tpcset_empty(&r->lent) && lithos_gate_build(&quota->topology, all, &d->gate) == 0;
     d->own_tpcs = lithos_tpcset_count(&base);
     d->lent_tpcs = lithos_tpcset_count(&all);
 }

@@ -93,7 +93,8 @@ static void without_own_tpcs_it_waits(void **state)
     assert_int_equal(lithosd_rule(&g, false).flags,
                      LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT | LITHOS_RULE_HOLD);
     add_part(&g, a, 200000, 0);
-    assert_int_equal(lithosd_rule(&g, false).flags, LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
+    assert_int_equal(lithosd_rule(&g, false).flags,
+                     LITHOS_RULE_ON | LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT);
 }
 
 static void policies(void **state)

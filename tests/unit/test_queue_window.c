@@ -283,8 +283,10 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning), cmocka_unit_test(test_window),      cmocka_unit_test(test_rules), cmocka_unit_test(test_widths), cmocka_unit_test(test_over_in_time),
-        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken), cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_learning),     cmocka_unit_test(test_window),
+        cmocka_unit_test(test_rules),        cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_over_in_time), cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_place_taken),  cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

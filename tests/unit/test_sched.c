@@ -236,10 +236,8 @@ static void test_a_foreseen_return_is_not_waited_past(void **state)
     wait_until(st, st->now + 20 * US);
     /* one request late: the next gap is short, and still it is foreseen */
     request(st, owner, 900 * US, 2100 * US);
-    struct lithos_sched_tenant bears = {.id = 1,
-                                        .own = set("9-16,18-25,27-34,54-62"),
-                                        .class = LITHOS_SCHED_HIGH,
-                                        .slip_ppm = 3000000};
+    struct lithos_sched_tenant bears = {
+        .id = 1, .own = set("9-16,18-25,27-34,54-62"), .class = LITHOS_SCHED_HIGH, .slip_ppm = 3000000};
     assert_int_equal(lithos_sched_change(st->s, st->now, owner, &bears), 0);
     launch(st, owner, 900 * US);
     wait_until(st, st->now + 900 * US);

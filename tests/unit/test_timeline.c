@@ -508,10 +508,11 @@ static void wild_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(drifting_clock),  cmocka_unit_test(back_to_back), cmocka_unit_test(short_kernels),
-        cmocka_unit_test(streams_overlap), cmocka_unit_test(lost_stamps),  cmocka_unit_test(no_room),
-        cmocka_unit_test(clock_jumps),     cmocka_unit_test(slow_card),    cmocka_unit_test(graph_replays),
-        cmocka_unit_test(replay_waited_for),
+        cmocka_unit_test(drifting_clock),  cmocka_unit_test(back_to_back),
+        cmocka_unit_test(short_kernels),   cmocka_unit_test(streams_overlap),
+        cmocka_unit_test(lost_stamps),     cmocka_unit_test(no_room),
+        cmocka_unit_test(clock_jumps),     cmocka_unit_test(slow_card),
+        cmocka_unit_test(graph_replays),   cmocka_unit_test(replay_waited_for),
         cmocka_unit_test(refused_configs), cmocka_unit_test(wild_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -319,14 +319,8 @@ static void wild(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(one_event),
-        TEST(one_by_one),
-        TEST(ends_out_of_order),
-        TEST(straggler_is_not_missing),
-        TEST(lost_atom),
-        TEST(never_finished),
-        TEST(process_ends),
-        TEST(no_room),
+        TEST(one_event), TEST(one_by_one),     TEST(ends_out_of_order), TEST(straggler_is_not_missing),
+        TEST(lost_atom), TEST(never_finished), TEST(process_ends),      TEST(no_room),
         TEST(wild),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
