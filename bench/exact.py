@@ -59,7 +59,7 @@ class Bench(workloads.Runner):
     def tenant(self, name, atom):
         with self.server() as d:
             tenant = f"{name}-{atom}"[:60]
-            argv = d.run(self.o.quota, tenant, self.script(name), ["--atom", atom])
+            argv = d.run(self.o.quota, tenant, self.script(name), ["--atom", atom, "--sm-count", "full"])
             return self.run(name, argv, d.env, lambda: {"told": told(d, tenant)})
 
     def own(self, n):

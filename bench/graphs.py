@@ -30,7 +30,7 @@ class Bench(workloads.Runner):
 
     def tenant(self, way, name):
         """A lithosd to each, so that none knows what the one before has learned."""
-        extra = [w if w != CUT else f"{250 * self.o.scale:.0f}us" for w in WAYS[way]]
+        extra = [w if w != CUT else f"{250 * self.o.scale:.0f}us" for w in WAYS[way]] + ["--sm-count", "full"]
         with servers.Lithosd(self.place, self.scratch, "lg") as d:
             return self.run(name, d.run(self.o.quota, "graphs", self.script(name), extra), d.env, lambda: {"told": told(d)})
 

@@ -18,7 +18,8 @@ COUNTERS = ("launches", "qmds", "driver_qmds", "graph_qmds", "graph_launches", "
 
 class Bench(workloads.Runner):
     def managed(self, name, d, tenant):
-        return self.run(name, d.run(self.o.quota, tenant, self.script(name)), d.env, lambda: self.look(d, tenant))
+        argv = d.run(self.o.quota, tenant, self.script(name), ["--sm-count", self.o.sm_count])
+        return self.run(name, argv, d.env, lambda: self.look(d, tenant))
 
     def look(self, d, tenant):
         """The tenant's counters as `lithos status --json` has them."""
@@ -80,6 +81,8 @@ def record(result, rep, name, first, second, managed, quota_sms):
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=3)
     p.add_argument("--quota", type=int, default=16, help="TPCs of each tenant (default: %(default)s)")
+    p.add_argument("--sm-count", choices=("full", "quota"), default="full",
+                   help="of how many SMs they are told; by another number than bare ones, libraries choose other kernels (default: %(default)s)")
     p.add_argument("--parallel", type=int, default=4, help="workloads side by side (default: %(default)s)")
     p.add_argument("--timeout", type=float, default=240, help="seconds a workload may take (default: %(default)s)")
     p.add_argument("--only", help="workloads by name, with commas between")

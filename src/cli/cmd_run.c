@@ -39,6 +39,9 @@ static const char help[] =
     "                   off (the default), or x7 for 7 parts each (for tests)\n"
     "  --whole PATTERN  functions that are never cut, by name as the driver knows it (*softmax*); may be "
     "repeated\n"
+    "  --sm-count S     of how many SMs the program is told: those of its quota, or full: the card's "
+    "(default: quota\n"
+    "                   for class high, full for best-effort)\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
@@ -47,7 +50,7 @@ static const char help[] =
 #define WHOLE_BYTES 4000u
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name;
+    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count;
     char whole[WHOLE_BYTES]; /* patterns, with commas between */
     bool coarse, verbose;
     char **command;
@@ -76,21 +79,15 @@ static int add_whole(struct run *run, const char *pattern)
 
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, MPS, SOCKET, VERBOSE, HELP };
+    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, SM_COUNT, MPS, SOCKET, VERBOSE, HELP };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},
-        {"gpu", 1, 0, GPU},
-        {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},
-        {"mps", 1, 0, MPS},
-        {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE},
-        {"help", 0, 0, HELP},
-        {"atom", 1, 0, ATOM},
-        {"class", 1, 0, CLASS},
-        {"whole", 1, 0, WHOLE},
-        LITHOS_SHARE_OPTIONS,
-        {0},
+        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},
+        {"name", 1, 0, NAME},       {"coarse", 0, 0, COARSE},
+        {"mps", 1, 0, MPS},         {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},
+        {"atom", 1, 0, ATOM},       {"class", 1, 0, CLASS},
+        {"whole", 1, 0, WHOLE},     {"sm-count", 1, 0, SM_COUNT},
+        LITHOS_SHARE_OPTIONS,       {0},
     };
     int c;
 
@@ -120,6 +117,9 @@ static int parse(int argc, char **argv, struct run *run)
         case WHOLE:
             if (add_whole(run, optarg) < 0)
                 return -EINVAL;
+            break;
+        case SM_COUNT:
+            run->sm_count = optarg;
             break;
         case MPS:
             run->mps = optarg;
@@ -177,6 +177,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     }
     if (run->mps && strcmp(run->mps, "on") && strcmp(run->mps, "off")) {
         lithos_error("run: --mps %s: must be on or off", run->mps);
+        return -EINVAL;
+    }
+    if (run->sm_count && strcmp(run->sm_count, "quota") && strcmp(run->sm_count, "full")) {
+        lithos_error("run: --sm-count %s: must be quota or full", run->sm_count);
         return -EINVAL;
     }
     if (run->name && (!*run->name || strlen(run->name) >= LITHOS_NAME_MAX)) {
@@ -387,6 +391,8 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         text = lithos_grant_format(&answer.admitted.grant, grant, sizeof(grant)) == 0 ? grant : NULL;
     r = lithos_environment_apply(&answer.admitted, run->library, run->path, text);
     if (r == 0 && *run->whole && setenv("LITHOS_WHOLE", run->whole, 1) < 0)
+        r = -ENOMEM;
+    if (r == 0 && run->sm_count && setenv("LITHOS_SM_COUNT", run->sm_count, 1) < 0)
         r = -ENOMEM;
     if (r < 0)
         lithos_error("run: cannot set up the environment: %s", strerror(-r));

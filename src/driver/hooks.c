@@ -345,7 +345,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
     lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, NULL);
     ticket.qmds_due = count;
     ticket.together_sms = UINT32_MAX; /* of the one on each device nothing is looked up */
-    if (count > 1) /* one QMD a device, and nothing says which comes when */
+    if (count > 1)                    /* one QMD a device, and nothing says which comes when */
         ticket.device = atomic_load_explicit(&lithos_hook_only_device, memory_order_acquire);
     CUresult result = real(launches, count, flags);
     lithos_ticket_close(&ticket);

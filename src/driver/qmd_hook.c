@@ -462,6 +462,8 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         for (unsigned b = 0; present[i] && b < LITHOS_CLUSTER_MAX; b++)
             anywhere[b] = safe_on_all(gates, present, count, &gates[i].rows[b], b + 1);
         publish(&hook.masks[i], present[i] ? &gates[i] : NULL, anywhere);
+        atomic_store_explicit(&hook.devices[i].told_sms, present[i] ? quotas[i].told_sms : 0,
+                              memory_order_relaxed);
     }
     return r;
 }

@@ -21,7 +21,8 @@ struct lithos_hook_device {
     uint8_t uuid[16];
     int cc_major, cc_minor;
     int sm_count;
-    _Atomic unsigned tpc_sms; /* SMs of a TPC, as the quota says */
+    _Atomic unsigned tpc_sms;  /* SMs of a TPC, as the quota says */
+    _Atomic unsigned told_sms; /* as of the quota in force */
 };
 
 /* How far the hook got in this process. */
@@ -69,6 +70,7 @@ struct lithos_hook_quota {
     bool present;
     struct lithos_topology topology;
     struct lithos_tpcset own;
+    unsigned told_sms; /* the app is told of no more SMs than this; 0: of those that the driver tells */
 };
 /* Put the quotas of all devices in force, in device order. 0, or -EINVAL when one of them is not sane (that
  * device is then left unmasked, the others hold). */
@@ -101,15 +103,21 @@ static inline void lithos_thread_ready(void)
         lithos_hook_client.thread_starts();
 }
 
-/* Open a ticket for what this thread is about to ask of the driver; close it right after. function: as in the ticket. atom: NULL,
- * or what its kernel is to be made. */
-static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_ticket_kind kind,
-                                           CUfunction function, struct lithos_atom *atom)
+/* Take up a grant that the client has been given since. */
+static inline void lithos_hook_follow(void)
 {
     if (__builtin_expect(atomic_load_explicit(lithos_hook_client.watch, memory_order_relaxed) !=
                              atomic_load_explicit(&lithos_hook_seen, memory_order_relaxed),
                          0))
         lithos_hook_refresh();
+}
+
+/* Open a ticket for what this thread is about to ask of the driver; close it right after. function: as in the ticket. atom: NULL,
+ * or what its kernel is to be made. */
+static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_ticket_kind kind,
+                                           CUfunction function, struct lithos_atom *atom)
+{
+    lithos_hook_follow();
     lithos_thread_ready();
     t->kind = kind;
     t->function = function;

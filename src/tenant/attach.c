@@ -63,6 +63,40 @@ bool lithos_tenant_wanted(void)
 
 /* ---- grant ---- */
 
+/* LITHOS_SM_COUNT: of which SMs of a GPU the app is told. */
+enum sm_count {
+    SM_COUNT_BY_CLASS = 1, /* not said */
+    SM_COUNT_QUOTA,
+    SM_COUNT_FULL,
+};
+
+static enum sm_count read_sm_count(void)
+{
+    const char *text = getenv("LITHOS_SM_COUNT");
+    if (!text || !*text)
+        return SM_COUNT_BY_CLASS;
+    if (!strcmp(text, "quota"))
+        return SM_COUNT_QUOTA;
+    if (!strcmp(text, "full"))
+        return SM_COUNT_FULL;
+    lithos_log_once(LITHOS_LOG_WARNING, "LITHOS_SM_COUNT must be quota or full: it is ignored");
+    return SM_COUNT_BY_CLASS;
+}
+
+/* For struct lithos_hook_quota. By itself where masks hold the quota, and for class high alone: others are lent TPCs that are not in it. */
+static unsigned told_sms_locked(const struct lithos_grant_gpu *gpu)
+{
+    static enum sm_count sm_count;
+    if (!sm_count)
+        sm_count = read_sm_count();
+    bool by_class =
+        tenant.grant.class == LITHOS_CLASS_HIGH && lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED;
+    if (sm_count == SM_COUNT_FULL || (sm_count == SM_COUNT_BY_CLASS && !by_class) ||
+        lithos_tpcset_equal(&gpu->own, &gpu->topology.valid))
+        return 0;
+    return lithos_tpcset_count(&gpu->own) * gpu->topology.sms_per_tpc;
+}
+
 static void apply_locked(void)
 {
     lithos_atoms_set_policy(&tenant.grant.atom);
@@ -78,8 +112,10 @@ static void apply_locked(void)
             const struct lithos_grant_gpu *gpu = &tenant.grant.gpus[g];
             if (memcmp(gpu->uuid, devices[d].uuid, LITHOS_UUID_BYTES) != 0)
                 continue;
-            quotas[d] =
-                (struct lithos_hook_quota){.present = true, .topology = gpu->topology, .own = gpu->own};
+            quotas[d] = (struct lithos_hook_quota){.present = true,
+                                                   .topology = gpu->topology,
+                                                   .own = gpu->own,
+                                                   .told_sms = told_sms_locked(gpu)};
             lithos_records_set_gpu(d, (uint8_t)g);
             lithos_queue_set_quota(d, (uint8_t)g, &gpu->topology, gpu->own);
         }

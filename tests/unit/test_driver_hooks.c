@@ -506,6 +506,106 @@ static void test_green(void **state)
     assert_int_equal(occurrences(said, "lithos run --coarse"), 1);
 }
 
+/* ---- what the app is told of the card ---- */
+
+typedef CUresult (*attribute_fn)(int *, int, CUdevice);
+typedef CUresult (*block_size_fn)(int *, int *, CUfunction, void *, size_t, int);
+typedef CUresult (*block_size_flags_fn)(int *, int *, CUfunction, void *, size_t, int, unsigned);
+
+static int sms_told(CUdevice device)
+{
+    int value = -1;
+    CHECK_EQ(((attribute_fn)OURS("cuDeviceGetAttribute"))(&value, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                                                          device),
+             CUDA_SUCCESS);
+    return value;
+}
+
+static int grid_told(void)
+{
+    int grid[2] = {-1, -1}, block = -1;
+    CHECK_EQ(((block_size_fn)OURS("cuOccupancyMaxPotentialBlockSize"))(&grid[0], &block, NULL, NULL, 0, 0),
+             CUDA_SUCCESS);
+    CHECK_EQ(((block_size_flags_fn)OURS("cuOccupancyMaxPotentialBlockSizeWithFlags"))(&grid[1], &block, NULL,
+                                                                                      NULL, 0, 0, 1),
+             CUDA_SUCCESS);
+    CHECK_EQ(block, 256);
+    CHECK_EQ(grid[0], grid[1]);
+    return grid[0];
+}
+
+static void told_of_quota(void)
+{
+    start_tenant(1, "0-3,9-16,18-21");
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CHECK_EQ(sms_told(0), 32);
+    CHECK_EQ(grid_told(), 32 * 4);
+    int grid = -7, block, value;
+    CHECK_EQ(((block_size_flags_fn)OURS("cuOccupancyMaxPotentialBlockSizeWithFlags"))(&grid, &block, NULL,
+                                                                                      NULL, 0, 0, 9),
+             CUDA_ERROR_INVALID_VALUE);
+    CHECK_EQ(grid, -7);
+    /* by the way that the run time takes */
+    attribute_fn by_address = (attribute_fn)asked("cuDeviceGetAttribute", 12000, 0);
+    CHECK_EQ(by_address(&value, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 0), CUDA_SUCCESS);
+    CHECK_EQ(value, 32);
+    /* all else is the driver's */
+    CHECK_EQ(by_address(&value, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0), CUDA_SUCCESS);
+    CHECK_EQ(value, stub->cc_major);
+    CHECK_EQ(by_address(&value, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 0), CUDA_SUCCESS);
+    CHECK_EQ(value, 232448);
+    value = -7;
+    CHECK_EQ(by_address(&value, 9999, 0), CUDA_ERROR_INVALID_VALUE);
+    CHECK_EQ(value, -7);
+    CHECK_EQ(sms_told(7), 132); /* a GPU that is not in the grant */
+    /* fewer than the quota has, as MPS may tell: not more than that */
+    lithos_tpcset_parse("0-9", &stub->valid);
+    CHECK_EQ(sms_told(0), 20);
+}
+
+static void told_of_one_of_two(void)
+{
+    start_tenant(2, "0-3");
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CHECK_EQ(sms_told(1), 8);
+    CHECK_EQ(grid_told(), 132 * 4); /* no context: nobody knows which GPU */
+    CHECK_EQ(((CUresult(*)(CUcontext))OURS("cuCtxSetCurrent"))((CUcontext)2), 0);
+    CHECK_EQ(grid_told(), 8 * 4);
+}
+
+static void told_all(void)
+{
+    start_tenant(1, getenv("OWN"));
+    stub->refuse_subscribe = getenv("REFUSE") != NULL;
+    CHECK_EQ(((init_fn)OURS("cuInit"))(0), 0);
+    CHECK_EQ(sms_told(0), 132);
+    CHECK_EQ(grid_told(), 132 * 4);
+}
+
+static void test_told(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(told_of_quota, NULL, 0), 0);
+    assert_int_equal(in_child(told_of_one_of_two, NULL, 0), 0);
+    setenv("OWN", H200_VALID, 1); /* the whole card */
+    assert_int_equal(in_child(told_all, NULL, 0), 0);
+    setenv("OWN", "0-3,9-16,18-21", 1);
+    assert_int_not_equal(in_child(told_all, NULL, 0), 0);
+    setenv("REFUSE", "1", 1); /* the quota is not held */
+    assert_int_equal(in_child(told_all, NULL, 0), 0);
+    setenv("LITHOS_SM_COUNT", "quota", 1);
+    assert_int_not_equal(in_child(told_all, NULL, 0), 0);
+    unsetenv("REFUSE");
+    setenv("LITHOS_SM_COUNT", "full", 1);
+    assert_int_equal(in_child(told_all, NULL, 0), 0);
+    setenv("LITHOS_SM_COUNT", "half", 1);
+    char said[8192];
+    assert_int_equal(in_child(told_of_quota, said, sizeof said), 0);
+    assert_int_equal(occurrences(said, "LITHOS_SM_COUNT must be quota or full"), 1);
+    unsetenv("LITHOS_SM_COUNT");
+    unsetenv("OWN");
+}
+
 /* ---- several GPUs ---- */
 
 static void two_gpus(void)
@@ -626,6 +726,7 @@ int main(void)
         cmocka_unit_test(test_left_alone),
         cmocka_unit_test(test_pass_through),
         cmocka_unit_test(test_green),
+        cmocka_unit_test(test_told),
         cmocka_unit_test(test_two_gpus),
         cmocka_unit_test(test_injection),
         cmocka_unit_test(test_cost),

@@ -65,6 +65,60 @@ static void test_attaches(void **state)
     assert_int_equal(in_child(attaches, NULL, 0), 0);
 }
 
+static void publish(const char *own, enum lithos_class class)
+{
+    static uint64_t epoch = 1;
+    struct lithos_grant grant = grant_of(own);
+    grant.epoch = ++epoch;
+    grant.class = class;
+    lithos_arena_publish(fake.arena, &grant);
+}
+
+static int sms_told(void)
+{
+    int value = -1;
+    CHECK_EQ(((CUresult(*)(int *, int, CUdevice))OURS("cuDeviceGetAttribute"))(
+                 &value, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 0),
+             CUDA_SUCCESS);
+    return value;
+}
+
+/* The SMs that the app is told of follow the grant, with no launch in between. */
+static void told_by_grant(void)
+{
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    lithos_tpcset_parse(H200_VALID, &stub->valid);
+    CHECK_EQ(sms_told(), 16);
+    publish("0-3", LITHOS_CLASS_HIGH);
+    CHECK_EQ(sms_told(), 8);
+    publish("0-3", LITHOS_CLASS_BEST_EFFORT); /* lent others' */
+    CHECK_EQ(sms_told(), 132);
+    publish("0-3,9-16,18-21", LITHOS_CLASS_HIGH);
+    CHECK_EQ(sms_told(), 32);
+    publish(H200_VALID, LITHOS_CLASS_HIGH);
+    CHECK_EQ(sms_told(), 132);
+    daemon_dies();
+}
+
+static void told_as_asked(void)
+{
+    setenv("LITHOS_SM_COUNT", "quota", 1);
+    daemon_starts(GOOD, "9-16");
+    tenant_starts();
+    lithos_tpcset_parse(H200_VALID, &stub->valid);
+    publish("0-3", LITHOS_CLASS_BEST_EFFORT);
+    CHECK_EQ(sms_told(), 8);
+    daemon_dies();
+}
+
+static void test_told(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(told_by_grant, NULL, 0), 0);
+    assert_int_equal(in_child(told_as_asked, NULL, 0), 0);
+}
+
 static void daemon_comes_back(void)
 {
     daemon_starts(GOOD, "9-16");
@@ -392,12 +446,12 @@ int main(void)
     unsetenv("LITHOS_TENANT");
     unsetenv("LITHOS_GRANT");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attaches),    cmocka_unit_test(test_daemon_comes_back),
-        cmocka_unit_test(test_bad_daemons), cmocka_unit_test(test_bad_environment),
-        cmocka_unit_test(test_forks),       cmocka_unit_test(test_races),
-        cmocka_unit_test(test_idle),        cmocka_unit_test(test_deaf),
-        cmocka_unit_test(test_steps_aside), cmocka_unit_test(test_comes_second),
-        cmocka_unit_test(test_grant_text),
+        cmocka_unit_test(test_attaches),     cmocka_unit_test(test_daemon_comes_back),
+        cmocka_unit_test(test_bad_daemons),  cmocka_unit_test(test_bad_environment),
+        cmocka_unit_test(test_told),         cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_races),        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_deaf),         cmocka_unit_test(test_steps_aside),
+        cmocka_unit_test(test_comes_second), cmocka_unit_test(test_grant_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

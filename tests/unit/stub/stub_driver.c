@@ -309,6 +309,25 @@ API CUresult cuDeviceGetAttribute(int *ret_value, int attribute, CUdevice device
     }
 }
 
+/* Four blocks an SM. */
+API CUresult cuOccupancyMaxPotentialBlockSize(int *ret_grid, int *ret_block, CUfunction function,
+                                              void *shared_of_block, size_t shared_bytes, int limit)
+{
+    (void)function, (void)shared_of_block, (void)shared_bytes, (void)limit;
+    *ret_grid = (int)lithos_tpcset_count(&S.valid) * 2 * 4;
+    *ret_block = 256;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *ret_grid, int *ret_block, CUfunction function,
+                                                       void *shared_of_block, size_t shared_bytes, int limit,
+                                                       unsigned flags)
+{
+    return flags > 1 ? CUDA_ERROR_INVALID_VALUE
+                     : cuOccupancyMaxPotentialBlockSize(ret_grid, ret_block, function, shared_of_block,
+                                                        shared_bytes, limit);
+}
+
 API CUresult cuDevicePrimaryCtxRetain(CUcontext *ret_ctx, CUdevice device)
 {
     *ret_ctx = (CUcontext)(uintptr_t)(device + 1);
@@ -415,7 +434,7 @@ API CUresult cuFuncGetName(const char **ret_name, CUfunction function)
 }
 
 API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *ret_blocks, CUfunction function, int threads,
-                                                          size_t shared_bytes)
+                                                         size_t shared_bytes)
 {
     (void)function, (void)threads, (void)shared_bytes;
     *ret_blocks = 2;
