@@ -167,7 +167,7 @@ def main():
             return
         bare(stack, 50)
         for i, way in enumerate(WAYS):
-            run_programs(stack, 1 + 100 * i, 60, way, ["--fork"])
+            run_programs(stack, 1 + 100 * i, 60 if SLACK == 1 else 30, way, ["--fork"])
         sample(stack)
         changes(stack)
         killed(stack)
