@@ -109,8 +109,9 @@ static void look_at_counters(struct lithosd *d)
         uint64_t breaches = counters[LITHOS_COUNTER_BREACHES], escaped = counters[LITHOS_COUNTER_ESCAPED];
         if (breaches > 2 * t->breaches_told) {
             lithosd_event(&d->events, "breach",
-                          "tenant %s: %llu launches had clusters larger than its quota has room for and ran "
-                          "on more TPCs",
+                          "tenant %s: %llu launches had clusters, or blocks that wait for each other, for "
+                          "which its quota "
+                          "has no room, and ran on more TPCs",
                           t->name, (unsigned long long)breaches);
             t->breaches_told = breaches;
         }

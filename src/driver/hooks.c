@@ -13,6 +13,7 @@
 #include "driver/atoms.h"
 #include "driver/client.h"
 #include "driver/loader.h"
+#include "driver/names.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
 #include "driver/qmd_table.h"
@@ -205,39 +206,41 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
 
 /* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With queues on it may take its place in
  * one, with atoms on it may be launched in parts. */
-#define LAUNCH(name, type, call, ...)                                                              \
-    type real = LITHOS_REAL(type, name);                                                           \
-    if (!lithos_hook_active())                                                                     \
-        return real call;                                                                          \
-    if (lithos_order_on()) {                                                                       \
-        const struct lithos_launch what = {__VA_ARGS__};                                           \
-        CUresult queued;                                                                           \
-        if (lithos_order_launch(LITHOS_EXPORT_##name, &what, &queued))                             \
-            return queued;                                                                         \
-    }                                                                                              \
-    if (__builtin_expect(atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed), 0)) {    \
-        const struct lithos_launch what = {__VA_ARGS__};                                           \
-        CUresult cut;                                                                              \
-        if (lithos_atoms_launch(&what, &cut)) {                                                    \
-            LITHOS_HOOK_CALLED(name);                                                              \
-            return cut;                                                                            \
-        }                                                                                          \
-    }                                                                                              \
-    const struct lithos_launch asked = {__VA_ARGS__};                                              \
-    const bool together = lithos_together(&asked);                                                 \
-    const uint32_t together_sms = __builtin_expect(together, 0) ? lithos_together_sms(&asked) : 0; \
-    struct lithos_ticket ticket;                                                                   \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                          \
-    ticket.together_sms = together_sms;                                                            \
-    CUresult result = real call;                                                                   \
-    lithos_ticket_close(&ticket);                                                                  \
-    LITHOS_HOOK_CALLED(name);                                                                      \
-    if (result == CUDA_SUCCESS)                                                                    \
-        lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                    \
-    if (__builtin_expect(ticket.observe, 0)) {                                                     \
-        const struct lithos_launch what = {__VA_ARGS__};                                           \
-        note_launch(&ticket, &what, result == CUDA_SUCCESS);                                       \
-    }                                                                                              \
+#define LAUNCH(name, type, call, ...)                                                                      \
+    type real = LITHOS_REAL(type, name);                                                                   \
+    if (!lithos_hook_active())                                                                             \
+        return real call;                                                                                  \
+    if (lithos_order_on()) {                                                                               \
+        const struct lithos_launch what = {__VA_ARGS__};                                                   \
+        CUresult queued;                                                                                   \
+        if (lithos_order_launch(LITHOS_EXPORT_##name, &what, &queued))                                     \
+            return queued;                                                                                 \
+    }                                                                                                      \
+    if (__builtin_expect(atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed), 0)) {            \
+        const struct lithos_launch what = {__VA_ARGS__};                                                   \
+        CUresult cut;                                                                                      \
+        if (lithos_atoms_launch(&what, &cut)) {                                                            \
+            LITHOS_HOOK_CALLED(name);                                                                      \
+            return cut;                                                                                    \
+        }                                                                                                  \
+    }                                                                                                      \
+    uint32_t together_sms = 0;                                                                             \
+    if (__builtin_expect(((struct lithos_launch){__VA_ARGS__}).cooperative || lithos_names_waits(f), 0)) { \
+        const struct lithos_launch what = {__VA_ARGS__};                                                   \
+        together_sms = lithos_together_sms(&what);                                                         \
+    }                                                                                                      \
+    struct lithos_ticket ticket;                                                                           \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                                  \
+    ticket.together_sms = together_sms;                                                                    \
+    CUresult result = real call;                                                                           \
+    lithos_ticket_close(&ticket);                                                                          \
+    LITHOS_HOOK_CALLED(name);                                                                              \
+    if (result == CUDA_SUCCESS)                                                                            \
+        lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                            \
+    if (__builtin_expect(ticket.observe, 0)) {                                                             \
+        const struct lithos_launch what = {__VA_ARGS__};                                                   \
+        note_launch(&ticket, &what, result == CUDA_SUCCESS);                                               \
+    }                                                                                                      \
     return result
 
 #define PER_THREAD(stream) ((stream) ? (stream) : CU_STREAM_PER_THREAD)

@@ -2,14 +2,8 @@
 
 #include "base/util.h"
 #include "driver/exports.h"
-#include "driver/names.h"
 
 typedef CUresult (*occupancy_fn)(int *, CUfunction, int, size_t);
-
-bool lithos_together(const struct lithos_launch *l)
-{
-    return l->cooperative || lithos_names_waits(l->function);
-}
 
 uint32_t lithos_together_sms(const struct lithos_launch *l)
 {

@@ -7,7 +7,5 @@
 
 #include "driver/client.h"
 
-/* Does it wait for the others, as far as its launch and its name tell? */
-bool lithos_together(const struct lithos_launch *l);
 /* SMs that it takes for all its blocks to be there at once; UINT32_MAX: not known. Asks the driver. */
 uint32_t lithos_together_sms(const struct lithos_launch *l);
