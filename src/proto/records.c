@@ -32,10 +32,14 @@ int lithos_record_validate(const struct lithos_record *r)
 bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _Atomic uint32_t *tail,
                        const struct lithos_record *r)
 {
-    _Atomic uint32_t *head_of = &rings->ring[ring].head;
+    _Atomic uint32_t *head_of = &rings->ring[ring].head, *seen = &rings->ring[ring].tail_seen;
     uint32_t head = atomic_load_explicit(head_of, memory_order_relaxed);
-    if (head - atomic_load_explicit(tail, memory_order_acquire) >= lithos_record_ring_slots(ring))
-        return false;
+    if (head - atomic_load_explicit(seen, memory_order_relaxed) >= lithos_record_ring_slots(ring)) {
+        uint32_t now = atomic_load_explicit(tail, memory_order_acquire);
+        atomic_store_explicit(seen, now, memory_order_relaxed);
+        if (head - now >= lithos_record_ring_slots(ring))
+            return false;
+    }
     rings->slots[lithos_record_slot(ring, head)] = *r;
     /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
     if (atomic_load_explicit(head_of, memory_order_relaxed) != head)

@@ -111,11 +111,13 @@ struct lithos_record_ring {
     /* Set by the reader before it sleeps, cleared by the writer, who then wakes it. Beside the head, which the writer has at hand.
      * A writer that has moved the head may not see it in time: its next record, or the end of the reader's sleep, makes up for it. */
     _Atomic uint32_t wake;
+    /* From here on the writer's own, which the reader looks at now and then, so that its line stays with the writer. */
     /* The writer has taken a number in the sequence, or is about to, and may still write a record that bears it. Numbers of which no
      * record has come while no writer says so stay without one: calls that launch nothing have them too. */
-    _Atomic uint32_t writing;
-    _Alignas(
-        64) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
+    _Alignas(64) _Atomic uint32_t writing;
+    _Atomic uint32_t
+        tail_seen; /* how far the reader was when the writer last looked: it looks again when the ring seems full */
+    _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* what its writers counted: part of the arena's */
 };
 
 struct lithos_record_rings {

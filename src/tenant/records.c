@@ -206,7 +206,6 @@ static void prefetch(void)
     lithos_prefetch_write(next);
     lithos_prefetch_write((const char *)next + 64);
     lithos_prefetch_write(head);
-    __builtin_prefetch(&lithos_tenant_home.record_tails[my_ring - 1]);
 }
 
 /* Other pages than at this thread's last ticket. */

@@ -28,6 +28,7 @@
 #define TRIES 8
 #define NODE_TRIES 64
 #define RESERVED (1ull << 63)
+#define LINE_STAMPS (64 / sizeof(struct lithos_stamp))
 #define MODE_RELAXED 2 /* CU_STREAM_CAPTURE_MODE_RELAXED */
 _Static_assert(sizeof(((struct lithos_arena *)0)->stamps) % 4096 == 0, "the stamps are whole pages");
 _Static_assert(sizeof(struct lithos_stamp) == LITHOS_QMD_RELEASE_BYTES, "as the GPU writes them");
@@ -75,7 +76,8 @@ uint64_t lithos_stamps_reserve(void)
             !atomic_compare_exchange_strong_explicit(owner, &before, sequence | RESERVED,
                                                      memory_order_relaxed, memory_order_relaxed))
             continue;
-        lithos_prefetch_write(stamp_of(sequence));
+        /* What the next reservations look at: the GPU wrote there last. */
+        lithos_prefetch_write(stamp_of(sequence + LINE_STAMPS));
         return sequence;
     }
     return 0;
