@@ -1,5 +1,6 @@
 #include "driver/tools.h"
 
+#include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,8 +19,7 @@ static struct {
     const void *table[ENTRIES_MAX];
 } tools = {.copied = ATOMIC_FLAG_INIT};
 
-/* Its subscription is refused, or accepted and never called. CUPTI of CUDA 13 asks for the table, but is refused before it
- * gets to subscribe(). */
+/* Its subscription is refused, or accepted and never called. */
 static void say_second(void)
 {
     lithos_log_once(LITHOS_LOG_WARNING,
@@ -56,6 +56,17 @@ const void *lithos_tools_table(const void *real)
     }
     /* Another thread may be copying it: then this one gets the table as it is. */
     return atomic_load(&tools.ready) && tools.real == real ? (const void *)tools.table : real;
+}
+
+void lithos_tools_asked(const void *caller)
+{
+    static const char cupti[] = "libcupti";
+    Dl_info info;
+    if (lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED || !dladdr(caller, &info) || !info.dli_fname)
+        return;
+    const char *slash = strrchr(info.dli_fname, '/');
+    if (!strncmp(slash ? slash + 1 : info.dli_fname, cupti, sizeof cupti - 1))
+        say_second();
 }
 
 bool lithos_tools_were_first(void)

@@ -1,3 +1,8 @@
+add_library(lithos_stub_cupti MODULE unit/stub/cupti.c)
+target_link_libraries(lithos_stub_cupti PRIVATE lithos_cuda)
+set_target_properties(lithos_stub_cupti PROPERTIES PREFIX "" OUTPUT_NAME libcupti SUFFIX .so.13
+  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
+
 # Over the stub driver of driver.cmake, with a daemon played by the test.
 foreach(t test_tenant test_tenant_observe)
   lithos_unit_test(${t} LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
@@ -6,6 +11,8 @@ foreach(t test_tenant test_tenant_observe)
   target_compile_definitions(${t} PRIVATE LITHOS_SANITIZED=${sanitized})
 endforeach()
 lithos_unit_test(test_queue_ring LINK lithos_tenant)
+add_dependencies(test_tenant lithos_stub_cupti)
+target_compile_definitions(test_tenant PRIVATE STUB_CUPTI_PATH="$<TARGET_FILE:lithos_stub_cupti>")
 # The queues over a driver that is a table of functions: the program is its own client.
 foreach(t test_queue_calls test_queue_window)
   lithos_unit_test(${t} ${CMAKE_CURRENT_SOURCE_DIR}/unit/queue_rig.c

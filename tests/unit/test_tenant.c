@@ -363,6 +363,27 @@ static void test_comes_second(void **state)
     assert_non_null(strstr(said, "the tool will see no kernels"));
 }
 
+/* CUPTI does not even try: it has looked whether somebody was there before. */
+static void cupti_asks(void)
+{
+    typedef int (*ask_fn)(void *);
+    daemon_starts(GOOD, "9-16");
+    load_stub();
+    tenant_starts();
+    void *cupti = dlopen(STUB_CUPTI_PATH, RTLD_NOW | RTLD_LOCAL);
+    CHECK(cupti);
+    ((ask_fn)dlsym(cupti, "cupti_stub_ask"))(OURS("cuGetExportTable"));
+    daemon_dies();
+}
+
+static void test_cupti_asks(void **state)
+{
+    (void)state;
+    char said[4096];
+    assert_int_equal(in_child(cupti_asks, said, sizeof said), 0);
+    assert_non_null(strstr(said, "the tool will see no kernels"));
+}
+
 /* One that holds the one QMD subscription and went past us to get it: launches go on, the user is told that the quota is not held. */
 static void deaf(void)
 {
@@ -451,7 +472,8 @@ int main(void)
         cmocka_unit_test(test_told),         cmocka_unit_test(test_forks),
         cmocka_unit_test(test_races),        cmocka_unit_test(test_idle),
         cmocka_unit_test(test_deaf),         cmocka_unit_test(test_steps_aside),
-        cmocka_unit_test(test_comes_second), cmocka_unit_test(test_grant_text),
+        cmocka_unit_test(test_comes_second), cmocka_unit_test(test_cupti_asks),
+        cmocka_unit_test(test_grant_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
