@@ -19,7 +19,7 @@ void lithos_log_set_threshold(enum lithos_log_level level);
 /* The word before each message ("lithos", "lithosd"): a string that stays alive. */
 void lithos_log_set_name(const char *name);
 /* One write(2) a message, so that lines of several processes do not mix; keeps errno. */
-void lithos_log(enum lithos_log_level level, const char *fmt, ...) LITHOS_PRINTF(2, 3);
+LITHOS_OFF_PATH void lithos_log(enum lithos_log_level level, const char *fmt, ...) LITHOS_PRINTF(2, 3);
 
 #define lithos_error(...) lithos_log(LITHOS_LOG_ERROR, __VA_ARGS__)
 #define lithos_warning(...) lithos_log(LITHOS_LOG_WARNING, __VA_ARGS__)

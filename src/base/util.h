@@ -35,6 +35,14 @@ static inline void lithos_add_alone(_Atomic uint64_t *counter, uint64_t n)
 #endif
 }
 
+/* What every launch of a tenant goes through. Kept together in the library: between two launches a program does enough for none of it
+ * to be left in the caches, so that its pages and lines are what a launch costs. */
+#define LITHOS_LAUNCH_PATH __attribute__((hot))
+/* And what hardly any does, which is to lie elsewhere: so do the branches that call it. */
+#define LITHOS_OFF_PATH __attribute__((cold, noinline))
+/* The variables that it looks at, on pages of their own as well. */
+#define LITHOS_LAUNCH_DATA __attribute__((section("lithos_launch_data")))
+
 /* Have a cache line ready for writing by the time it is written. */
 static inline void lithos_prefetch_write(const void *line)
 {

@@ -25,7 +25,7 @@
 /* Of an operator that is on trial, one launch in so many is left whole. */
 #define TRIAL_EVERY 8u
 
-_Atomic uint32_t lithos_atoms_state;
+_Atomic uint32_t lithos_atoms_state LITHOS_LAUNCH_DATA;
 
 #define STATE_ON 1u
 #define STATE_THREAD 2u

@@ -40,7 +40,7 @@ const struct lithos_hook_row lithos_hook_rows[LITHOS_HOOK_ID_MAX] = {
 #undef WAIT
 };
 
-bool lithos_hook_counts_calls;
+bool lithos_hook_counts_calls LITHOS_LAUNCH_DATA;
 _Atomic uint64_t lithos_hook_calls[LITHOS_HOOK_ID_MAX];
 
 /* ---- starting ---- */
@@ -238,7 +238,7 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
     LITHOS_HOOK_CALLED(name);                                                                              \
     if (result == CUDA_SUCCESS)                                                                            \
         lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                            \
-    if (__builtin_expect(ticket.observe, 0)) {                                                             \
+    if (__builtin_expect(ticket.observe, 1)) {                                                             \
         const struct lithos_launch what = {__VA_ARGS__};                                                   \
         note_launch(&ticket, &what, result == CUDA_SUCCESS);                                               \
     }                                                                                                      \
@@ -247,8 +247,8 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
 #define PER_THREAD(stream) ((stream) ? (stream) : CU_STREAM_PER_THREAD)
 
 /* Out of line, so that a launch which nobody observes stays short. */
-static __attribute__((noinline)) void note_launch(struct lithos_ticket *ticket,
-                                                  const struct lithos_launch *what, bool success)
+static __attribute__((noinline)) LITHOS_LAUNCH_PATH void
+note_launch(struct lithos_ticket *ticket, const struct lithos_launch *what, bool success)
 {
     lithos_hook_client.observer->launched(ticket, what, success);
 }
@@ -273,9 +273,10 @@ static bool is_cooperative(const CUlaunchConfig *config)
 typedef CUresult (*launch_kernel_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                                      unsigned, CUstream, void **, void **);
 
-HIDDEN CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                                           unsigned by, unsigned bz, unsigned shared_bytes, CUstream stream,
-                                           void **params, void **extra)
+HIDDEN LITHOS_LAUNCH_PATH CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy,
+                                                              unsigned gz, unsigned bx, unsigned by,
+                                                              unsigned bz, unsigned shared_bytes,
+                                                              CUstream stream, void **params, void **extra)
 {
     LAUNCH(cuLaunchKernel, launch_kernel_fn, (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra),
            WHAT_KERNEL(stream), CUTTABLE);
@@ -292,8 +293,8 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsig
 
 typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, void **);
 
-HIDDEN CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params,
-                                             void **extra)
+HIDDEN LITHOS_LAUNCH_PATH CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f,
+                                                                void **params, void **extra)
 {
     LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra), WHAT_CONFIG(config->hStream),
            CUTTABLE);

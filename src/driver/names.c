@@ -75,7 +75,7 @@ static bool matches(const char *name)
     return false;
 }
 
-static uint64_t judge(CUfunction function)
+static LITHOS_OFF_PATH uint64_t judge(CUfunction function)
 {
     const char *name = lithos_names_of(function);
     uint64_t verdict = 0;
@@ -87,7 +87,7 @@ static uint64_t judge(CUfunction function)
     return verdict | (have_patterns() && matches(name) ? TOLD : 0);
 }
 
-static uint64_t verdict_on(CUfunction function)
+static LITHOS_LAUNCH_PATH uint64_t verdict_on(CUfunction function)
 {
     uint64_t handle = (uintptr_t)function;
     unsigned at = (unsigned)((handle * 0x9e3779b97f4a7c15ull) >> 32);
@@ -111,7 +111,7 @@ bool lithos_names_told_whole(CUfunction function)
     return __builtin_expect(have_patterns(), 0) && verdict_on(function) & TOLD;
 }
 
-bool lithos_names_waits(CUfunction function)
+LITHOS_LAUNCH_PATH bool lithos_names_waits(CUfunction function)
 {
     return verdict_on(function) & WAITS;
 }

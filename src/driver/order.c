@@ -1,8 +1,10 @@
 #include "driver/order.h"
 
+#include "base/util.h"
+
 #include <string.h>
 
-_Atomic uint32_t lithos_order_state;
+_Atomic uint32_t lithos_order_state LITHOS_LAUNCH_DATA;
 __thread struct lithos_issue *lithos_order_issue __attribute__((tls_model("initial-exec")));
 
 /* Letters, as in order.def. */

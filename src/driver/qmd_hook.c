@@ -18,10 +18,10 @@
 
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
 __thread _Atomic uint64_t *lithos_thread_counters __attribute__((tls_model("initial-exec")));
-atomic_bool lithos_hook_on;
+atomic_bool lithos_hook_on LITHOS_LAUNCH_DATA;
 atomic_bool lithos_hook_escaped;
-_Atomic uint32_t lithos_hook_seen;
-_Atomic int32_t lithos_hook_only_device = LITHOS_DEVICE_UNKNOWN;
+_Atomic uint32_t lithos_hook_seen LITHOS_LAUNCH_DATA;
+_Atomic int32_t lithos_hook_only_device LITHOS_LAUNCH_DATA = LITHOS_DEVICE_UNKNOWN;
 
 #define FEW_FUNCTIONS 32u
 /* Of each card known; a quota says it for certain. */
@@ -59,7 +59,8 @@ static struct {
 
 /* The mask of a device for a cluster size; false when the writer overtook us time and again (then nothing is
  * touched). */
-static bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *ret_row, bool *ret_anywhere)
+static LITHOS_LAUNCH_PATH bool read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *ret_row,
+                                         bool *ret_anywhere)
 {
     const struct device_masks *masks = &hook.masks[device];
     for (int tries = 0; tries < 16; tries++) {
@@ -89,7 +90,7 @@ unsigned lithos_hook_tpcs(int32_t device)
     return lithos_tpcset_count(&row.set);
 }
 
-static void learn_function(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
+static LITHOS_OFF_PATH void learn_function(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
 {
     for (unsigned i = 0; i < FEW_FUNCTIONS; i++) {
         CUfunction there = atomic_load_explicit(&known[i], memory_order_relaxed);
@@ -101,7 +102,7 @@ static void learn_function(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction 
     }
 }
 
-static bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
+static LITHOS_OFF_PATH bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
 {
     for (unsigned i = 0; i < FEW_FUNCTIONS; i++) {
         CUfunction there = atomic_load_explicit(&known[i], memory_order_relaxed);
@@ -114,7 +115,7 @@ static bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction funct
 /* Is it what a launch ticket is for? A launch may make the driver run kernels of its own first (the function's module is loaded at
  * its first launch) or beside it. What the app named is a CUfunction, as the callback has it, or a CUkernel, which is another
  * handle: then all but the driver's known ones is taken for it. */
-static bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
+static LITHOS_LAUNCH_PATH bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
 {
     if (ticket->qmds_taken >= ticket->qmds_due)
         return false;
@@ -122,8 +123,8 @@ static bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
 }
 
 /* Whose QMD is it? Counts it; *ret_sure: it is sure that it is for the ticket's device. */
-static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction function, bool empty,
-                                       bool *ret_sure)
+static LITHOS_LAUNCH_PATH enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction function,
+                                                          bool empty, bool *ret_sure)
 {
     *ret_sure = true; /* no ticket, no device: then it is the only one there is */
     if (!ticket) {
@@ -151,7 +152,7 @@ static enum lithos_qmd_owner attribute(struct lithos_ticket *ticket, CUfunction 
 }
 
 /* Blocks that wait for each other have to be there at once: the whole card where the mask has too few SMs for them. */
-static void make_room(struct lithos_gate_row *row, uint32_t sms, int32_t device)
+static LITHOS_OFF_PATH void make_room(struct lithos_gate_row *row, uint32_t sms, int32_t device)
 {
     const struct device_masks *masks = &hook.masks[device];
     struct lithos_tpcset all = {{atomic_load_explicit(&masks->all[0], memory_order_acquire),
@@ -182,8 +183,8 @@ static uint32_t together_of(const struct lithos_ticket *ticket, const struct lit
 }
 
 /* Confine a QMD: to a gate that came with its ticket, or to the quota. together_sms: as in a ticket. False: left as it was. */
-static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate, uint32_t together_sms,
-                    int32_t device, bool sure)
+static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate,
+                                       uint32_t together_sms, int32_t device, bool sure)
 {
     struct lithos_gate_row row;
     bool anywhere = false;
@@ -221,7 +222,7 @@ static bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate
 }
 
 /* Say once why the QMDs of a device are left alone: r of lithos_qmd_identify. */
-static void say_unknown(int r, int32_t device)
+static LITHOS_OFF_PATH void say_unknown(int r, int32_t device)
 {
     if (r == -ENODEV) {
         lithos_log_once(LITHOS_LOG_WARNING,
@@ -243,7 +244,7 @@ static enum lithos_qmd_owner ticket_owner(const struct lithos_ticket *ticket)
     return ticket->kind == LITHOS_TICKET_LAUNCH ? LITHOS_QMD_OWNER_LAUNCH : LITHOS_QMD_OWNER_DRIVER;
 }
 
-static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
+static LITHOS_LAUNCH_PATH bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
 {
     struct lithos_ticket *ticket = lithos_ticket_current;
     int32_t device =
@@ -272,12 +273,12 @@ static bool handle_qmd(void *qmd, CUcontext ctx, CUfunction function)
     bool noted = ticket && ticket->observe;
     if (ticket && __builtin_expect(ticket->graph != NULL, 0) && seen.owner == LITHOS_QMD_OWNER_GRAPH)
         noted &= lithos_graphs_qmd(ticket->graph, device < 0 ? NULL : &hook.devices[device], &seen);
-    if (__builtin_expect(noted, 0))
+    if (__builtin_expect(noted, 1))
         lithos_hook_client.observer->qmd(ticket, &seen);
     return masked;
 }
 
-void lithos_hook_callback(void *user, int domain, int id, const void *params)
+LITHOS_LAUNCH_PATH void lithos_hook_callback(void *user, int domain, int id, const void *params)
 {
     (void)user;
     if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params || !lithos_hook_active())

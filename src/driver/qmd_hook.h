@@ -77,7 +77,7 @@ struct lithos_hook_quota {
 int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count);
 
 /* Slow paths of lithos_ticket_open. */
-void lithos_hook_refresh(void);
+LITHOS_OFF_PATH void lithos_hook_refresh(void);
 int32_t lithos_hook_current_device(void);
 
 /* Forget everything about this process' driver: for the child after a fork. */
@@ -132,7 +132,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     if (__builtin_expect(t->device < 0, 0))
         t->device = lithos_hook_current_device();
     t->observe = atomic_load_explicit(lithos_hook_client.observer->observe, memory_order_relaxed);
-    if (__builtin_expect(t->observe, 0))
+    if (__builtin_expect(t->observe, 1))
         lithos_hook_client.observer->open(t);
     t->previous = lithos_ticket_current;
     lithos_ticket_current = t;

@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
+#include "base/util.h"
+
 #include "driver/client.h"
 
 /* SMs that it takes for all its blocks to be there at once; UINT32_MAX: not known. Asks the driver. */
-uint32_t lithos_together_sms(const struct lithos_launch *l);
+LITHOS_OFF_PATH uint32_t lithos_together_sms(const struct lithos_launch *l);

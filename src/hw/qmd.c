@@ -59,10 +59,10 @@ static const struct {
     uint8_t version_value;
     enum lithos_qmd_version version;
 } capabilities[] = {
+    {9, 0, 72, 0x40, LITHOS_QMD_V04_00}, /* first: looked up at each launch */
     {8, 0, 72, 0x24, LITHOS_QMD_V02_04},  {8, 0, 72, 0x30, LITHOS_QMD_V03_00},
     {8, 6, 72, 0x24, LITHOS_QMD_V02_04},  {8, 6, 72, 0x30, LITHOS_QMD_V03_00},
-    {9, 0, 72, 0x40, LITHOS_QMD_V04_00},  {10, 0, 58, 0x50, LITHOS_QMD_V05_00},
-    {12, 0, 58, 0x50, LITHOS_QMD_V05_00},
+    {10, 0, 58, 0x50, LITHOS_QMD_V05_00}, {12, 0, 58, 0x50, LITHOS_QMD_V05_00},
 };
 
 const struct lithos_qmd_layout *lithos_qmd_layout(enum lithos_qmd_version version)
@@ -90,8 +90,8 @@ bool lithos_qmd_has(const struct lithos_qmd_layout *layout, enum lithos_qmd_fiel
     return (unsigned)field < LITHOS_QMD_FIELD_MAX && layout->rows[field].bits != 0;
 }
 
-int lithos_qmd_identify(int cc_major, int cc_minor, const void *qmd, bool allow_unproved,
-                        const struct lithos_qmd_layout **ret_layout)
+LITHOS_LAUNCH_PATH int lithos_qmd_identify(int cc_major, int cc_minor, const void *qmd, bool allow_unproved,
+                                           const struct lithos_qmd_layout **ret_layout)
 {
     const uint8_t *bytes = qmd;
 
@@ -145,9 +145,10 @@ int lithos_qmd_set(const struct lithos_qmd_layout *layout, void *qmd, enum litho
 /* The launch path. Each function is written once for any layout, and compiled a second time for the one proved on a card, where
  * the tables' rows become constants: table look-ups are what costs here (110 ns of 140 for a stamp, on an H100's host). */
 #define SPECIALIZED static inline __attribute__((always_inline))
-#define BY_LAYOUT(function, ...)                                                                \
-    (layout == &layouts[LITHOS_QMD_V04_00] ? function(&layouts[LITHOS_QMD_V04_00], __VA_ARGS__) \
-                                           : function(layout, __VA_ARGS__))
+#define BY_LAYOUT(function, ...)                                \
+    (__builtin_expect(layout == &layouts[LITHOS_QMD_V04_00], 1) \
+         ? function(&layouts[LITHOS_QMD_V04_00], __VA_ARGS__)   \
+         : function##_of_any(layout, __VA_ARGS__))
 
 SPECIALIZED uint32_t cluster_blocks(const struct lithos_qmd_layout *layout, const void *qmd)
 {
@@ -171,8 +172,14 @@ SPECIALIZED struct lithos_qmd_brief brief(const struct lithos_qmd_layout *layout
     };
 }
 
-void lithos_qmd_brief(const struct lithos_qmd_layout *layout, const void *qmd,
-                      struct lithos_qmd_brief *ret_brief)
+static LITHOS_OFF_PATH struct lithos_qmd_brief brief_of_any(const struct lithos_qmd_layout *layout,
+                                                            const void *qmd)
+{
+    return brief(layout, qmd);
+}
+
+LITHOS_LAUNCH_PATH void lithos_qmd_brief(const struct lithos_qmd_layout *layout, const void *qmd,
+                                         struct lithos_qmd_brief *ret_brief)
 {
     *ret_brief = BY_LAYOUT(brief, qmd);
 }
@@ -199,7 +206,14 @@ SPECIALIZED int set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, cons
     return 0;
 }
 
-int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const struct lithos_tpcset *tpcs)
+static LITHOS_OFF_PATH int set_tpcs_of_any(const struct lithos_qmd_layout *layout, void *qmd,
+                                           const struct lithos_tpcset *tpcs)
+{
+    return set_tpcs(layout, qmd, tpcs);
+}
+
+LITHOS_LAUNCH_PATH int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd,
+                                           const struct lithos_tpcset *tpcs)
 {
     return BY_LAYOUT(set_tpcs, qmd, tpcs);
 }
@@ -268,8 +282,16 @@ bool lithos_qmd_get_release(const struct lithos_qmd_layout *layout, const void *
     return true;
 }
 
-int lithos_qmd_set_release(const struct lithos_qmd_layout *layout, void *qmd,
-                           const struct lithos_qmd_release *release, struct lithos_qmd_release *ret_in_use)
+static LITHOS_OFF_PATH int set_release_of_any(const struct lithos_qmd_layout *layout, void *qmd,
+                                              const struct lithos_qmd_release *release,
+                                              struct lithos_qmd_release *ret_in_use)
+{
+    return set_release(layout, qmd, release, ret_in_use);
+}
+
+LITHOS_LAUNCH_PATH int lithos_qmd_set_release(const struct lithos_qmd_layout *layout, void *qmd,
+                                              const struct lithos_qmd_release *release,
+                                              struct lithos_qmd_release *ret_in_use)
 {
     return BY_LAYOUT(set_release, qmd, release, ret_in_use);
 }

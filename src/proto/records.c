@@ -32,20 +32,14 @@ int lithos_record_validate(const struct lithos_record *r)
 bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _Atomic uint32_t *tail,
                        const struct lithos_record *r)
 {
-    _Atomic uint32_t *head_of = &rings->ring[ring].head, *seen = &rings->ring[ring].tail_seen;
-    uint32_t head = atomic_load_explicit(head_of, memory_order_relaxed);
-    if (head - atomic_load_explicit(seen, memory_order_relaxed) >= lithos_record_ring_slots(ring)) {
-        uint32_t now = atomic_load_explicit(tail, memory_order_acquire);
-        atomic_store_explicit(seen, now, memory_order_relaxed);
-        if (head - now >= lithos_record_ring_slots(ring))
-            return false;
-    }
-    rings->slots[lithos_record_slot(ring, head)] = *r;
-    /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
-    if (atomic_load_explicit(head_of, memory_order_relaxed) != head)
+    uint32_t head;
+    struct lithos_record *slot =
+        lithos_record_begin(&rings->ring[ring], &rings->slots[lithos_record_slot(ring, 0)],
+                            lithos_record_ring_slots(ring), tail, &head);
+    if (!slot)
         return false;
-    atomic_store_explicit(head_of, head + 1, memory_order_release);
-    return true;
+    *slot = *r;
+    return lithos_record_end(&rings->ring[ring], head);
 }
 
 void lithos_record_ask(struct lithos_record_rings *rings, bool wake)

@@ -144,6 +144,32 @@ int lithos_record_validate(const struct lithos_record *r);
 /* Writer of a ring. False: it is full (the reader is `tail` records far), or another arena came to lie there meanwhile. */
 bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _Atomic uint32_t *tail,
                        const struct lithos_record *r);
+/* The same in two steps, for who fills it in where it lies: the slot of the ring's `count` ones, NULL when it is full; and with
+ * *ret_head the end. */
+static inline struct lithos_record *lithos_record_begin(struct lithos_record_ring *ring,
+                                                        struct lithos_record *slots, uint32_t count,
+                                                        const _Atomic uint32_t *tail, uint32_t *ret_head)
+{
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    if (__builtin_expect(head - atomic_load_explicit(&ring->tail_seen, memory_order_relaxed) >= count, 0)) {
+        uint32_t now = atomic_load_explicit(tail, memory_order_acquire);
+        atomic_store_explicit(&ring->tail_seen, now, memory_order_relaxed);
+        if (head - now >= count)
+            return NULL;
+    }
+    *ret_head = head;
+    return &slots[head & (count - 1)];
+}
+
+static inline bool lithos_record_end(struct lithos_record_ring *ring, uint32_t head)
+{
+    /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
+    if (atomic_load_explicit(&ring->head, memory_order_relaxed) != head)
+        return false;
+    atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+    return true;
+}
+
 /* Writer, after a record: is the reader to be woken? Once for each time that it asked. */
 static inline bool lithos_record_wake(struct lithos_record_ring *ring)
 {

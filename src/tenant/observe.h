@@ -2,6 +2,7 @@
  * allocates or takes a lock on the way of a launch; what does not fit is dropped and counted. */
 #pragma once
 
+#include "base/util.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,7 +27,7 @@ void lithos_records_set_gpu(int device, uint8_t grant_index);
 /* ---- stamps.c ---- */
 
 /* Register the stamps with the current context, if they are not yet. Calls the driver: never in the callback. */
-void lithos_stamps_ready(void);
+LITHOS_OFF_PATH void lithos_stamps_ready(void);
 /* Address of the stamps as the GPU of a context sees it, 0 when there are none. For the callback. */
 uint64_t lithos_stamps_base(CUcontext ctx);
 /* Set a slot aside for a launch to come, so that the callback need not look for one: its sequence, 0 when none is free. */

@@ -23,10 +23,10 @@
 
 static struct {
     _Atomic uint64_t sequence;
+    _Atomic uint32_t renewed; /* how often other pages came */
+    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
     _Atomic uint32_t taken[LITHOS_RECORD_RINGS]; /* by which thread (gettid), 0: by none */
     _Atomic uint64_t names[NAMES];               /* functions whose name was written */
-    _Atomic uint32_t renewed;                    /* how often other pages came */
-    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
     /* Of graph nodes: seen in the callback, where the driver may not be asked for names. A row a ring, its writer's own. */
     uint64_t unnamed[LITHOS_RECORD_RINGS][UNNAMED];
     pthread_once_t once;
@@ -36,6 +36,10 @@ static struct {
 
 /* The ring of this thread, counted from 1; 0: none. */
 static __thread uint32_t my_ring TLS;
+/* It, and its slots; NULL: none. */
+static __thread struct lithos_record_ring *my_ring_at TLS;
+static __thread struct lithos_record *my_slots TLS;
+static __thread uint32_t my_slot_count TLS;
 static __thread uint32_t my_renewed TLS;
 /* A stamp set aside for this thread's next launch, 0: none. */
 static __thread uint64_t my_stamp TLS;
@@ -46,12 +50,21 @@ static __thread uint32_t my_unnamed TLS; /* in the row of my_ring */
 
 /* ---- rings ---- */
 
+static void take_ring(uint32_t ring)
+{
+    struct lithos_record_rings *rings = &lithos_tenant_home.records;
+    my_ring = ring;
+    my_ring_at = ring ? &rings->ring[ring - 1] : NULL;
+    my_slots = ring ? &rings->slots[lithos_record_slot(ring - 1, 0)] : NULL;
+    my_slot_count = ring ? lithos_record_ring_slots(ring - 1) : 0;
+    lithos_thread_counters = ring ? my_ring_at->counters : NULL;
+}
+
 static void thread_ends(void *ring)
 {
     uint32_t i = (uint32_t)(uintptr_t)ring - 1;
-    my_ring = 0;
+    take_ring(0);
     my_unnamed = 0;
-    lithos_thread_counters = NULL;
     lithos_stamps_cancel(my_stamp);
     my_stamp = 0;
     atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, 0, memory_order_relaxed);
@@ -79,23 +92,28 @@ void lithos_records_thread_starts(void)
             return;
         }
         atomic_store_explicit(&lithos_tenant_home.records.ring[i].thread_id, self, memory_order_relaxed);
-        my_ring = i + 1;
-        lithos_thread_counters = lithos_tenant_home.records.ring[i].counters;
+        take_ring(i + 1);
         return;
     }
 }
 
-void lithos_records_count(enum lithos_counter what, uint64_t n)
+static inline void add(enum lithos_counter what, uint64_t n)
 {
-    if (my_ring)
-        lithos_add_alone(&lithos_tenant_home.records.ring[my_ring - 1].counters[what], n);
+    _Atomic uint64_t *own = lithos_thread_counters;
+    if (__builtin_expect(own != NULL, 1))
+        lithos_add_alone(&own[what], n);
     else
         lithos_arena_count(&lithos_tenant_home, what, n);
 }
 
-static void count(enum lithos_counter what)
+void lithos_records_count(enum lithos_counter what, uint64_t n)
 {
-    lithos_records_count(what, 1);
+    add(what, n);
+}
+
+static inline void count(enum lithos_counter what)
+{
+    add(what, 1);
 }
 
 static uint64_t now(const struct lithos_ticket_notes *n)
@@ -103,17 +121,40 @@ static uint64_t now(const struct lithos_ticket_notes *n)
     return __builtin_expect(n->ticks, 1) ? lithos_ticks() : lithos_now_ns();
 }
 
-static bool put(const struct lithos_ticket_notes *n, struct lithos_record *r)
+/* Where this thread's next record goes; NULL: nowhere. */
+static inline struct lithos_record *begin_record(uint32_t *ret_head)
 {
-    r->flags |= n->ticks ? LITHOS_RECORD_TICKS : 0;
-    bool done = my_ring && lithos_record_put(&lithos_tenant_home.records, my_ring - 1,
-                                             &lithos_tenant_home.record_tails[my_ring - 1], r);
-    if (my_ring && lithos_record_wake(&lithos_tenant_home.records.ring[my_ring - 1]))
+    return my_ring_at ? lithos_record_begin(my_ring_at, my_slots, my_slot_count,
+                                            &lithos_tenant_home.record_tails[my_ring - 1], ret_head)
+                      : NULL;
+}
+
+/* It was written there, or had no place. */
+static inline bool end_record(const struct lithos_record *slot, uint32_t head, uint16_t kind)
+{
+    bool done = slot && lithos_record_end(my_ring_at, head);
+    if (my_ring_at && lithos_record_wake(my_ring_at))
         lithos_tenant_wake_daemon();
     count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
-    if (!done && (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_DRIVER))
+    if (!done && (kind == LITHOS_RECORD_LAUNCH || kind == LITHOS_RECORD_DRIVER))
         count(LITHOS_COUNTER_LAUNCHES_DROPPED);
     return done;
+}
+
+static uint16_t clock_flag(const struct lithos_ticket_notes *n)
+{
+    return n->ticks ? LITHOS_RECORD_TICKS : 0;
+}
+
+static bool put(const struct lithos_ticket_notes *n, const struct lithos_record *r)
+{
+    uint32_t head = 0;
+    struct lithos_record *slot = begin_record(&head);
+    if (slot) {
+        *slot = *r;
+        slot->flags |= clock_flag(n);
+    }
+    return end_record(slot, head, r->kind);
 }
 
 /* ---- names ---- */
@@ -127,7 +168,7 @@ static int name_slot(uint64_t function, unsigned i)
 }
 
 /* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
-static int find_name(uint64_t function)
+static LITHOS_LAUNCH_PATH int find_name(uint64_t function)
 {
     for (unsigned i = 0; i < NAME_TRIES; i++) {
         int slot = name_slot(function, i);
@@ -142,7 +183,7 @@ static int find_name(uint64_t function)
 
 /* Is it this function's first launch? Once, unless forget_name; when the table is full, or another thread is at the same place,
  * not at all. */
-static bool first_sight(uint64_t function)
+static LITHOS_LAUNCH_PATH bool first_sight(uint64_t function)
 {
     int slot = find_name(function);
     uint64_t nobody = 0;
@@ -160,7 +201,7 @@ static void forget_name(uint64_t function)
     }
 }
 
-static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
+static LITHOS_OFF_PATH void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
     const char *name = lithos_names_of(
         (CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
@@ -185,7 +226,7 @@ static void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 }
 
 /* Names of the nodes that this thread's callbacks have noted. */
-static void put_names(const struct lithos_ticket_notes *n)
+static LITHOS_OFF_PATH void put_names(const struct lithos_ticket_notes *n)
 {
     for (; my_unnamed; my_unnamed--) {
         uint64_t function = records.unnamed[my_ring - 1][my_unnamed - 1];
@@ -197,33 +238,31 @@ static void put_names(const struct lithos_ticket_notes *n)
 /* ---- before the call, in the callback ---- */
 
 /* What the launch will write: fetched while the driver is at work. */
-static void prefetch(void)
+static LITHOS_LAUNCH_PATH void prefetch(void)
 {
-    const struct lithos_record_rings *rings = &lithos_tenant_home.records;
-    const _Atomic uint32_t *head = &rings->ring[my_ring - 1].head;
+    const _Atomic uint32_t *head = &my_ring_at->head;
     const struct lithos_record *next =
-        &rings->slots[lithos_record_slot(my_ring - 1, atomic_load_explicit(head, memory_order_relaxed))];
+        &my_slots[atomic_load_explicit(head, memory_order_relaxed) & (my_slot_count - 1)];
     lithos_prefetch_write(next);
     lithos_prefetch_write((const char *)next + 64);
     lithos_prefetch_write(head);
 }
 
 /* Other pages than at this thread's last ticket. */
-static void renew(uint32_t renewed)
+static LITHOS_OFF_PATH void renew(uint32_t renewed)
 {
     my_renewed = renewed;
     my_stamp = 0; /* of the pages before */
     my_context_ready = false;
-    atomic_store_explicit(&lithos_tenant_home.records.ring[my_ring - 1].thread_id,
+    atomic_store_explicit(&my_ring_at->thread_id,
                           atomic_load_explicit(&records.taken[my_ring - 1], memory_order_relaxed),
                           memory_order_relaxed);
 }
 
 static void say_writing(uint32_t writing)
 {
-    if (my_ring)
-        atomic_store_explicit(&lithos_tenant_home.records.ring[my_ring - 1].writing, writing,
-                              memory_order_release);
+    if (my_ring_at)
+        atomic_store_explicit(&my_ring_at->writing, writing, memory_order_release);
 }
 
 /* Whoever finds a record with a later number also finds that this thread is writing, or what it has written. */
@@ -238,7 +277,7 @@ static void closed(void)
     say_writing(0);
 }
 
-static void open_ticket(struct lithos_ticket *t)
+static LITHOS_LAUNCH_PATH void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
     uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
@@ -279,7 +318,8 @@ static uint8_t gpu_of(int32_t device)
 }
 
 /* The slot set aside for a launch, or one looked for now (multi-device launches, kernels of the driver). */
-static int take_stamp(uint64_t base, const struct lithos_qmd_seen *seen, uint64_t *ret_sequence)
+static LITHOS_LAUNCH_PATH int take_stamp(uint64_t base, const struct lithos_qmd_seen *seen,
+                                         uint64_t *ret_sequence)
 {
     uint64_t reserved = my_stamp ? my_stamp : lithos_stamps_reserve();
     my_stamp = 0;
@@ -290,7 +330,8 @@ static int take_stamp(uint64_t base, const struct lithos_qmd_seen *seen, uint64_
 }
 
 /* The stamp of a QMD: its sequence, or 0 with the flag that says why. */
-static uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint16_t *ret_flags)
+static LITHOS_LAUNCH_PATH uint64_t stamp(struct lithos_ticket *t, const struct lithos_qmd_seen *seen,
+                                         uint16_t *ret_flags)
 {
     uint64_t sequence = 0;
     uint64_t base = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_base(seen->ctx) : 0;
@@ -321,8 +362,8 @@ static void note_unnamed(uint64_t function)
 }
 
 /* A kernel that the app did not launch by itself: all that is known of it stands in its QMD. */
-static void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *seen, uint64_t stamped,
-                      uint16_t flags)
+static LITHOS_OFF_PATH void put_other(struct lithos_ticket *t, const struct lithos_qmd_seen *seen,
+                                      uint64_t stamped, uint16_t flags)
 {
     bool node = seen->owner == LITHOS_QMD_OWNER_GRAPH;
     struct lithos_record r = {
@@ -369,7 +410,7 @@ static void empty_qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen
     put_other(t, &node, stamped, LITHOS_RECORD_NODE_CHANGED);
 }
 
-static void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
+static LITHOS_LAUNCH_PATH void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
 {
     if (seen->owner == LITHOS_QMD_OWNER_ESCAPED)
         return;
@@ -399,7 +440,8 @@ static uint32_t call_ns(const struct lithos_ticket_notes *n)
     return (uint32_t)LITHOS_MIN(took_ns, (uint64_t)UINT32_MAX);
 }
 
-static void put_launch(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
+static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct lithos_launch *launch,
+                                          bool success)
 {
     const struct lithos_ticket_notes *n = &t->notes;
     if (!n->seen)
@@ -412,37 +454,42 @@ static void put_launch(struct lithos_ticket *t, const struct lithos_launch *laun
     uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
     if (__builtin_expect(first_sight(function), 0))
         put_name(n, function);
-    bool alone = t->qmds_due == 1;
-    struct lithos_record r = {
-        .sequence = n->sequence,
-        .submit_ns = n->submit_ns,
-        .function = function,
-        .stream = (uintptr_t)launch->stream,
-        .kind = LITHOS_RECORD_LAUNCH,
-        .flags = (uint16_t)(n->flags | (launch->cooperative ? LITHOS_RECORD_COOPERATIVE : 0)),
-        .gpu = gpu_of(t->device),
-        .cluster = n->cluster,
-        .registers = n->registers,
-        .launch = {.stamp = n->stamp,
-                   .grid = {launch->grid[0], launch->grid[1], launch->grid[2]},
-                   .block = {launch->block[0], launch->block[1], launch->block[2]},
-                   .shared_bytes = launch->shared_bytes,
-                   .thread = my_ring - 1,
-                   .tpcs = n->tpcs,
-                   .call_ns = took_ns,
-                   .atom = (uint16_t)launch->atom,
-                   .atoms = (uint16_t)launch->atoms,
-                   .blocks_per_sm = (uint16_t)launch->blocks_per_sm,
-                   .operator_key = launch->operator_key},
-    };
-    if (!alone) { /* one QMD a device, and nothing says which is whose */
-        r.launch.stamp = 0;
-        r.flags |= LITHOS_RECORD_NO_STAMP_OFF;
-    }
-    put(n, &r);
+    bool alone = t->qmds_due == 1; /* else one QMD a device, and nothing says which is whose */
+    uint32_t head = 0;
+    struct lithos_record *slot = begin_record(&head);
+    if (slot)
+        *slot = (struct lithos_record){
+            .sequence = n->sequence,
+            .submit_ns = n->submit_ns,
+            .function = function,
+            .stream = (uintptr_t)launch->stream,
+            .kind = LITHOS_RECORD_LAUNCH,
+            .flags =
+                (uint16_t)(n->flags | clock_flag(n) | (launch->cooperative ? LITHOS_RECORD_COOPERATIVE : 0) |
+                           (alone ? 0 : LITHOS_RECORD_NO_STAMP_OFF)),
+            .gpu = gpu_of(t->device),
+            .cluster = n->cluster,
+            .registers = n->registers,
+            .launch = {.stamp = alone ? n->stamp : 0,
+                       .grid = {launch->grid[0], launch->grid[1], launch->grid[2]},
+                       .block = {launch->block[0], launch->block[1], launch->block[2]},
+                       .shared_bytes = launch->shared_bytes,
+                       .thread = my_ring - 1,
+                       .tpcs = n->tpcs,
+                       .call_ns = took_ns,
+                       .atom = (uint16_t)launch->atom,
+                       .atoms = (uint16_t)launch->atoms,
+                       .blocks_per_sm = (uint16_t)launch->blocks_per_sm,
+                       .graph = 0,
+                       .reserved = 0,
+                       .padding = 0,
+                       .operator_key = launch->operator_key},
+        };
+    end_record(slot, head, LITHOS_RECORD_LAUNCH);
 }
 
-static void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
+static LITHOS_LAUNCH_PATH void launched(struct lithos_ticket *t, const struct lithos_launch *launch,
+                                        bool success)
 {
     put_launch(t, launch, success);
     closed();
@@ -543,11 +590,10 @@ void lithos_records_forget(void)
         atomic_store(&records.taken[i], 0);
     if (my_ring) /* the key's value is the parent's ring */
         pthread_setspecific(records.key, NULL);
-    my_ring = 0;
+    take_ring(0);
     my_unnamed = 0;
     my_stamp = 0;
     my_context_ready = false;
-    lithos_thread_counters = NULL;
     atomic_store(&records.sequence, 0);
     lithos_records_renew();
 }

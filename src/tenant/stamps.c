@@ -55,8 +55,8 @@ static bool arrived(uint64_t sequence)
            atomic_load_explicit(&stamp_of(sequence)->payload, memory_order_acquire) == sequence;
 }
 
-static int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t sequence,
-               struct lithos_qmd_release *ret_in_use)
+static LITHOS_LAUNCH_PATH int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
+                                  uint64_t sequence, struct lithos_qmd_release *ret_in_use)
 {
     const struct lithos_qmd_release release = {
         .address = base + sequence % LITHOS_STAMP_SLOTS * LITHOS_QMD_RELEASE_BYTES, .payload = sequence};
@@ -65,7 +65,7 @@ static int put(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
     return lithos_qmd_set_release(layout, qmd, &release, ret_in_use);
 }
 
-uint64_t lithos_stamps_reserve(void)
+LITHOS_LAUNCH_PATH uint64_t lithos_stamps_reserve(void)
 {
     for (int i = 0; i < TRIES; i++) {
         uint64_t n = atomic_fetch_add_explicit(&slots.next, 1, memory_order_relaxed) + 1;
@@ -91,7 +91,8 @@ void lithos_stamps_cancel(uint64_t reserved)
                                                 memory_order_relaxed, memory_order_relaxed);
 }
 
-int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t reserved)
+LITHOS_LAUNCH_PATH int lithos_stamps_take(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd,
+                                          uint64_t reserved)
 {
     _Atomic uint64_t *owner = &slots.owners[reserved % LITHOS_STAMP_SLOTS];
     if (!reserved || atomic_load_explicit(owner, memory_order_relaxed) != (reserved | RESERVED))
@@ -205,7 +206,7 @@ static struct {
     atomic_bool paused; /* the pages are being exchanged */
     bool asked;
     struct alias aliases[ALIASES];
-} stamps = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} stamps LITHOS_LAUNCH_DATA = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void switch_off(const char *step, CUresult result)
 {
@@ -278,7 +279,7 @@ static void add_alias(CUcontext ctx)
 }
 
 /* The entry of a context: its address, 0 when it is ending, or -1 (none yet). */
-static int64_t find_alias(CUcontext ctx)
+static LITHOS_LAUNCH_PATH int64_t find_alias(CUcontext ctx)
 {
     uint32_t count = atomic_load_explicit(&stamps.count, memory_order_acquire);
     for (uint32_t i = count; i-- > 0;) {
@@ -291,7 +292,7 @@ static int64_t find_alias(CUcontext ctx)
     return -1;
 }
 
-uint64_t lithos_stamps_base(CUcontext ctx)
+LITHOS_LAUNCH_PATH uint64_t lithos_stamps_base(CUcontext ctx)
 {
     if (atomic_load_explicit(&stamps.off, memory_order_relaxed) ||
         atomic_load_explicit(&stamps.paused, memory_order_acquire))

@@ -2,9 +2,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
+#include "base/quantile.h"
 #include "base/ticks.h"
 #include "stub/fake_daemon.h"
 
@@ -607,6 +609,48 @@ static double best_ns(uint32_t observe)
     return best;
 }
 
+/* What a program does between two launches, as far as caches are concerned: nothing that a launch needs is left in the first two levels,
+ * neither code nor data. */
+#define ELSEWHERE (4u << 20)
+
+struct elsewhere {
+    uint8_t *data, *code;
+};
+
+static struct elsewhere elsewhere_make(void)
+{
+    struct elsewhere e = {mmap(NULL, ELSEWHERE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                          mmap(NULL, ELSEWHERE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)};
+    CHECK(e.data != MAP_FAILED && e.code != MAP_FAILED);
+    memset(e.data, 1, ELSEWHERE);
+    for (size_t i = 0; i < ELSEWHERE; i += 64) /* jmp over the rest of the line; the last returns */
+        memcpy(&e.code[i], i + 64 < ELSEWHERE ? "\xeb\x3e" : "\xc3\xc3", 2);
+    CHECK_EQ(mprotect(e.code, ELSEWHERE, PROT_READ | PROT_EXEC), 0);
+    return e;
+}
+
+static void elsewhere_be(const struct elsewhere *e)
+{
+    for (size_t i = 0; i < ELSEWHERE; i += 64)
+        e->data[i]++;
+    ((void (*)(void))(uintptr_t)e->code)(); /* NOLINT(performance-no-int-to-ptr) */
+}
+
+static double cold_ns(const struct elsewhere *e, uint32_t observe)
+{
+    double took[200];
+    atomic_store(&fake.arena->observe, observe);
+    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(took); i++) {
+        elsewhere_be(e);
+        uint64_t start = lithos_now_ns();
+        launch_of(0x20, 0);
+        took[i] = (double)(lithos_now_ns() - start);
+    }
+    drain();
+    lithos_sort_samples(took, LITHOS_ARRAY_SIZE(took));
+    return lithos_quantile(took, LITHOS_ARRAY_SIZE(took), 0.5);
+}
+
 static void cost(void)
 {
     observed(BOTH);
@@ -620,6 +664,13 @@ static void cost(void)
     printf("added to a launch: records %.0f ns, records and stamps %.0f ns (without %.0f ns, one look at the "
            "clock %.0f ns)\n",
            records - off, both - off, off, clock_ns);
+#ifdef __x86_64__
+    struct elsewhere e = elsewhere_make();
+    double cold_off = cold_ns(&e, 0), cold_both = cold_ns(&e, BOTH);
+    printf("with cold caches: records and stamps %.0f ns (without %.0f ns)\n", cold_both - cold_off,
+           cold_off);
+    CHECK(LITHOS_SANITIZED || cold_both - cold_off < 5000);
+#endif
     CHECK_EQ(counted(LITHOS_COUNTER_RECORDS_DROPPED), 0);
     CHECK(LITHOS_SANITIZED || both - off < 1000);
     daemon_dies();
