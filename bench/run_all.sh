@@ -94,7 +94,7 @@ for name in "${names[@]}"; do
         predict) args+=(--repetitions 1 --seconds 2) ;;
         atoms) args+=(--repetitions 1 --no-models) ;;
         exact) args+=(--parts 7 --rounds 1) ;;
-        graphs) args+=(--repetitions 1 --rounds 3) ;;
+        graphs) args+=(--repetitions 3) ;;
         hol) args+=(--repetitions 1 --seconds 1.5) ;;
         reaction) args+=(--repetitions 1 --seconds 2) ;;
         runahead) args+=(--repetitions 1 --turns 8 --model-seconds 3) ;;

@@ -2,7 +2,10 @@
 """A Llama of 1.1 billion random weights whose every step is the replay of one CUDA graph: a token of each of a batch (decode), or a training step.
 
 The sizes are those of bench/models. Written out here, since what is captured must neither allocate nor ask the card anything: keys and
-values lie in a cache of fixed size, and where a step stands is a number on the card. Prints `RESULT {...}` and ends at a line on standard input."""
+values lie in a cache of fixed size, and where a step stands is a number on the card.
+
+With its weights on the card it prints `READY`, and obeys lines on standard input: `capture` (some steps by themselves, then one into a graph;
+prints `CAPTURED`), `round` (--steps replays; prints the us of one), `result` (prints `RESULT {...}`, and ends at the next line)."""
 import argparse
 import pathlib
 import sys
@@ -94,6 +97,7 @@ def captured(step, device, warmup):
         for _ in range(warmup):
             step()
     torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.empty_cache()  # the graph has a pool of its own, and others are on the card
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
@@ -130,12 +134,13 @@ def decode(o, model, device, dtype):
         said.index_copy_(0, position, token.T)
         position.add_(1).remainder_(o.steps)
 
-    replay, us = captured(step, device, o.warmup), []
-    for _ in range(o.rounds):
+    replay = captured(step, device, o.warmup)
+
+    def one_round():
         token.copy_(first)
         position.zero_()
-        us.append(timed(replay, device, o.steps))
-    return {"tokens": said}, us
+        return timed(replay, device, o.steps)
+    return {"tokens": said}, one_round
 
 
 def training(o, model, device, dtype):
@@ -151,8 +156,26 @@ def training(o, model, device, dtype):
         loss.copy_(out.detach())
 
     replay = captured(step, device, o.warmup)
-    us = [timed(replay, device, o.steps) for _ in range(o.rounds)]
-    return {"loss": loss, "weights": torch.cat([p.detach().flatten()[:4096] for p in model.parameters()])}, us
+    return {"loss": loss, **{f"weights {i}": p for i, p in enumerate(model.parameters())}}, lambda: timed(replay, device, o.steps)
+
+
+def obey(make):
+    """make() captures: (what is computed, by name; a function that runs a round and returns the us of a step)."""
+    tensors, one_round = None, None
+    for line in sys.stdin:
+        word = line.strip()
+        if word == "capture":
+            tensors, one_round = make()
+            torch.cuda.synchronize()
+            print("CAPTURED", flush=True)
+        elif word == "round" and one_round:
+            print(one_round(), flush=True)
+        elif word == "result" and tensors:
+            torch.cuda.synchronize()
+            finish(tensors)
+            return
+        else:
+            sys.exit(f"llama.py: cannot do {word!r} now")
 
 
 def main():
@@ -161,7 +184,6 @@ def main():
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--seq", type=int, default=1024, help="training: tokens of a sample (default: %(default)s)")
     p.add_argument("--steps", type=int, default=128, help="of a round (default: %(default)s)")
-    p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--warmup", type=int, default=12, help="steps before the capture (default: %(default)s)")
     p.add_argument("--tiny", action="store_true", help="a few small layers, to try the code")
     p.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
@@ -171,12 +193,17 @@ def main():
     with torch.device(o.device):
         model = Llama(o.sizes, o.steps if o.job == "decode" else o.seq, o.device, dtype)
     model = model.to(o.device, dtype)
-    tensors, us = (decode if o.job == "decode" else training)(o, model, o.device, dtype)
+
+    def make():
+        return (decode if o.job == "decode" else training)(o, model, o.device, dtype)
     if o.device == "cpu":
+        tensors, one_round = make()
+        one_round()
         print({k: tuple(v.shape) for k, v in tensors.items()})
         return
     torch.cuda.synchronize()
-    finish(tensors, {"us": us})
+    print("READY", flush=True)
+    obey(make)
 
 
 main()

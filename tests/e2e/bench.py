@@ -40,7 +40,7 @@ RUNS = {
               ["chained 250 us, % slower", "chained 60 us, % slower"]),
     "exact": (["--parts", "7", "--rounds", "1", "--scale", "2"], {"lithos-exact, x7": "same"},
               ["identical to uncut %", "launches classified %"]),
-    "graphs": (["--repetitions", "1", "--scale", "2"],
+    "graphs": (["--repetitions", "2", "--scale", "2"],
                {"long kernels, bare": "us", "long kernels, 250us": "slower_percent", "long kernels, x7": "atoms"},
                ["graph replay, % slower", "graph results equal %"]),
     "scaling": (["--iterations", "3", "--scale", "4", "--widths", "66,16,1"], {"toy inference": "r2_by_time"}, ["R^2 weighted by time"]),
