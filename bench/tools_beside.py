@@ -81,7 +81,7 @@ class Bench:
             c.wait(20)
             mine = c.why()
         text = said.read_text(errors="replace")
-        lines = [line for line in (text + "\n" + mine).splitlines() if line.startswith("lithos:")]
+        lines = [line for line in (text + "\n" + mine).splitlines() if line.startswith(("lithos: warning", "lithos: error"))]
         figures = next((json.loads(line) for line in text.splitlines() if line.startswith("{") and '"check"' in line), {})
         wanted = TOOLS[tool][2]
         worked = wanted is None or wanted in text

@@ -172,7 +172,6 @@ HIDDEN CUresult lithos_hook_cuGetExportTable(const void **ret_table, const CUuui
     static const CUuuid qmd_table = LITHOS_QMD_TABLE_UUID;
     CUresult result = LITHOS_REAL(lithos_export_table_fn, cuGetExportTable)(ret_table, uuid);
     LITHOS_HOOK_CALLED(cuGetExportTable);
-    lithos_tools_asked(__builtin_return_address(0));
     if (lithos_hook_counts_calls && uuid)
         say_table(uuid, __builtin_return_address(0));
     if (result == CUDA_SUCCESS && uuid && ret_table && *ret_table &&

@@ -1,6 +1,7 @@
 #include "driver/tools.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -58,15 +59,47 @@ const void *lithos_tools_table(const void *real)
     return atomic_load(&tools.ready) && tools.real == real ? (const void *)tools.table : real;
 }
 
-void lithos_tools_asked(const void *caller)
+/* CUPTI of CUDA 13 is asked to subscribe by the profiler in a program, and refuses without a question to the driver that we could hear
+ * (H100, H200: error 39, multiple subscribers). So the profiler's call is what we hear: the library is preloaded, and comes before CUPTI
+ * where names are looked up. */
+typedef int (*cupti_subscribe_fn)(void **, void *, void *);
+typedef int (*cupti_subscribe_v2_fn)(void **, void *, void *, void *);
+#define CUPTI_ERROR_NOT_INITIALIZED 15
+
+static int find_cupti(struct dl_phdr_info *info, size_t size, void *ret_handle)
 {
-    static const char cupti[] = "libcupti";
-    Dl_info info;
-    if (lithos_hook_get_state() != LITHOS_HOOK_SUBSCRIBED || !dladdr(caller, &info) || !info.dli_fname)
-        return;
-    const char *slash = strrchr(info.dli_fname, '/');
-    if (!strncmp(slash ? slash + 1 : info.dli_fname, cupti, sizeof cupti - 1))
+    (void)size;
+    const char *slash = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
+    if (strncmp(slash ? slash + 1 : "", "libcupti.so", strlen("libcupti.so")) != 0)
+        return 0;
+    *(void **)ret_handle = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+    return *(void **)ret_handle != NULL;
+}
+
+/* The real one, in the libcupti that the program has loaded, however it did. */
+static void *cupti_function(const char *name)
+{
+    void *handle = NULL;
+    dl_iterate_phdr(find_cupti, &handle);
+    if (lithos_hook_get_state() == LITHOS_HOOK_SUBSCRIBED)
         say_second();
+    return handle ? dlsym(handle, name) : NULL; /* stays open: the program has it anyway */
+}
+
+__attribute__((visibility("default"))) int cuptiSubscribe(void **subscriber, void *callback, void *user);
+__attribute__((visibility("default"))) int cuptiSubscribe_v2(void **subscriber, void *callback, void *user,
+                                                             void *params);
+
+int cuptiSubscribe(void **subscriber, void *callback, void *user)
+{
+    cupti_subscribe_fn real = (cupti_subscribe_fn)cupti_function("cuptiSubscribe");
+    return real ? real(subscriber, callback, user) : CUPTI_ERROR_NOT_INITIALIZED;
+}
+
+int cuptiSubscribe_v2(void **subscriber, void *callback, void *user, void *params)
+{
+    cupti_subscribe_v2_fn real = (cupti_subscribe_v2_fn)cupti_function("cuptiSubscribe_v2");
+    return real ? real(subscriber, callback, user, params) : CUPTI_ERROR_NOT_INITIALIZED;
 }
 
 bool lithos_tools_were_first(void)

@@ -7,8 +7,5 @@
 /* What to hand to a program that asks for the driver's QMD table: a copy that tells us when it subscribes, or the table itself when
  * it is not of the known shape. */
 const void *lithos_tools_table(const void *real);
-/* Code at `caller` asks the driver for one of its tables, whichever: CUPTI, which looks by one of its own whether somebody has subscribed
- * and gives up if so, is told why here. */
-void lithos_tools_asked(const void *caller);
 /* It has subscribed, and was before us: to subscribe as well would be for nothing. */
 bool lithos_tools_were_first(void);

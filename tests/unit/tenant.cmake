@@ -1,5 +1,4 @@
 add_library(lithos_stub_cupti MODULE unit/stub/cupti.c)
-target_link_libraries(lithos_stub_cupti PRIVATE lithos_cuda)
 set_target_properties(lithos_stub_cupti PROPERTIES PREFIX "" OUTPUT_NAME libcupti SUFFIX .so.13
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
 

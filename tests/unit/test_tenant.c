@@ -363,24 +363,25 @@ static void test_comes_second(void **state)
     assert_non_null(strstr(said, "the tool will see no kernels"));
 }
 
-/* CUPTI does not even try: it has looked whether somebody was there before. */
-static void cupti_asks(void)
+/* CUPTI refuses without asking the driver: the profiler that called it is told why. */
+static void cupti_subscribes(void)
 {
-    typedef int (*ask_fn)(void *);
+    typedef int (*subscribe_fn)(void **, void *, void *);
     daemon_starts(GOOD, "9-16");
     load_stub();
     tenant_starts();
-    void *cupti = dlopen(STUB_CUPTI_PATH, RTLD_NOW | RTLD_LOCAL);
-    CHECK(cupti);
-    ((ask_fn)dlsym(cupti, "cupti_stub_ask"))(OURS("cuGetExportTable"));
+    subscribe_fn subscribe = (subscribe_fn)OURS("cuptiSubscribe");
+    CHECK_EQ(subscribe(NULL, NULL, NULL), 15); /* none is loaded */
+    CHECK(dlopen(STUB_CUPTI_PATH, RTLD_NOW | RTLD_LOCAL));
+    CHECK_EQ(subscribe(NULL, NULL, NULL), 39);
     daemon_dies();
 }
 
-static void test_cupti_asks(void **state)
+static void test_cupti_subscribes(void **state)
 {
     (void)state;
     char said[4096];
-    assert_int_equal(in_child(cupti_asks, said, sizeof said), 0);
+    assert_int_equal(in_child(cupti_subscribes, said, sizeof said), 0);
     assert_non_null(strstr(said, "the tool will see no kernels"));
 }
 
@@ -472,7 +473,7 @@ int main(void)
         cmocka_unit_test(test_told),         cmocka_unit_test(test_forks),
         cmocka_unit_test(test_races),        cmocka_unit_test(test_idle),
         cmocka_unit_test(test_deaf),         cmocka_unit_test(test_steps_aside),
-        cmocka_unit_test(test_comes_second), cmocka_unit_test(test_cupti_asks),
+        cmocka_unit_test(test_comes_second), cmocka_unit_test(test_cupti_subscribes),
         cmocka_unit_test(test_grant_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,14 +1,10 @@
-/* A library of CUPTI's name that asks the driver for a table which nobody knows, as CUPTI does to find out whether somebody has
- * subscribed. */
-#include "cuda/cuda_abi.h"
+/* A library of CUPTI's name whose subscription is refused, as CUPTI does when somebody else has subscribed. */
+#define CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED 39
 
-__attribute__((visibility("default"))) int cupti_stub_ask(CUresult (*get_table)(const void **,
-                                                                                const CUuuid *));
+__attribute__((visibility("default"))) int cuptiSubscribe(void **subscriber, void *callback, void *user);
 
-int cupti_stub_ask(CUresult (*get_table)(const void **, const CUuuid *))
+int cuptiSubscribe(void **subscriber, void *callback, void *user)
 {
-    static const CUuuid unknown = {{1, 2, 3}};
-    const void *table = NULL;
-    volatile CUresult result = get_table(&table, &unknown); /* no tail call: the driver sees who asks */
-    return result;
+    (void)subscriber, (void)callback, (void)user;
+    return CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED;
 }
