@@ -5,6 +5,7 @@ Each model runs alone as a tenant that is traced: some iterations as they are, t
 see the profiled half, each kernel is compared with itself. Where the profiler keeps the stamps out, the two halves are compared,
 kernel by kernel of an iteration, medians over the iterations. Where LithOS keeps the profiler out, the profiled half is a run of
 the same program without LithOS. Bars are over kernels of 20 us and more."""
+import concurrent.futures
 import json
 import pathlib
 import sys
@@ -57,8 +58,8 @@ class Bench:
             pathlib.Path(o.traces).mkdir(parents=True, exist_ok=True)
         self.runs = 0
 
-    def traced(self, name, times=1):
-        """One process under LithOS: (stamps of the plain runs, a list each, stamps of the profiled one, CUPTI's, drops). Where the
+    def traced(self, name, times=1, wait=None):
+        """One process under LithOS, which waits for wait() when it is ready: (stamps of the plain runs, a list each, stamps of the profiled one, CUPTI's, drops). Where the
         profiled run fails beside LithOS, that says what works: it is empty then."""
         o = self.o
         self.runs += 1
@@ -66,6 +67,8 @@ class Bench:
         plain, under, profiler = [], [], None
         with servers.Lithosd(self.place, self.scratch, f"ld{self.runs}") as d, \
                 models.under_lithos(o, d, "100%", "model", name, self.scratch) as model:
+            if wait:
+                wait()
             with d.record(path, "model"):
                 plain = [model.do(f"run {o.iterations}") for _ in range(times)]
                 try:
@@ -90,15 +93,23 @@ class Bench:
         model.do(f"profile 2 {path}")  # what the first use of it costs is not measured
         return model.do(f"profile {self.o.iterations} {path}")
 
-    def bare(self, name, times=1):
-        """CUPTI's launches of so many runs without LithOS, a list each."""
-        seen = self.scratch.path / f"{self.runs}-bare.json"
-        out = []
-        with models.bare(self.o, servers.clean_env(), f"bare{self.runs}", name, self.scratch) as model:
+    def two_runs(self, name, times):
+        """(stamps of so many runs under LithOS, CUPTI's launches of as many without it, a list each, drops). Both processes are loaded at the
+        same time; the bare one is idle while the other runs."""
+        seen, out = self.scratch.path / f"{self.runs}-bare.json", []
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(models.bare, self.o, servers.clean_env(), f"bare{self.runs}", name, self.scratch)
+            try:
+                plain, _, _, drops = self.traced(name, times, loading.result)
+            except BaseException:
+                if not loading.exception():
+                    loading.result().kill()
+                raise
+        with loading.result() as model:
             for _ in range(times):
                 model.do(f"run {self.o.iterations}")
                 out.append(profiled(seen, self.profile(model, seen)))
-        return out
+        return plain, out, drops
 
     def run(self, name, times):
         """(figures, pairs) of each of so many repetitions. Where two runs are compared, a model is loaded once for all of them."""
@@ -113,8 +124,8 @@ class Bench:
                     f"it: {works}")
             self.way = self.way or works
         if self.way == TWO_RUNS:
-            plain, _, _, drops = self.traced(name, times)
-            for ours, seen in zip(plain, self.bare(name, times)):
+            plain, bare, drops = self.two_runs(name, times)
+            for ours, seen in zip(plain, bare):
                 self.check(name, ours, drops)
                 yield self.compare(ours, [], seen, drops)
             return
