@@ -85,7 +85,9 @@ def main():
     colocate.ways(o)
     with servers.Scratch() as scratch:
         result = results.Result("stack3", cli.command_line(), o.repetitions, place, results.probe(place))
-        failures = run(colocate.Bench(o, place, scratch), result)
+        failures = 0
+        with colocate.keeps_what_was_measured(result):
+            failures = run(colocate.Bench(o, place, scratch), result)
         bars(result)
         return result.end(o.out, failures)
 
