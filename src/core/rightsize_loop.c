@@ -33,6 +33,7 @@ void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
     l->open = true;
     l->begun_stopped = now_ns < l->stopped_until_ns;
     l->reference = ++l->number % every == 0 || l->begun_stopped;
+    rightsize_advise_request(r);
     r->earned_ns = 0;
     r->stats.requests++;
     r->stats.references += l->reference;

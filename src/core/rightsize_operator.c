@@ -26,6 +26,7 @@ struct rightsize_operator *rightsize_find(struct lithos_rightsize *r, uint64_t k
     if (!make)
         return NULL;
     r->stats.forgotten += oldest->used != 0;
+    r->committed_ns -= (double)oldest->costs_ns;
     memset(oldest, 0, sizeof *oldest);
     oldest->key = key;
     oldest->tag = ++r->tags;
