@@ -62,14 +62,15 @@ uint32_t rightsize_worth(uint32_t all)
 
 /* Is a width enough? What both medians may be off by counts against it where it is new, and for it where it is in use:
  * otherwise one near the limit would be taken and left by turns. */
-static bool enough(const struct rightsize_bounds *b, const struct rightsize_point *all, const struct rightsize_point *p,
-                   bool in_use)
+static bool enough(const struct rightsize_bounds *b, const struct rightsize_point *all,
+                   const struct rightsize_point *p, bool in_use)
 {
     const float doubt_ns = (p->error_ns + all->error_ns) / 2;
     return p->median_ns + (in_use ? -doubt_ns : doubt_ns) / (in_use ? 2 : 1) <= b->limit_ns;
 }
 
-struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
+                                           const struct rightsize_operator *op,
                                            const struct lithos_rightsize_kernel *k,
                                            const struct rightsize_point *all)
 {
@@ -109,7 +110,7 @@ static uint32_t same_waves(const struct lithos_topology *t, const struct lithos_
 
 /* The width to try next, between what is too narrow and what is enough; 0: none is worth it. */
 uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                         const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b)
+                            const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b)
 {
     const struct lithos_topology *t = &r->config.topology;
     const uint32_t bound = lithos_rightsize_bound(t, k, b->all);
@@ -140,7 +141,8 @@ uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct right
 
 /* The longest it may take on so many TPCs: in proportion, or by waves when they grow faster, or as the line has it. */
 float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                      const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, uint32_t width)
+                         const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
+                         uint32_t width)
 {
     const struct lithos_topology *t = &r->config.topology;
     const float waves =
@@ -158,7 +160,8 @@ float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsiz
 
 /* Try it, or a width nearer to the one in use, if what that can cost has been earned. 0: not now. */
 static uint32_t affordable(struct lithos_rightsize *r, struct rightsize_operator *op,
-                           const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, uint32_t width)
+                           const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
+                           uint32_t width)
 {
     const uint32_t worth = rightsize_worth(b->all);
     double costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);

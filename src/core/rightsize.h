@@ -36,7 +36,8 @@ struct lithos_rightsize_kernel {
     uint32_t blocks;    /* of the grid; 0: not known */
     uint32_t residency; /* blocks an SM holds of it; 0: not known */
     uint32_t cluster_blocks;
-    uint32_t least_tpcs; /* never fewer: what its blocks take to be there all at once, where they may wait for each other; 0: any */
+    uint32_t
+        least_tpcs; /* never fewer: what its blocks take to be there all at once, where they may wait for each other; 0: any */
 };
 
 enum lithos_rightsize_why {

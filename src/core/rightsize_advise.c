@@ -57,8 +57,8 @@ static void count_launch(const struct lithos_rightsize *r, struct rightsize_oper
     op->now += op->now < UINT16_MAX;
 }
 
-static uint32_t probe_every(const struct lithos_rightsize *r, const struct rightsize_operator *op, float costs_ns,
-                            float earns_ns)
+static uint32_t probe_every(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                            float costs_ns, float earns_ns)
 {
     float every = LITHOS_MAX(op->usual, op->now);
 

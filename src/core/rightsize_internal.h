@@ -59,7 +59,7 @@ struct lithos_rightsize {
     double earned_ns;
     double spare_ns;     /* what requests have earned and not spent, on the average: for rightsize_advise.c */
     double committed_ns; /* of that, set aside for tries under way */
-    uint64_t clock; /* of choices, and of launches that were told of when they had ended */
+    uint64_t clock;      /* of choices, and of launches that were told of when they had ended */
     uint32_t sets, tags;
     struct rightsize_operator op[];
 };
@@ -79,7 +79,8 @@ struct rightsize_bounds {
     uint32_t good;     /* the narrowest known to be enough */
 };
 
-struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
+                                           const struct rightsize_operator *op,
                                            const struct lithos_rightsize_kernel *k,
                                            const struct rightsize_point *all);
 /* A width worth a try, or 0. */

@@ -104,7 +104,8 @@ static void tell_time(const struct lithosd *d, struct lithos_record *r)
 {
     if (!(r->flags & LITHOS_RECORD_TICKS))
         return;
-    if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH) {
+    if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH ||
+        r->kind == LITHOS_RECORD_SYNC) {
         double took_ns = r->launch.call_ns * d->observe.ticks.ns_a_tick;
         r->launch.call_ns = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
     }

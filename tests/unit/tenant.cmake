@@ -1,5 +1,5 @@
 # Over the stub driver of driver.cmake, with a daemon played by the test.
-foreach(t test_tenant test_tenant_observe)
+foreach(t test_tenant test_tenant_observe test_tenant_sizes)
   lithos_unit_test(${t} LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
   add_dependencies(${t} liblithos lithos_stub_driver)
   target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
