@@ -69,7 +69,7 @@ struct lithos_rightsize_choice {
 struct lithos_rightsize_advice {
     enum lithos_rightsize_why why; /* LEARN, ALL, SIZED, or PROBE: there is something to try beside */
     struct lithos_tpcset tpcs;     /* all of those available, or fewer that were measured to be enough */
-    struct lithos_tpcset probe;    /* PROBE: one launch in probe_every (1 to 255) is to run there */
+    struct lithos_tpcset probe;    /* PROBE: one launch in probe_every (1 to 128) is to run there */
     uint32_t probe_every;
 };
 
@@ -97,6 +97,8 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
 /* It has ended, so long after it arrived. */
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is of its kind. */
+void lithos_rightsize_request_spoilt(struct lithos_rightsize *r);
 
 /* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
  * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the

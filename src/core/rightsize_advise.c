@@ -11,7 +11,7 @@
 /* Every so many requests, what was set aside for operators that have not run for so many launches is free again. */
 #define SWEEP_EVERY 64u
 #define SWEEP_AGE 8192u
-#define EVERY_MOST 255u
+#define EVERY_MOST 128u
 
 static void end_trial(struct lithos_rightsize *r, struct rightsize_operator *op)
 {
@@ -64,7 +64,10 @@ static uint32_t probe_every(const struct lithos_rightsize *r, const struct right
 
     if (!r->loop.open) /* no requests are seen: it pays for itself */
         every = costs_ns > 0 ? costs_ns / LITHOS_MAX(earns_ns, 1.0f) + 1 : 1;
-    return (uint32_t)LITHOS_MAX(LITHOS_MIN(every, (float)EVERY_MOST), 1.0f);
+    uint32_t power = 1; /* so that it is seldom another */
+    while ((float)power < every && power < EVERY_MOST)
+        power *= 2;
+    return power;
 }
 
 /* What a try of that width can cost, beyond what a launch takes now; nothing where a launch earns as much by itself. */

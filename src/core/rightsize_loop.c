@@ -105,6 +105,13 @@ static void raise_slip(struct lithos_rightsize *r)
         l->stop_for_ns = 0;
 }
 
+void lithos_rightsize_request_spoilt(struct lithos_rightsize *r)
+{
+    rightsize_advise_request(r);
+    r->earned_ns = 0;
+    r->stats.requests++;
+}
+
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
 {
     struct rightsize_loop *l = &r->loop;
