@@ -1,0 +1,1 @@
+lithos_e2e_test(rightsize rightsize.py TIMEOUT 120)
