@@ -67,28 +67,13 @@ static void say(struct lithosd_tenant *t, bool off)
         if (p->used && p->tenant == t && p->arena)
             atomic_store_explicit(&p->arena->sizing, !off, memory_order_release);
     }
-    if (t->rightsize)
-        t->rightsize->off = off;
-}
-
-/* Nothing is known of its kernels any more. */
-static void forget(struct lithosd_process *p)
-{
-    if (!p->reader || !p->reader->sizes)
-        return;
-    for (uint32_t i = 0; i < LITHOS_SIZE_ROWS; i++)
-        atomic_store_explicit(&p->arena->sizes[i].key, 0, memory_order_relaxed);
-    lithosd_rightsize_detach(p);
+    t->rightsize->off = off;
 }
 
 void lithosd_rightsize_ended(struct lithosd_tenant *t)
 {
     if (!t->rightsize)
         return;
-    say(t, true);
-    for (unsigned i = 0; i < t->daemon->observe.process_high; i++)
-        if (t->daemon->processes[i].used && t->daemon->processes[i].tenant == t)
-            forget(&t->daemon->processes[i]);
     free(t->rightsize->core);
     free(t->rightsize);
     t->rightsize = NULL;
@@ -96,17 +81,20 @@ void lithosd_rightsize_ended(struct lithosd_tenant *t)
 
 void lithosd_rightsize_renew(struct lithosd_tenant *t)
 {
-    if (!is_wanted(t)) {
-        lithosd_rightsize_ended(t);
-        return;
-    }
-    if (!t->rightsize)
+    const bool wanted = is_wanted(t);
+    if (wanted && !t->rightsize)
         t->rightsize = begin(t);
-    if (!t->rightsize || t->rightsize->slip_ppm == t->share.slip_ppm)
+    struct lithosd_rightsize *s = t->rightsize;
+    if (!s)
         return;
-    lithos_rightsize_set_slip(t->rightsize->core, t->share.slip_ppm);
-    t->rightsize->slip_ppm = t->share.slip_ppm;
-    t->rightsize->begun = false;
+    s->paused = !wanted;
+    if (wanted && s->slip_ppm == t->share.slip_ppm)
+        return;
+    s->begun = false;
+    s->slip_ppm = wanted ? t->share.slip_ppm : LITHOS_RIGHTSIZE_PPM;
+    lithos_rightsize_set_slip(s->core, s->slip_ppm);
+    if (!wanted)
+        say(t, true);
 }
 
 void lithosd_rightsize_attach(struct lithosd_process *p)
@@ -166,15 +154,26 @@ static void publish(struct lithosd_process *p, struct lithosd_size *row, const s
 
 uint64_t lithosd_rightsize_key(const struct lithosd_tenant *t, const struct lithos_record *r)
 {
-    if (!t->rightsize || r->kind != LITHOS_RECORD_LAUNCH || r->launch.atoms || r->gpu ||
-        r->flags & (LITHOS_RECORD_COOPERATIVE | LITHOS_RECORD_BREACH))
+    if (!t->rightsize || t->rightsize->paused || r->kind != LITHOS_RECORD_LAUNCH || r->launch.atoms ||
+        r->gpu || r->flags & (LITHOS_RECORD_COOPERATIVE | LITHOS_RECORD_BREACH))
         return 0;
     return lithos_size_key(r->function, r->launch.grid, r->launch.block);
 }
 
-/* Blocks that are all on the card at once may wait for each other, and nothing says whether they do: those that might be there at
- * once on all TPCs keep an SM each. Of many waves, as far as registers and shared memory tell (others may have as many), they do
- * not. */
+/* Blocks that are all on the card at once may wait for each other, and few kernels say whether they do (ADR 27). Those that do have
+ * grids made for the card: at most a block an SM, or as many on each as fit. These keep an SM for each block, or all TPCs. */
+static bool is_made_for_card(const struct lithosd_tenant *t, const struct lithos_rightsize_kernel *k,
+                             uint32_t all)
+{
+    const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[0]];
+    const uint32_t own_sms = LITHOS_MAX(all * t->grant.gpus[0].topology.sms_per_tpc, 1u);
+    const uint32_t card_sms = LITHOS_MAX(g->sm_count, 1u);
+    if (k->blocks <= LITHOS_MAX(own_sms, card_sms) || !k->residency)
+        return true;
+    return lithos_rightsize_waves(&t->grant.gpus[0].topology, k, all) <= 1 &&
+           (k->blocks % own_sms == 0 || k->blocks % card_sms == 0);
+}
+
 static void shape_of(const struct lithosd_tenant *t, const struct lithos_timeline_launch *l, uint32_t all,
                      struct lithos_rightsize_kernel *ret)
 {
@@ -190,7 +189,7 @@ static void shape_of(const struct lithosd_tenant *t, const struct lithos_timelin
     };
     if (sm && threads <= UINT32_MAX)
         k.residency = lithos_sm_blocks(sm, (uint32_t)threads, l->registers, l->shared_bytes);
-    if (!k.residency || lithos_rightsize_waves(topology, &k, all) <= 1)
+    if (is_made_for_card(t, &k, all))
         k.least_tpcs = lithos_rightsize_bound(topology, &k, all);
     *ret = k;
 }
@@ -199,7 +198,7 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
 {
     const struct lithos_timeline_launch *l = k->launch;
     struct lithosd_process *p = &t->daemon->processes[l->process];
-    if (!t->rightsize ||
+    if (!t->rightsize || t->rightsize->paused ||
         k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_CLAMPED) || !p->used ||
         p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
         return;
@@ -225,7 +224,7 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
 void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_record *r,
                               const struct lithos_timeline_launch *l)
 {
-    if (!sizes_of(p))
+    if (p->tenant->rightsize->paused || !sizes_of(p))
         return;
     struct lithosd_request *request = &p->reader->sizes->request[r->launch.thread % LITHOS_RECORD_RINGS];
     if (!request->begin_ns)
@@ -267,7 +266,7 @@ void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_recor
     struct lithosd_rightsize *s = p->tenant->rightsize;
     struct lithosd_request *q = sizes_of(p) ? waited_for(p->reader->sizes, r->launch.thread) : NULL;
     const uint64_t end_ns = r->submit_ns + r->launch.call_ns;
-    if (!q || end_ns <= q->begin_ns)
+    if (s->paused || !q || end_ns <= q->begin_ns)
         return;
     if (!s->begun) {
         s->begun = true;

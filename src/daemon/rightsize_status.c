@@ -62,7 +62,7 @@ json_t *lithosd_rightsize_status(const struct lithosd_tenant *t)
 {
     const struct lithosd_rightsize *s = t->rightsize;
     json_t *slip = t->share.slip_ppm ? json_real(t->share.slip_ppm / 1e6) : json_null();
-    if (!s) {
+    if (!s || s->paused) {
         const char *why = t->share.slip_ppm ? lithosd_rightsize_why_not(t) : "it has not said a slip";
         return json_pack("{s:b,s:o,s:s}", "on", 0, "slip", slip, "why",
                          why ? why : "its slip leaves nothing");
