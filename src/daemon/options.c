@@ -359,6 +359,11 @@ int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_opt
         lithos_error("--rightsize=on needs --observe=on: it goes by what kernels take");
         r = -EINVAL;
     }
+    if (r == 0 && o.rightsize && o.power == LITHOSD_POWER_ON) {
+        lithos_error(
+            "--rightsize=on and --power=on would both spend what tenants may be slower by: leave out one");
+        r = -EINVAL;
+    }
     if (r == 0)
         r = join_share(&o);
     if (r == 0)

@@ -2,6 +2,7 @@
 of its TPCs again when the slip is switched off."""
 
 import json
+import subprocess
 import sys
 import time
 
@@ -45,9 +46,17 @@ def until_known(stack):
         raise Failure(f"{failure}: {json.dumps(sized(stack))} {stack.log('service')}") from None
 
 
+def refused(stack):
+    for options in (("--observe=off",), ("--power=on", "--these-gpus-are-ours-alone")):
+        done = subprocess.run([str(stack.build / "bin/lithosd"), "--rightsize=on", *options], env=stack.env, timeout=20 * SLACK,
+                              capture_output=True, text=True)
+        check(done.returncode != 0 and "--rightsize=on" in done.stderr, f"{options}: {done.returncode}, {done.stderr}")
+
+
 def main():
     stack = Stack(sys.argv[1] if len(sys.argv) > 1 else None, scale=SCALE)
     try:
+        refused(stack)
         stack.start_daemon("--rightsize=on")
         child = stack.run(QUOTA, "service", stack.sample("lithos-serve"), *SERVICE, options=("--slip", "1.2", "--class", "high"))
         wait_for("the service is admitted", lambda: "service" in stack.tenants(), 20)
