@@ -78,6 +78,8 @@ struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
 
     if (k->least_tpcs > 1)
         b.bad = LITHOS_MIN(k->least_tpcs, b.all) - 1;
+    if (rightsize_is_mixed(op))
+        b.bad = b.all - 1;
     b.limit_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
     for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
         const struct rightsize_point *p = &op->point[i];

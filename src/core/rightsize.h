@@ -25,7 +25,7 @@ struct lithos_rightsize; /* opaque */
 
 struct lithos_rightsize_config {
     struct lithos_topology topology;
-    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 328 bytes each */
+    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 336 bytes each */
     uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
     bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */

@@ -32,6 +32,7 @@ struct rightsize_operator {
     uint16_t now, usual; /* launches in this request, and in those before it */
     uint32_t request;    /* that now is of */
     float costs_ns;      /* set aside for its tries */
+    float odd; /* part of its launches that take another time than the median of their width, lately */
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
@@ -69,6 +70,8 @@ struct rightsize_operator *rightsize_find(struct lithos_rightsize *r, uint64_t k
 void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, uint64_t duration_ns,
                    uint32_t tpcs);
 const struct rightsize_point *rightsize_point(const struct rightsize_operator *op, uint32_t width);
+/* Its launches are several kinds of work: all TPCs are for them. */
+bool rightsize_is_mixed(const struct rightsize_operator *op);
 bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double *ret_b_ns);
 
 /* rightsize.c: what is measured of an operator that is known on all TPCs, and the width to try next. */
