@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Right-sizing (paper 5.5) in the simulator, over models recorded on a card: TPC time saved at slip 1.1, and what it costs.
+"""Right-sizing (paper 5.5): TPC time saved at slip 1.1, and what it costs; in the simulator, over models recorded on a card, or with
+--live on a card.
 
-Needs no GPU: what is right-sized are the recorded kernels, and how they scale with TPCs is the model's (docs/rightsizing.md);
-bench/scaling.py measures that on a card."""
+The simulator needs no GPU: what is right-sized are the recorded kernels, and how they scale with TPCs is the model's
+(docs/rightsizing.md); bench/scaling.py measures that on a card. With --live, or --virtual, lithosd right-sizes a service that runs."""
 import json
 import pathlib
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, scenarios, servers  # noqa: E402
+from lib import cli, results, scenarios, servers, sized  # noqa: E402
 from lib.proc import log  # noqa: E402
 
 SLIP = 1.1
@@ -52,15 +53,32 @@ def mean(result, cases, key):
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=2)
     p.add_argument("--seconds", type=float, default=8, help="of a scenario's time (default: %(default)s)")
-    p.add_argument("--models", default=",".join(scenarios.INFERENCE), help="with commas between (default: %(default)s)")
+    p.add_argument("--models", help="with commas between (default: " + ",".join(scenarios.INFERENCE) + "; with --live " +
+                   ", ".join(sized.SERVICES) + ", of those of bench/models; with --virtual toy inference)")
+    p.add_argument("--live", action="store_true", help="on a card; implied by --virtual")
+    sized.add_options(p)
     o, place = cli.start(p)
+    if o.live or o.virtual:
+        live(o, place)
+    else:
+        simulated(o, place)
+
+
+def live(o, place):
+    o.models_default, o.python = sized.SERVICES, o.python or sys.executable
+    result = results.Result("rightsize-live", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+    failures = sized.measure(o, place, result, SLIP)
+    result.end(o.out, failures)
+
+
+def simulated(o, place):
     failures = 0
     result = results.Result("rightsize", cli.command_line(), o.repetitions, place,
                             {"gpus": [{"name": "simulated NVIDIA H100, virtual"}], "driver": "none"})
     busy, paused, stacked = [], [], []
     with servers.Scratch() as scratch:
         for seed in range(1, o.repetitions + 1):
-            for model in o.models.split(","):
+            for model in (o.models.split(",") if o.models else scenarios.INFERENCE):
                 for cases, gaps, beside in ((busy, False, None), (paused, True, None), (stacked, False, "bert-training")):
                     case, failed = one(place, scratch, result, o, model, gaps, beside, seed)
                     failures += failed

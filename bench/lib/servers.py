@@ -133,12 +133,16 @@ class Lithosd:
         """With it: a trace of the tenant's kernels, or of everybody's, in path, from its begin to its end."""
         return Recording(self, path, tenant)
 
-    def set_quota(self, name, quota):
-        """Changes a living tenant's quota."""
-        run = subprocess.run([self.place.program("lithos"), "set", name, str(quota)], env=self.env, stdin=subprocess.DEVNULL,
+    def set(self, name, *what):
+        """Changes a living tenant: its quota, or options of `lithos set`."""
+        run = subprocess.run([self.place.program("lithos"), "set", name, *map(str, what)], env=self.env, stdin=subprocess.DEVNULL,
                              capture_output=True, text=True, timeout=20)
         if run.returncode:
-            raise Failed(f"lithos set {name} {quota}: exit code {run.returncode}. {run.stderr.strip()[-500:]}")
+            raise Failed(f"lithos set {name} {' '.join(map(str, what))}: exit code {run.returncode}. {run.stderr.strip()[-500:]}")
+
+    def set_quota(self, name, quota):
+        """Changes a living tenant's quota."""
+        self.set(name, quota)
 
     def wait_for_slices(self, name):
         """Under --share preempt: until a living best-effort tenant's channel groups have short turns, what its status says of them.

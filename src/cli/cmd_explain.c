@@ -171,6 +171,7 @@ static void print(const json_t *document, FILE *out)
         fprintf(out, "nothing is lent: %s\n", off);
     if (json_is_object(slice))
         lithos_slice_print(slice, out);
+    lithos_rightsize_explain(json_object_get(document, "rightsize"), out);
     json_array_foreach(json_object_get(document, "gpus"), i, gpu) print_gpu(gpu, !strcmp(class, "high"), out);
 }
 

@@ -270,6 +270,7 @@ int lithos_status_print(const json_t *document, FILE *out)
     print_queues(document, out);
     print_atoms(document, out);
     print_slices(document, out);
+    lithos_rightsize_print_all(document, out);
     print_power(document, out);
     print_energy(document, out);
     return r;

@@ -8,7 +8,6 @@
 
 #define OPERATORS_MOST (1u << 20)
 #define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
-/* A width closer than this to the one in use is not worth a try. */
 #define WORTH_PERCENT 6u
 
 void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
@@ -56,27 +55,31 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 
 /* --- how narrow --- */
 
-struct bounds {
-    float all_ns;      /* measured with all */
-    float limit_ns;    /* what it may take */
-    uint32_t all, bad; /* the widest known to be too narrow; 0: none */
-    uint32_t good;     /* the narrowest known to be enough */
-};
+uint32_t rightsize_worth(uint32_t all)
+{
+    return LITHOS_MAX(all * WORTH_PERCENT / 100, 1u);
+}
 
 /* Is a width enough? What both medians may be off by counts against it where it is new, and for it where it is in use:
  * otherwise one near the limit would be taken and left by turns. */
-static bool enough(const struct bounds *b, const struct rightsize_point *all, const struct rightsize_point *p,
-                   bool in_use)
+static bool enough(const struct rightsize_bounds *b, const struct rightsize_point *all,
+                   const struct rightsize_point *p, bool in_use)
 {
     const float doubt_ns = (p->error_ns + all->error_ns) / 2;
     return p->median_ns + (in_use ? -doubt_ns : doubt_ns) / (in_use ? 2 : 1) <= b->limit_ns;
 }
 
-static struct bounds measured(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                              const struct rightsize_point *all)
+struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
+                                           const struct rightsize_operator *op,
+                                           const struct lithos_rightsize_kernel *k,
+                                           const struct rightsize_point *all)
 {
-    struct bounds b = {.all_ns = all->median_ns, .all = all->width, .good = all->width};
+    struct rightsize_bounds b = {.all_ns = all->median_ns, .all = all->width, .good = all->width};
 
+    if (k->least_tpcs > 1)
+        b.bad = LITHOS_MIN(k->least_tpcs, b.all) - 1;
+    if (rightsize_is_mixed(op))
+        b.bad = b.all - 1;
     b.limit_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
     for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
         const struct rightsize_point *p = &op->point[i];
@@ -108,12 +111,12 @@ static uint32_t same_waves(const struct lithos_topology *t, const struct lithos_
 }
 
 /* The width to try next, between what is too narrow and what is enough; 0: none is worth it. */
-static uint32_t next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                         const struct lithos_rightsize_kernel *k, const struct bounds *b)
+uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                            const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b)
 {
     const struct lithos_topology *t = &r->config.topology;
     const uint32_t bound = lithos_rightsize_bound(t, k, b->all);
-    const uint32_t worth = LITHOS_MAX(b->all * WORTH_PERCENT / 100, 1u);
+    const uint32_t worth = rightsize_worth(b->all);
     double m_ns, base_ns;
     uint32_t width;
 
@@ -139,8 +142,9 @@ static uint32_t next_try(const struct lithos_rightsize *r, const struct rightsiz
 }
 
 /* The longest it may take on so many TPCs: in proportion, or by waves when they grow faster, or as the line has it. */
-static float worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                      const struct lithos_rightsize_kernel *k, const struct bounds *b, uint32_t width)
+float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                         const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
+                         uint32_t width)
 {
     const struct lithos_topology *t = &r->config.topology;
     const float waves =
@@ -158,17 +162,18 @@ static float worst_ns(const struct lithos_rightsize *r, const struct rightsize_o
 
 /* Try it, or a width nearer to the one in use, if what that can cost has been earned. 0: not now. */
 static uint32_t affordable(struct lithos_rightsize *r, struct rightsize_operator *op,
-                           const struct lithos_rightsize_kernel *k, const struct bounds *b, uint32_t width)
+                           const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
+                           uint32_t width)
 {
-    const uint32_t worth = LITHOS_MAX(b->all * WORTH_PERCENT / 100, 1u);
-    double costs_ns = (double)(worst_ns(r, op, k, b, width) - b->all_ns);
+    const uint32_t worth = rightsize_worth(b->all);
+    double costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
 
     if (costs_ns > r->earned_ns && width != op->trying) {
         const double good_ns = (double)rightsize_point(op, b->good)->median_ns;
         width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(r->earned_ns, 0.0))) + 2;
         if (width <= b->bad || width + worth > b->good)
             return 0;
-        costs_ns = (double)(worst_ns(r, op, k, b, width) - b->all_ns);
+        costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
     }
     if (costs_ns > r->earned_ns)
         return 0;
@@ -185,11 +190,11 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
 
     if (!p || p->count < RIGHTSIZE_ENOUGH)
         return LITHOS_RIGHTSIZE_LEARN;
-    const struct bounds b = measured(r, op, p);
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, p);
     const float earns_ns = b.limit_ns - b.all_ns;
     const struct rightsize_point *good = rightsize_point(op, b.good);
     const float costs_ns = LITHOS_MAX(good->median_ns - b.all_ns, 0.0f);
-    const uint32_t try = r->config.probe ? next_try(r, op, k, &b) : 0;
+    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &b) : 0;
 
     op->best = (uint16_t)b.good;
     op->best_of = (uint16_t)all;

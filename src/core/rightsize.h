@@ -25,7 +25,7 @@ struct lithos_rightsize; /* opaque */
 
 struct lithos_rightsize_config {
     struct lithos_topology topology;
-    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 328 bytes each */
+    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 336 bytes each */
     uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
     bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
@@ -36,6 +36,8 @@ struct lithos_rightsize_kernel {
     uint32_t blocks;    /* of the grid; 0: not known */
     uint32_t residency; /* blocks an SM holds of it; 0: not known */
     uint32_t cluster_blocks;
+    uint32_t
+        least_tpcs; /* never fewer: what its blocks take to be there all at once, where they may wait for each other; 0: any */
 };
 
 enum lithos_rightsize_why {
@@ -63,6 +65,14 @@ struct lithos_rightsize_choice {
     struct lithos_rightsize_ticket ticket;
 };
 
+/* What the next launches of an operator are to run on, said beforehand. */
+struct lithos_rightsize_advice {
+    enum lithos_rightsize_why why; /* LEARN, ALL, SIZED, or PROBE: there is something to try beside */
+    struct lithos_tpcset tpcs;     /* all of those available, or fewer that were measured to be enough */
+    struct lithos_tpcset probe;    /* PROBE: one launch in probe_every (1 to 128) is to run there */
+    uint32_t probe_every;
+};
+
 struct lithos_rightsize_stats {
     uint64_t chosen[LITHOS_RIGHTSIZE_WHY_MAX];
     /* TPCs times duration of what was observed, and what it would have been with all TPCs, by the operators' medians. */
@@ -87,6 +97,8 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
 /* It has ended, so long after it arrived. */
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is of its kind. */
+void lithos_rightsize_request_spoilt(struct lithos_rightsize *r);
 
 /* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
  * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the
@@ -97,6 +109,19 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
 /* It took duration_ns on so many TPCs (which need not be those chosen). Once a ticket, in any order. */
 void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
                               uint64_t duration_ns, uint32_t tpcs);
+
+/* Instead of the two above, for who does not see a launch before it is made: one has ended, after duration_ns on so many of
+ * the available TPCs; what are the next ones of its operator to run on, until it is asked again? Nobody can say then what a
+ * request has earned before a try. So tries cost at most half of what requests lately had left over at their end, all those
+ * under way together, and each operator is tried about once a request. A request that is to have all TPCs
+ * (lithos_rightsize_whole) is the caller's to keep whole: advice does not go by it. */
+void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
+                            struct lithos_tpcset available, uint64_t duration_ns, uint32_t tpcs,
+                            struct lithos_rightsize_advice *ret_advice);
+/* Are all launches to have all TPCs now? The request that runs is one to compare with, or right-sizing has stopped. */
+bool lithos_rightsize_whole(const struct lithos_rightsize *r);
+/* Another slip, from 1 to 100: what is known of operators stays, what is known of requests does not. 0 or -EINVAL. */
+int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm);
 
 /* l = m/t + b of an operator: two widths or more are known. m in ns times TPCs. */
 bool lithos_rightsize_line(const struct lithos_rightsize *r, uint64_t key, double *ret_m_ns,

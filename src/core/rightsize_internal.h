@@ -1,5 +1,5 @@
-/* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), the tenant's own
- * latency (rightsize_loop.c), which TPCs (rightsize_set.c). */
+/* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), what is said beforehand
+ * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c), which TPCs (rightsize_set.c). */
 #pragma once
 
 #include "base/util.h"
@@ -29,6 +29,10 @@ struct rightsize_operator {
     uint16_t best; /* width in use; 0: all */
     uint16_t best_of, trying;
     uint8_t strikes;
+    uint16_t now, usual; /* launches in this request, and in those before it */
+    uint32_t request;    /* that now is of */
+    float costs_ns;      /* set aside for its tries */
+    float odd; /* part of its launches that take another time than the median of their width, lately */
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
@@ -54,7 +58,9 @@ struct lithos_rightsize {
     struct lithos_rightsize_stats stats;
     struct rightsize_loop loop;
     double earned_ns;
-    uint64_t clock; /* of choices */
+    double spare_ns;     /* what requests have earned and not spent, on the average: for rightsize_advise.c */
+    double committed_ns; /* of that, set aside for tries under way */
+    uint64_t clock;      /* of choices, and of launches that were told of when they had ended */
     uint32_t sets, tags;
     struct rightsize_operator op[];
 };
@@ -64,7 +70,34 @@ struct rightsize_operator *rightsize_find(struct lithos_rightsize *r, uint64_t k
 void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, uint64_t duration_ns,
                    uint32_t tpcs);
 const struct rightsize_point *rightsize_point(const struct rightsize_operator *op, uint32_t width);
+/* Its launches are several kinds of work: all TPCs are for them. */
+bool rightsize_is_mixed(const struct rightsize_operator *op);
 bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double *ret_b_ns);
+
+/* rightsize.c: what is measured of an operator that is known on all TPCs, and the width to try next. */
+struct rightsize_bounds {
+    float all_ns;      /* measured with all */
+    float limit_ns;    /* what it may take */
+    uint32_t all, bad; /* the widest known to be too narrow; 0: none */
+    uint32_t good;     /* the narrowest known to be enough */
+};
+
+struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
+                                           const struct rightsize_operator *op,
+                                           const struct lithos_rightsize_kernel *k,
+                                           const struct rightsize_point *all);
+/* A width worth a try, or 0. */
+uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                            const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b);
+/* The longest it may take on so many TPCs. */
+float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                         const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
+                         uint32_t width);
+/* A width closer than this to the one in use is not worth a try. */
+uint32_t rightsize_worth(uint32_t all);
+
+/* rightsize_advise.c: a request begins */
+void rightsize_advise_request(struct lithos_rightsize *r);
 
 /* rightsize_loop.c: slip in force, in parts of what was asked for */
 bool rightsize_stopped(const struct lithos_rightsize *r);

@@ -33,6 +33,7 @@ void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
     l->open = true;
     l->begun_stopped = now_ns < l->stopped_until_ns;
     l->reference = ++l->number % every == 0 || l->begun_stopped;
+    rightsize_advise_request(r);
     r->earned_ns = 0;
     r->stats.requests++;
     r->stats.references += l->reference;
@@ -102,6 +103,13 @@ static void raise_slip(struct lithos_rightsize *r)
     r->stats.slip_ppm = LITHOS_MIN(LITHOS_RIGHTSIZE_PPM + over + over / 2 + 1, r->config.slip_ppm);
     if (r->stats.slip_ppm == r->config.slip_ppm)
         l->stop_for_ns = 0;
+}
+
+void lithos_rightsize_request_spoilt(struct lithos_rightsize *r)
+{
+    rightsize_advise_request(r);
+    r->earned_ns = 0;
+    r->stats.requests++;
 }
 
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)

@@ -9,6 +9,9 @@
 #define STRIKES 4u
 #define BAND_PART 0.2f
 #define BAND_NS 4000.0f
+/* With more launches than this off their median it is several kinds of work under one name, and its medians say little. */
+#define ODD_MOST 0.025f
+#define ODD_SMOOTH 128.0f
 
 struct rightsize_operator *rightsize_find(struct lithos_rightsize *r, uint64_t key, bool make)
 {
@@ -26,6 +29,7 @@ struct rightsize_operator *rightsize_find(struct lithos_rightsize *r, uint64_t k
     if (!make)
         return NULL;
     r->stats.forgotten += oldest->used != 0;
+    r->committed_ns -= (double)oldest->costs_ns;
     memset(oldest, 0, sizeof *oldest);
     oldest->key = key;
     oldest->tag = ++r->tags;
@@ -73,6 +77,8 @@ static bool strikes(struct rightsize_operator *op, const struct rightsize_point 
     const float band = LITHOS_MAX(LITHOS_MAX(BAND_PART * p->median_ns, BAND_NS), 2 * p->error_ns);
     const float off = ns > p->median_ns ? ns - p->median_ns : p->median_ns - ns;
 
+    if (p->count >= RIGHTSIZE_ENOUGH)
+        op->odd += ((off > band ? 1.0f : 0.0f) - op->odd) / ODD_SMOOTH;
     if (p->count < RIGHTSIZE_ENOUGH || off <= band) {
         op->strikes = 0;
         return false;
@@ -115,6 +121,7 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
     if (p->count && strikes(op, p, ns)) {
         memset(op->point, 0, sizeof op->point);
         op->best = 0;
+        op->odd = 0;
         op->strikes = 0;
         r->stats.changes++;
         p = make_point(op, tpcs);
@@ -140,4 +147,9 @@ bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double
             lithos_predict_line_add(&line, 1.0 / op->point[i].width, (double)op->point[i].median_ns,
                                     op->point[i].count);
     return lithos_predict_line_fit(&line, ret_m_ns, ret_b_ns);
+}
+
+bool rightsize_is_mixed(const struct rightsize_operator *op)
+{
+    return op->odd > ODD_MOST;
 }

@@ -22,7 +22,7 @@ const char *lithosd_atoms_why_not(const struct lithosd_tenant *t)
 }
 
 /* Lengths have to be known. */
-static const char *why_no_times(const struct lithosd_tenant *t)
+const char *lithosd_times_why_not(const struct lithosd_tenant *t)
 {
     const struct lithosd *d = t->daemon;
     if (!d->options.observe)
@@ -38,7 +38,7 @@ static const char *why_no_times(const struct lithosd_tenant *t)
 static const char *why_not(const struct lithosd_tenant *t, const struct lithos_atom_policy *p)
 {
     const char *why = p->mode == LITHOS_ATOM_OFF ? NULL : lithosd_atoms_why_not(t);
-    return !why && p->mode == LITHOS_ATOM_DURATION ? why_no_times(t) : why;
+    return !why && p->mode == LITHOS_ATOM_DURATION ? lithosd_times_why_not(t) : why;
 }
 
 struct lithos_atom_policy lithosd_atoms_grant(const struct lithosd_tenant *t)

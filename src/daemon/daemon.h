@@ -10,6 +10,7 @@
 #include "daemon/observe.h"
 #include "daemon/options.h"
 #include "daemon/power.h"
+#include "daemon/rightsize.h"
 #include "daemon/state.h"
 #include "proto/message.h"
 
@@ -43,7 +44,8 @@ struct lithosd_tenant {
     uint64_t counters[LITHOS_COUNTER_MAX];     /* of processes that have ended */
     uint64_t breaches_told, escaped_told;
     struct lithosd_timer grace;
-    struct lithosd_observed *observed; /* NULL: nothing of it has been observed */
+    struct lithosd_observed *observed;   /* NULL: nothing of it has been observed */
+    struct lithosd_rightsize *rightsize; /* NULL: it is not right-sized */
     struct lithosd *daemon;
 };
 
@@ -132,6 +134,8 @@ void lithosd_tenants_changed(struct lithosd *d);
 
 /* Why the tenant's kernels are not cut, whatever it asked for; NULL: they can be. */
 const char *lithosd_atoms_why_not(const struct lithosd_tenant *t);
+/* Why it is not known how long its kernels take; NULL: it is. */
+const char *lithosd_times_why_not(const struct lithosd_tenant *t);
 /* What it gets. */
 struct lithos_atom_policy lithosd_atoms_grant(const struct lithosd_tenant *t);
 /* 0, or -EOPNOTSUP with the reason. */

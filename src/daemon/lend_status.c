@@ -117,10 +117,11 @@ char *lithosd_explain(struct lithosd_tenant *t)
         json_array_append_new(gpus, explain_gpu(t, i));
     char quota[16];
     json_t *root =
-        json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:o,s:o,s:o}", "schema", 1, "tenant", t->name, "class",
+        json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:o,s:o,s:o,s:o}", "schema", 1, "tenant", t->name, "class",
                   lithos_class_name(t->grant.class), "quota", lithos_quota_format(&t->quota, quota), "share",
                   lithosd_share_status(t), "policy", l->policy ? l->policy->name : "lithos", "off",
-                  l->off ? json_string(l->off) : json_null(), "slice", lithosd_slice_status(t), "gpus", gpus);
+                  l->off ? json_string(l->off) : json_null(), "slice", lithosd_slice_status(t), "rightsize",
+                  lithosd_rightsize_status(t), "gpus", gpus);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     return text;

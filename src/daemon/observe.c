@@ -104,7 +104,8 @@ static void tell_time(const struct lithosd *d, struct lithos_record *r)
 {
     if (!(r->flags & LITHOS_RECORD_TICKS))
         return;
-    if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH) {
+    if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH ||
+        r->kind == LITHOS_RECORD_SYNC) {
         double took_ns = r->launch.call_ns * d->observe.ticks.ns_a_tick;
         r->launch.call_ns = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
     }
@@ -217,6 +218,8 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     lithosd_lend_done(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
+    if (l->size_key)
+        lithosd_rightsize_kernel(t, k);
     lithosd_power_kernel(t, k);
     if (!t->daemon->observe.recording_count)
         return;
@@ -324,6 +327,7 @@ static struct sight look(struct lithosd *d)
         sight.outstanding = sight.outstanding || lithos_timeline_stats(t->observed->timeline)->outstanding;
     }
     lithosd_lend_look(d);
+    lithosd_rightsize_look(d);
     return sight;
 }
 
@@ -462,6 +466,7 @@ void lithosd_observe_attach(struct lithosd_process *p)
         return;
     }
     atomic_store_explicit(&p->arena->observe, t->observed->flags, memory_order_release);
+    lithosd_rightsize_attach(p);
     d->observe.process_high = LITHOS_MAX(d->observe.process_high, (unsigned)(p - d->processes) + 1);
     d->observe.period_ns = BUSY_NS;
     lithosd_timer_set(&d->loop, &d->observe.tick, BUSY_NS, tick, d);
@@ -481,6 +486,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
     lithos_timeline_forget(p->tenant->observed->timeline, (uint32_t)(p - d->processes));
     lithosd_handles_finish(&p->reader->functions);
     lithosd_plans_forget(p);
+    lithosd_rightsize_detach(p);
     free(p->reader->nodes);
     free(p->reader->node_ends);
     free(p->reader);

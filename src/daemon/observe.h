@@ -56,6 +56,7 @@ struct lithosd_reader {
     uint32_t graphs_begun, graphs_given; /* of the arena, at the last look */
     uint64_t graphs_begun_ns;            /* when the first was seen to change */
     struct lithos_atom_book *book;       /* what its kernels are cut into; NULL: none known yet */
+    struct lithosd_sizes *sizes;         /* on how many TPCs they run; NULL: none known yet */
 };
 
 struct lithosd_recording {

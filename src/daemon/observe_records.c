@@ -65,6 +65,7 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
         .atom = r->launch.atom,
         .atoms = r->launch.atoms,
         .operator_key = r->launch.operator_key,
+        .size_key = lithosd_rightsize_key(t, r),
         .blocks_per_sm = r->launch.blocks_per_sm,
         .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
         .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT
@@ -256,16 +257,22 @@ void lithosd_observe_record(struct lithosd_process *p, const struct lithos_recor
         /* fall through */
     case LITHOS_RECORD_LAUNCH:
         l = launch_of(p, r);
+        if (p->tenant->rightsize)
+            lithosd_rightsize_launch(p, r, &l);
         submit(p, &l);
         break;
     case LITHOS_RECORD_GRAPH_NODE:
         graph_node(p, r);
         break;
     case LITHOS_RECORD_GRAPH_LAUNCH:
+        if (p->tenant->rightsize)
+            lithosd_rightsize_launch(p, r, NULL);
         graph_launch(p, r);
         break;
     case LITHOS_RECORD_SYNC:
         sync_seen(p, r);
+        if (p->tenant->rightsize)
+            lithosd_rightsize_sync(p, r);
         break;
     case LITHOS_RECORD_NAME:
         lithosd_names_piece(&o->names, &p->reader->functions, r);

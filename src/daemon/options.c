@@ -39,6 +39,8 @@ static const char usage[] =
     "                        (auto: where there are four, and not for virtual GPUs)\n"
     "  --policy NAME         who gets which TPCs when: lithos (the default), partition, mig, mps, priority,\n"
     "                        timeslice, preempt; `--policy help` says what they are\n"
+    "  --rightsize=on|off    kernels of tenants that say a slip run on as few TPCs as that allows (default: "
+    "off)\n"
     "  --power=off|advise|on know each tenant's energy and say at which clock the GPUs would save some; on: "
     "set "
     "it,\n"
@@ -64,6 +66,7 @@ enum {
     OBSERVE,
     SPIN,
     POLICY,
+    RIGHTSIZE,
     POWER,
     POWER_WATCH,
     OURS_ALONE,
@@ -85,6 +88,7 @@ static const struct option long_options[] = {
     {"observe", required_argument, NULL, OBSERVE},
     {"spin", required_argument, NULL, SPIN},
     {"policy", required_argument, NULL, POLICY},
+    {"rightsize", required_argument, NULL, RIGHTSIZE},
     {"power", required_argument, NULL, POWER},
     {"power-watch", required_argument, NULL, POWER_WATCH},
     {"these-gpus-are-ours-alone", no_argument, NULL, OURS_ALONE},
@@ -267,6 +271,8 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_spin(optarg, &o->spin);
     case POLICY:
         return parse_policy(optarg, o);
+    case RIGHTSIZE:
+        return parse_switch("rightsize", optarg, &o->rightsize);
     case POWER:
         return parse_power(optarg, &o->power);
     case POWER_WATCH:
@@ -347,6 +353,15 @@ int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_opt
     if (r == 0 && o.power != LITHOSD_POWER_OFF && !o.observe) {
         lithos_error("--power=%s needs --observe=on: it goes by what kernels take",
                      o.power == LITHOSD_POWER_ON ? "on" : "advise");
+        r = -EINVAL;
+    }
+    if (r == 0 && o.rightsize && !o.observe) {
+        lithos_error("--rightsize=on needs --observe=on: it goes by what kernels take");
+        r = -EINVAL;
+    }
+    if (r == 0 && o.rightsize && o.power == LITHOSD_POWER_ON) {
+        lithos_error(
+            "--rightsize=on and --power=on would both spend what tenants may be slower by: leave out one");
         r = -EINVAL;
     }
     if (r == 0)

@@ -36,6 +36,7 @@ struct lithosd_options {
     bool share_said, mps_said;          /* on the command line */
     bool background, mps, observe, allow_all;
     enum lithosd_spin spin; /* look without a pause while somebody borrows */
+    bool rightsize;         /* tenants that say how slow they may be run on as few TPCs */
     enum lithosd_power_mode power;
     uint64_t power_watch_ns; /* between two decisions, at least */
     bool cards_are_ours;     /* nobody outside of LithOS uses them */

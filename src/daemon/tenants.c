@@ -67,6 +67,7 @@ void lithosd_tenant_release(struct lithosd_tenant *t)
     struct lithosd *d = t->daemon;
     lithos_assert(t->used && t->processes == 0);
     lithosd_observe_ended(t);
+    lithosd_rightsize_ended(t);
     lithosd_lend_remove(t);
     for (uint32_t i = 0; lithosd_owns(t) && i < t->grant.gpu_count; i++)
         lithos_assert(lithos_alloc_release(&d->gpus.gpu[t->gpu[i]].alloc, t->id) == 0);
@@ -445,6 +446,7 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
         return -EOPNOTSUPP;
     }
     lithosd_lend_add(t);
+    lithosd_rightsize_renew(t);
     lithosd_refuges_renew(d);
     lithosd_state_save(d);
     char quota[16];
@@ -565,6 +567,7 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     if (m->what & LITHOS_SET_ATOM)
         lithosd_plans_renew(t);
     lithosd_lend_change(t);
+    lithosd_rightsize_renew(t);
     lithosd_refuges_renew(d);
     lithosd_publish(t);
     lithosd_recordings_granted(t);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/tpcset.h"
 #include "cuda/cuda_abi.h"
 #include "driver/ticket.h"
 #include "hw/atom.h"
@@ -135,6 +136,12 @@ struct lithos_hook_client {
     /* What is to be done with launches of an operator. False: nothing is known of it. Called on the way of a launch: it may not
      * wait. */
     bool (*atom_choice)(uint64_t operator_key, struct lithos_atom_choice *ret_choice);
+    /* Not 0: launches are to be asked about with size(). Read once a launch. Valid as long as the process lives. */
+    const _Atomic uint32_t *sizing;
+    /* On which TPCs of the quota's a kernel is to run, by its function, grid and block. False: on all of them. Called in the
+     * callback: it may not wait, allocate or call the system. */
+    bool (*size)(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
+                 struct lithos_tpcset *ret_tpcs);
     /* Is this process to be counted and masked at all? Asked once, at the first cuInit. */
     bool (*wanted)(void);
     const struct lithos_hook_observer *observer;

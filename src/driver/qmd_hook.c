@@ -13,6 +13,7 @@
 #include "driver/exports.h"
 #include "driver/gate.h"
 #include "driver/graphs.h"
+#include "driver/narrow.h"
 #include "driver/qmd_table.h"
 #include "hw/qmd.h"
 
@@ -199,6 +200,9 @@ static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struc
         return false;
     if (__builtin_expect(together_sms != 0, 0) && sure)
         make_room(&row, together_sms, device);
+    else if (lithos_narrow_on() && sure && !gate && seen->owner == LITHOS_QMD_OWNER_LAUNCH &&
+             row.state == LITHOS_GATE_OWN)
+        lithos_narrow(device, seen, &row.set);
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "
@@ -250,7 +254,7 @@ static LITHOS_LAUNCH_PATH int handle_plain(struct lithos_ticket *ticket, void *q
                                            CUfunction function)
 {
     if (ticket->kind != LITHOS_TICKET_LAUNCH || ticket->device < 0 || ticket->gate || ticket->atom ||
-        ticket->together_sms || !is_launched(ticket, function))
+        ticket->together_sms || lithos_narrow_on() || !is_launched(ticket, function))
         return -1;
     const struct lithos_hook_device *device = &hook.devices[ticket->device];
     struct lithos_qmd_seen seen;
@@ -486,11 +490,12 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         if (!quotas[i].present)
             continue;
         present[i] = lithos_gate_build(&quotas[i].topology, quotas[i].own, &gates[i]) == 0;
-        if (!present[i])
+        if (!present[i]) {
             r = -EINVAL;
-        else
-            atomic_store_explicit(&hook.devices[i].tpc_sms, quotas[i].topology.sms_per_tpc,
-                                  memory_order_relaxed);
+            continue;
+        }
+        lithos_narrow_set_topology(i, &quotas[i].topology);
+        atomic_store_explicit(&hook.devices[i].tpc_sms, quotas[i].topology.sms_per_tpc, memory_order_relaxed);
     }
     for (int i = 0; i < count; i++) {
         bool anywhere[LITHOS_CLUSTER_MAX] = {false};
@@ -512,6 +517,7 @@ void lithos_hook_forget(void)
 {
     atomic_store(&lithos_hook_on, false);
     atomic_store(&hook.state, LITHOS_HOOK_NONE);
+    lithos_narrow_forget();
     atomic_store(&hook.heard, false);
     atomic_store(&hook.device_count, 0);
     atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);

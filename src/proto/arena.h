@@ -1,6 +1,6 @@
 /* The arena: pages shared by one tenant process and lithosd alone, made by the daemon as a sealed memfd.
  *
- * The daemon writes the first part (header, lease, grant, how far it has read, plans) and trusts nothing of it when it is read
+ * The daemon writes the first part (header, lease, grant, how far it has read, plans, sizes) and trusts nothing of it when it is read
  * back; the tenant writes the second (counters, launch records), the GPU the third (stamps), and the daemon copies
  * before it looks. A tenant that scribbles over everything hurts itself only. */
 #pragma once
@@ -15,9 +15,10 @@
 #include "hw/topology.h"
 #include "proto/plans.h"
 #include "proto/records.h"
+#include "proto/sizes.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 13u
+#define LITHOS_ARENA_VERSION 14u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -118,10 +119,13 @@ struct lithos_arena {
     _Atomic uint64_t lease_ns;  /* CLOCK_MONOTONIC when the daemon last looked after this arena */
     _Atomic uint32_t grant_seq; /* seqlock over grant: odd while it is written */
     _Atomic uint32_t observe;   /* LITHOS_OBSERVE_*: what the tenant is to write */
+    _Atomic uint32_t sizing;    /* 1: launches go by `sizes`, while the lease is good; 0: all have all TPCs */
+    uint32_t reserved;
     struct lithos_grant grant;
     struct lithos_rule_slot rules[LITHOS_MAX_GPUS];     /* in the grant's order of GPUs */
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     _Alignas(64) struct lithos_plan_row plans[LITHOS_PLAN_ROWS];
+    struct lithos_size_row sizes[LITHOS_SIZE_ROWS];
     /* written by the tenant, on pages of its own */
     _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring */
     _Atomic uint32_t queue_depth;                                 /* calls queued at the last look */

@@ -83,7 +83,7 @@ struct lithos_record {
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */
             uint32_t
-                call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end */
+                call_ns; /* LAUNCH, GRAPH_LAUNCH: how long the driver took, at most 2^32 - 1: the card knows of it at the end; SYNC: how long was waited */
             uint16_t atom,
                 atoms; /* LAUNCH: this part of the launch, of so many; atoms 0: not cut. grid is the whole one's */
             uint16_t blocks_per_sm; /* LAUNCH: most that an SM may hold at once; 0: not found out */

@@ -58,6 +58,26 @@ static bool atom_choice(uint64_t operator_key, struct lithos_atom_choice *ret_ch
     return true;
 }
 
+/* While lithosd looks after it: one that is gone, or halted, may have said it of other times. Tries are spread evenly over the
+ * launches, whatever comes in between. */
+static bool size(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
+                 struct lithos_tpcset *ret_tpcs)
+{
+    static __thread uint64_t tries __attribute__((tls_model("initial-exec")));
+    struct lithos_size s;
+    if (!lithos_size_get(lithos_tenant_home.sizes, lithos_size_key(function, grid, block), &s) ||
+        lithos_now_ns() >
+            atomic_load_explicit(&lithos_tenant_home.lease_ns, memory_order_relaxed) + LITHOS_LEASE_NS)
+        return false;
+    *ret_tpcs = s.tpcs;
+    if (s.probe_every) {
+        const uint32_t turn = (uint32_t)(++tries * 0x9e3779b97f4a7c15ull >> 32);
+        if ((uint64_t)turn * s.probe_every >> 32 == 0)
+            *ret_tpcs = s.probe;
+    }
+    return true;
+}
+
 #define SAME(name) \
     _Static_assert((int)LITHOS_COUNT_##name == (int)LITHOS_COUNTER_##name, "the hooks count into the arena")
 SAME(LAUNCHES);
@@ -89,6 +109,8 @@ const struct lithos_hook_client lithos_hook_client = {
     .started = started,
     .injected = injected,
     .atom_choice = atom_choice,
+    .sizing = &lithos_tenant_home.sizing,
+    .size = size,
     .wanted = lithos_tenant_wanted,
     .observer = &lithos_tenant_observer,
     .order = &lithos_queue_order,

@@ -510,7 +510,7 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16
     r.launch.thread = my_ring - 1;
     r.launch.stamp = began;
     r.launch.graph = (uint32_t)graph;
-    r.launch.call_ns = kind == LITHOS_RECORD_GRAPH_LAUNCH ? call_ns(n) : 0;
+    r.launch.call_ns = call_ns(n);
     put(n, &r);
 }
 

@@ -57,6 +57,10 @@ RUNS = {
                  ["speed over bare, the slowest"]),
     "reaction": (["--repetitions", "1", "--seconds", "0.5"], {"idle": "core_percent", "both": "reaction_p99_us"},
                  ["record read to rule written, p99 us", "lithosd idle, % of a core"]),
+    "rightsize_live": (["--repetitions", "1", "--learn", "1", "--window", "0.2", "--scale", "4"],
+                       {"toy inference, whole": "tpc_ms_a_request", "toy inference, slip": "references",
+                        "toy inference, compared": "p99_added_percent"},
+                       ["TPC time saved %", "p99 added %", "throughput lost %"]),
     "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--scale", "4", "--ways", "mps,lithos"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
@@ -156,11 +160,14 @@ CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": e
           "scaling": scaled, "power_advise": only_advised}
 
 
+SCRIPTS = {"rightsize_live": "rightsize"}
+
+
 def main(name):
     arguments, cases, bars = RUNS[name]
     failures = []
     with tempfile.TemporaryDirectory() as out:
-        run = subprocess.run([sys.executable, f"{SOURCE}/bench/{name}.py", "--virtual", "--prefix", BUILD, "--out", out, *arguments],
+        run = subprocess.run([sys.executable, f"{SOURCE}/bench/{SCRIPTS.get(name, name)}.py", "--virtual", "--prefix", BUILD, "--out", out, *arguments],
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
         path = pathlib.Path(out, f"{name.replace('_', '-')}.json")
         if not path.exists():

@@ -48,6 +48,7 @@ static const struct lithos_hook_observer observer = {.observe = &observe,
                                                      .context_ends = context_ends,
                                                      .context_ended = lithos_queue_context_ended,
                                                      .graph_ended = graph_ended};
+static const _Atomic uint32_t never;
 const struct lithos_hook_client lithos_hook_client = {
     .counters = lithos_tenant_home.counters,
     .thread_starts = nothing,
@@ -55,6 +56,7 @@ const struct lithos_hook_client lithos_hook_client = {
     .refresh = nothing,
     .started = nothing,
     .injected = nothing,
+    .sizing = &never,
     .wanted = wanted,
     .observer = &observer,
     .order = &lithos_queue_order,

@@ -3,7 +3,7 @@ set_target_properties(lithos_stub_cupti PROPERTIES PREFIX "" OUTPUT_NAME libcupt
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/stub)
 
 # Over the stub driver of driver.cmake, with a daemon played by the test.
-foreach(t test_tenant test_tenant_observe)
+foreach(t test_tenant test_tenant_observe test_tenant_sizes)
   lithos_unit_test(${t} LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
   add_dependencies(${t} liblithos lithos_stub_driver)
   target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)

@@ -83,6 +83,7 @@ static const struct lithos_hook_observer observer = {.observe = &observe,
                                                      .graph_ended = graph_ended};
 static const struct lithos_hook_order order = {
     .call = on_call, .launch = on_launch, .error = error_of_before};
+static const _Atomic uint32_t never;
 const struct lithos_hook_client lithos_hook_client = {
     .counters = counters,
     .thread_starts = nothing,
@@ -90,6 +91,7 @@ const struct lithos_hook_client lithos_hook_client = {
     .refresh = nothing,
     .started = nothing,
     .injected = nothing,
+    .sizing = &never,
     .wanted = wanted,
     .observer = &observer,
     .order = &order,

@@ -1,0 +1,305 @@
+#include "daemon/rightsize.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/daemon.h"
+#include "hw/sm.h"
+
+#define OPERATORS 1024u
+/* After the last TPC of an owner's has been taken back, an atom or two of others may still be there. */
+#define FOREIGN_NS (2 * LITHOS_NSEC_PER_MSEC)
+/* Of a request's launches that could have been on few TPCs, at most one in so many may have been on all, for it to count. */
+#define WIDE_PART 4u
+
+/* ---- who is right-sized ---- */
+
+const char *lithosd_rightsize_why_not(const struct lithosd_tenant *t)
+{
+    const struct lithosd *d = t->daemon;
+    if (!d->options.rightsize)
+        return "lithosd runs without --rightsize=on";
+    if (t->grant.class != LITHOS_CLASS_HIGH)
+        return "it is not of class high";
+    if (d->options.share == LITHOS_DOMAIN_PREEMPT)
+        return "tenants take turns on all TPCs";
+    if (t->grant.gpu_count != 1)
+        return "it has more than one GPU";
+    if (t->mode != LITHOS_MODE_MASK)
+        return "its launches carry no TPC masks";
+    return lithosd_times_why_not(t);
+}
+
+static bool is_wanted(const struct lithosd_tenant *t)
+{
+    return t->share.slip_ppm > LITHOS_RIGHTSIZE_PPM && !lithosd_rightsize_why_not(t);
+}
+
+static struct lithosd_rightsize *begin(const struct lithosd_tenant *t)
+{
+    struct lithos_rightsize_config c = {.topology = t->grant.gpus[0].topology};
+    struct lithosd_rightsize *s = calloc(1, sizeof *s);
+    size_t bytes = 0;
+    lithos_rightsize_config_defaults(&c);
+    c.operators = OPERATORS;
+    c.slip_ppm = t->share.slip_ppm;
+    void *mem =
+        s && lithos_rightsize_size(&c, &bytes) == 0 ? aligned_alloc(64, (bytes + 63) / 64 * 64) : NULL;
+    if (!mem || lithos_rightsize_init(mem, bytes, &c, &s->core) < 0) {
+        lithos_warning("tenant %s is not right-sized: no memory, or its GPU's topology makes no sense",
+                       t->name);
+        free(mem);
+        free(s);
+        return NULL;
+    }
+    s->off = true;
+    s->slip_ppm = t->share.slip_ppm;
+    return s;
+}
+
+/* ---- what its processes are told ---- */
+
+static void say(struct lithosd_tenant *t, bool off)
+{
+    for (unsigned i = 0; i < t->daemon->observe.process_high; i++) {
+        struct lithosd_process *p = &t->daemon->processes[i];
+        if (p->used && p->tenant == t && p->arena)
+            atomic_store_explicit(&p->arena->sizing, !off, memory_order_release);
+    }
+    t->rightsize->off = off;
+}
+
+void lithosd_rightsize_ended(struct lithosd_tenant *t)
+{
+    if (!t->rightsize)
+        return;
+    free(t->rightsize->core);
+    free(t->rightsize);
+    t->rightsize = NULL;
+}
+
+void lithosd_rightsize_renew(struct lithosd_tenant *t)
+{
+    const bool wanted = is_wanted(t);
+    if (wanted && !t->rightsize)
+        t->rightsize = begin(t);
+    struct lithosd_rightsize *s = t->rightsize;
+    if (!s)
+        return;
+    s->paused = !wanted;
+    if (wanted && s->slip_ppm == t->share.slip_ppm)
+        return;
+    s->begun = false;
+    s->slip_ppm = wanted ? t->share.slip_ppm : LITHOS_RIGHTSIZE_PPM;
+    lithos_rightsize_set_slip(s->core, s->slip_ppm);
+    if (!wanted)
+        say(t, true);
+}
+
+void lithosd_rightsize_attach(struct lithosd_process *p)
+{
+    const struct lithosd_rightsize *s = p->tenant->rightsize;
+    atomic_store_explicit(&p->arena->sizing, s && !s->off, memory_order_release);
+}
+
+void lithosd_rightsize_detach(struct lithosd_process *p)
+{
+    free(p->reader->sizes);
+    p->reader->sizes = NULL;
+}
+
+static struct lithosd_sizes *sizes_of(struct lithosd_process *p)
+{
+    if (!p->reader->sizes)
+        p->reader->sizes = calloc(1, sizeof *p->reader->sizes);
+    if (!p->reader->sizes)
+        lithos_log_once(LITHOS_LOG_WARNING, "no memory to right-size kernels of some processes");
+    return p->reader->sizes;
+}
+
+static struct lithosd_size *find(struct lithosd_sizes *s, uint64_t key)
+{
+    struct lithosd_size *set = &s->row[lithos_size_row_of(key)];
+    for (uint32_t i = 0; i < LITHOS_SIZE_WAYS; i++)
+        if (set[i].key == key)
+            return &set[i];
+    return NULL;
+}
+
+/* Its row, or one that made room for it. */
+static struct lithosd_size *find_or_make(struct lithosd_sizes *s, uint64_t key)
+{
+    const uint32_t first = lithos_size_row_of(key);
+    struct lithosd_size *row = find(s, key);
+    if (row)
+        return row;
+    row = &s->row[first + s->next[first / LITHOS_SIZE_WAYS]++ % LITHOS_SIZE_WAYS];
+    *row = (struct lithosd_size){.key = key};
+    return row;
+}
+
+/* Lines that launching threads read are written only when there is something new. */
+static void publish(struct lithosd_process *p, struct lithosd_size *row, const struct lithos_size *size)
+{
+    const uint32_t at = (uint32_t)(row - p->reader->sizes->row);
+    if (lithos_tpcset_equal(&row->size.tpcs, &size->tpcs) &&
+        lithos_tpcset_equal(&row->size.probe, &size->probe) && row->size.probe_every == size->probe_every)
+        return;
+    row->size = *size;
+    lithos_size_put(p->arena->sizes, row->key, at - lithos_size_row_of(row->key), size);
+}
+
+/* ---- kernels ---- */
+
+uint64_t lithosd_rightsize_key(const struct lithosd_tenant *t, const struct lithos_record *r)
+{
+    if (!t->rightsize || t->rightsize->paused || r->kind != LITHOS_RECORD_LAUNCH || r->launch.atoms ||
+        r->gpu || r->flags & (LITHOS_RECORD_COOPERATIVE | LITHOS_RECORD_BREACH))
+        return 0;
+    return lithos_size_key(r->function, r->launch.grid, r->launch.block);
+}
+
+/* Blocks that are all on the card at once may wait for each other, and few kernels say whether they do (ADR 27). Those that do have
+ * grids made for the card: at most a block an SM, or as many on each as fit. These keep an SM for each block, or all TPCs. */
+static bool is_made_for_card(const struct lithosd_tenant *t, const struct lithos_rightsize_kernel *k,
+                             uint32_t all)
+{
+    const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[0]];
+    const uint32_t own_sms = LITHOS_MAX(all * t->grant.gpus[0].topology.sms_per_tpc, 1u);
+    const uint32_t card_sms = LITHOS_MAX(g->sm_count, 1u);
+    if (k->blocks <= LITHOS_MAX(own_sms, card_sms) || !k->residency)
+        return true;
+    return lithos_rightsize_waves(&t->grant.gpus[0].topology, k, all) <= 1 &&
+           (k->blocks % own_sms == 0 || k->blocks % card_sms == 0);
+}
+
+static void shape_of(const struct lithosd_tenant *t, const struct lithos_timeline_launch *l, uint32_t all,
+                     struct lithos_rightsize_kernel *ret)
+{
+    const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[0]];
+    const struct lithos_topology *topology = &t->grant.gpus[0].topology;
+    const struct lithos_sm *sm = lithos_sm(g->cc[0], g->cc[1]);
+    const unsigned __int128 blocks = (unsigned __int128)l->grid[0] * l->grid[1] * l->grid[2];
+    const unsigned __int128 threads = (unsigned __int128)l->block[0] * l->block[1] * l->block[2];
+    struct lithos_rightsize_kernel k = {
+        .key = lithos_size_key(l->function, l->grid, l->block),
+        .blocks = (uint32_t)LITHOS_MIN(blocks, (unsigned __int128)UINT32_MAX),
+        .cluster_blocks = l->cluster_blocks,
+    };
+    if (sm && threads <= UINT32_MAX)
+        k.residency = lithos_sm_blocks(sm, (uint32_t)threads, l->registers, l->shared_bytes);
+    if (is_made_for_card(t, &k, all))
+        k.least_tpcs = lithos_rightsize_bound(topology, &k, all);
+    *ret = k;
+}
+
+void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k)
+{
+    const struct lithos_timeline_launch *l = k->launch;
+    struct lithosd_process *p = &t->daemon->processes[l->process];
+    if (!t->rightsize || t->rightsize->paused ||
+        k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_CLAMPED) || !p->used ||
+        p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
+        return;
+    const struct lithos_tpcset own = lithosd_lend_own(t, 0);
+    const uint32_t all = lithos_tpcset_count(&own);
+    struct lithos_rightsize_kernel kernel;
+    struct lithos_rightsize_advice a;
+    shape_of(t, l, all, &kernel);
+    lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns, l->tpc_count ? l->tpc_count : all,
+                           &a);
+    struct lithosd_size *row = find_or_make(p->reader->sizes, l->size_key);
+    row->function = l->function;
+    row->launches++;
+    row->of = all;
+    row->why = a.why;
+    const struct lithos_size size = {.tpcs = a.tpcs, .probe = a.probe, .probe_every = a.probe_every};
+    if (!lithos_tpcset_empty(&size.tpcs))
+        publish(p, row, &size);
+}
+
+/* ---- requests ---- */
+
+void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_record *r,
+                              const struct lithos_timeline_launch *l)
+{
+    if (p->tenant->rightsize->paused || !sizes_of(p))
+        return;
+    struct lithosd_request *request = &p->reader->sizes->request[r->launch.thread % LITHOS_RECORD_RINGS];
+    if (!request->begin_ns)
+        *request = (struct lithosd_request){.begin_ns = LITHOS_MAX(r->submit_ns, 1ull)};
+    const struct lithosd_size *row = l && l->size_key ? find(p->reader->sizes, l->size_key) : NULL;
+    if (!row)
+        return;
+    if (l->tpc_count && l->tpc_count < row->of)
+        request->narrow++;
+    else if (lithos_tpcset_count(&row->size.tpcs) < row->of)
+        request->wide++;
+}
+
+/* The thread's own; one that has launched nothing waits for others'. */
+static struct lithosd_request *waited_for(struct lithosd_sizes *s, uint32_t thread)
+{
+    struct lithosd_request *first = &s->request[thread % LITHOS_RECORD_RINGS];
+    if (first->begin_ns)
+        return first;
+    first = NULL;
+    for (unsigned i = 0; i < LITHOS_RECORD_RINGS; i++)
+        if (s->request[i].begin_ns && (!first || s->request[i].begin_ns < first->begin_ns))
+            first = &s->request[i];
+    return first;
+}
+
+/* Ran it as it was to? Where nothing is known to be enough yet, as any other. */
+static bool is_clean(const struct lithosd_rightsize *s, const struct lithosd_request *q)
+{
+    if (s->foreign_until_ns > q->begin_ns)
+        return false;
+    if (lithos_rightsize_whole(s->core))
+        return q->narrow == 0;
+    return q->wide * WIDE_PART <= q->narrow;
+}
+
+void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r)
+{
+    struct lithosd_rightsize *s = p->tenant->rightsize;
+    struct lithosd_request *q = sizes_of(p) ? waited_for(p->reader->sizes, r->launch.thread) : NULL;
+    const uint64_t end_ns = r->submit_ns + r->launch.call_ns;
+    if (s->paused || !q || end_ns <= q->begin_ns)
+        return;
+    if (!s->begun) {
+        s->begun = true;
+        lithos_rightsize_request(s->core, end_ns);
+    } else if (is_clean(s, q)) {
+        lithos_rightsize_request_done(s->core, end_ns, end_ns - q->begin_ns);
+        lithos_rightsize_request(s->core, end_ns);
+    } else {
+        s->spoilt++;
+        lithos_rightsize_request_spoilt(s->core);
+    }
+    *q = (struct lithosd_request){0};
+}
+
+/* ---- now ---- */
+
+static void look_at(struct lithosd_tenant *t, uint64_t now_ns)
+{
+    struct lithosd_rightsize *s = t->rightsize;
+    const struct lithos_tpcset away = lithosd_lend_away(t, 0);
+    if (!lithos_tpcset_empty(&away))
+        s->foreign_until_ns = now_ns + FOREIGN_NS;
+    const bool off = now_ns < s->foreign_until_ns || lithos_rightsize_whole(s->core);
+    if (off != s->off)
+        say(t, off);
+}
+
+void lithosd_rightsize_look(struct lithosd *d)
+{
+    if (!d->options.rightsize)
+        return;
+    const uint64_t now_ns = lithos_now_ns();
+    for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
+        if (d->tenants[i].used && d->tenants[i].rightsize)
+            look_at(&d->tenants[i], now_ns);
+}

@@ -1,0 +1,2 @@
+lithos_e2e_test(rightsize rightsize.py TIMEOUT 120)
+lithos_e2e_test(bench_rightsize_live bench.py rightsize_live TIMEOUT 120 LABELS nosan)
