@@ -83,9 +83,12 @@ json_t *lithosd_atoms_status(const struct lithosd_tenant *t, const uint64_t coun
                         json_integer((json_int_t)(counters[LITHOS_COUNTER_WHOLE_##name] & INT64_MAX)));
 #include "hw/whole.def"
 #undef W
-    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:o,s:o,s:o}", "policy", lithos_atom_policy_format(&t->atom, text),
-                     "available", !why, "why", why ? why : "", "cut",
-                     (json_int_t)(counters[LITHOS_COUNTER_CUT] & INT64_MAX), "atoms",
-                     (json_int_t)(counters[LITHOS_COUNTER_ATOMS] & INT64_MAX), "whole", whole, "operators",
-                     lithosd_plans_status(t), "graphs", graphs_status(counters));
+    json_t *ceiling = t->atom_ceiling_ns == UINT64_MAX
+                          ? json_null()
+                          : json_integer((json_int_t)(t->atom_ceiling_ns / LITHOS_NSEC_PER_USEC));
+    return json_pack("{s:s,s:o,s:b,s:s,s:I,s:I,s:o,s:o,s:o}", "policy",
+                     lithos_atom_policy_format(&t->atom, text), "ceiling_us", ceiling, "available", !why,
+                     "why", why ? why : "", "cut", (json_int_t)(counters[LITHOS_COUNTER_CUT] & INT64_MAX),
+                     "atoms", (json_int_t)(counters[LITHOS_COUNTER_ATOMS] & INT64_MAX), "whole", whole,
+                     "operators", lithosd_plans_status(t), "graphs", graphs_status(counters));
 }

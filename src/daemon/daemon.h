@@ -32,7 +32,9 @@ struct lithosd_tenant {
     bool mps_lost; /* and that was restarted since: its contexts of then are gone */
     struct lithos_quota quota;
     struct lithos_atom_policy atom; /* as asked for; grant.atom is what it gets */
-    struct lithos_share share;      /* as asked for; lithosd_share is what it gets */
+    uint64_t
+        atom_ceiling_ns; /* how long its atoms may be for its neighbours' sake (plans.c); UINT64_MAX: as long as they are asked for */
+    struct lithos_share share; /* as asked for; lithosd_share is what it gets */
     pid_t root_pid;
     uint64_t root_start;
     struct lithosd_watch root; /* pidfd; fd is -1 once the root process has ended */

@@ -109,6 +109,8 @@ void lithosd_observe_record(struct lithosd_process *p, const struct lithos_recor
 
 /* A kernel with an operator key has ended. */
 void lithosd_plans_observe(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* Tenants have come, gone or changed: their atoms have to be short enough for each other. */
+void lithosd_plans_tenants_changed(struct lithosd *d);
 /* The tenant's policy has changed. */
 void lithosd_plans_renew(struct lithosd_tenant *t);
 void lithosd_plans_forget(struct lithosd_process *p);

@@ -173,6 +173,7 @@ static void adopt_all(struct lithosd *d, const struct lithosd_saved *s)
         if (tenants[s->processes[i].tenant])
             lithosd_process_adopt(tenants[s->processes[i].tenant], &s->processes[i]);
     lithosd_refuges_renew(d);
+    lithosd_plans_tenants_changed(d);
     for (uint32_t i = 0; i < s->tenant_count; i++) {
         struct lithosd_tenant *t = tenants[i];
         if (!t)

@@ -5,12 +5,39 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 
+/* What a high-priority neighbour's request may lose to one atom, of the time that it has: a tenth. */
+#define SLO_PART 10u
+
+static bool share_a_gpu(const struct lithosd_tenant *a, const struct lithosd_tenant *b)
+{
+    for (uint32_t i = 0; i < a->grant.gpu_count; i++)
+        for (uint32_t j = 0; j < b->grant.gpu_count; j++)
+            if (a->gpu[i] == b->gpu[j])
+                return true;
+    return false;
+}
+
+/* How long an atom of the tenant's may be for its neighbours' sake; UINT64_MAX: as long as it likes. */
+static uint64_t ceiling_ns(const struct lithosd *d, const struct lithosd_tenant *t)
+{
+    uint64_t ceiling = UINT64_MAX;
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
+        const struct lithosd_tenant *u = &d->tenants[n];
+        uint64_t slo_ns =
+            u->used && u != t && u->grant.class == LITHOS_CLASS_HIGH ? lithosd_share(u).slo_ns : 0;
+        if (slo_ns && share_a_gpu(t, u))
+            ceiling = LITHOS_MIN(ceiling, slo_ns / SLO_PART);
+    }
+    return ceiling;
+}
+
 /* Limits of a tenant on one of its GPUs. */
 static struct lithos_atom_limits limits_of(const struct lithosd_tenant *t, uint32_t gpu)
 {
     const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[gpu]];
     struct lithos_atom_limits l;
     lithos_atom_limits_init(&l, &t->grant.atom, g->exit_ps, g->sm_count);
+    l.atom_ns = LITHOS_MIN(l.atom_ns, t->atom_ceiling_ns); /* the floor holds all the same */
     return l;
 }
 
@@ -73,6 +100,18 @@ void lithosd_plans_renew(struct lithosd_tenant *t)
             continue;
         while (lithos_atom_book_replan(p->reader->book, &limits, &cursor, &row))
             publish(p, &row);
+    }
+}
+
+void lithosd_plans_tenants_changed(struct lithosd *d)
+{
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
+        struct lithosd_tenant *t = &d->tenants[n];
+        uint64_t ceiling = t->used ? ceiling_ns(d, t) : UINT64_MAX;
+        if (t->used && ceiling != t->atom_ceiling_ns) {
+            t->atom_ceiling_ns = ceiling;
+            lithosd_plans_renew(t);
+        }
     }
 }
 

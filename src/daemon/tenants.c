@@ -38,7 +38,7 @@ struct lithosd_tenant *lithosd_tenant_new(struct lithosd *d)
         struct lithosd_tenant *t = &d->tenants[i];
         if (t->used)
             continue;
-        *t = (struct lithosd_tenant){.used = true, .root.fd = -1, .daemon = d};
+        *t = (struct lithosd_tenant){.used = true, .root.fd = -1, .atom_ceiling_ns = UINT64_MAX, .daemon = d};
         d->tenant_count++;
         return t;
     }
@@ -80,6 +80,7 @@ void lithosd_tenant_release(struct lithosd_tenant *t)
     t->used = false;
     d->tenant_count--;
     lithosd_refuges_renew(d);
+    lithosd_plans_tenants_changed(d);
 }
 
 bool lithosd_tenant_check(struct lithosd_tenant *t)
@@ -448,6 +449,7 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
     lithosd_lend_add(t);
     lithosd_rightsize_renew(t);
     lithosd_refuges_renew(d);
+    lithosd_plans_tenants_changed(d);
     lithosd_state_save(d);
     char quota[16];
     lithosd_event(&d->events, "admitted", "tenant %s (pid %d, %s): quota %s, %u TPCs of GPU %u%s", t->name,
@@ -569,6 +571,7 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
     lithosd_lend_change(t);
     lithosd_rightsize_renew(t);
     lithosd_refuges_renew(d);
+    lithosd_plans_tenants_changed(d);
     lithosd_publish(t);
     lithosd_recordings_granted(t);
     lithosd_state_save(d);

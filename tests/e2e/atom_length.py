@@ -114,6 +114,18 @@ def live(stack):
     after = when(lambda t: t["atoms"]["cut"] >= middle["cut"] + 8)
     each = (after["atoms"] - middle["atoms"]) / (after["cut"] - middle["cut"])
     check(each == 4, f"{each} atoms a kernel: {before} {middle} {after}")  # of 3 waves and what is left
+    # A neighbour's requests may lose a tenth of their time to one atom, and the floor holds: atoms of two waves while it is there.
+    stack.run("25%", "served", "sleep", "100", options=("--slo", f"{5 * SCALE}ms"))
+    check(when(lambda t: t["atoms"]["ceiling_us"] == 500 * SCALE), "ceiling")
+    time.sleep(1)
+    middle = when(lambda t: t)
+    after = when(lambda t: t["atoms"]["cut"] >= middle["cut"] + 8)
+    each = (after["atoms"] - middle["atoms"]) / (after["cut"] - middle["cut"])
+    check(each == 5, f"{each} atoms a kernel beside an SLO: {middle} {after}")
+    served = stack.children.pop()
+    served.terminate()
+    served.wait(20)
+    when(lambda t: t["atoms"]["ceiling_us"] is None)
     stack.kill_daemon()
     stack.start_daemon()  # the successor knows the policy, and learns again
     again = when(lambda t: t and t["atoms"]["operators"]["cut"] == 1)
