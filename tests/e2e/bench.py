@@ -46,7 +46,7 @@ RUNS = {
     "scaling": (["--iterations", "3", "--scale", "4", "--widths", "66,16,1"], {"toy inference": "r2_by_time"}, ["R^2 weighted by time"]),
     "power_advise": (["--seconds", "1.5", "--idle", "1", "--scale", "2"], {"sample": "tenant_joules"},
                      ["clocks set in advise mode", "energy of the tenant over that of the card"]),
-    "hol": (["--repetitions", "1", "--seconds", "0.2", "--warmup", "0.3", "--scale", "4", "--only", "atoms of 250us, client"],
+    "hol": (["--repetitions", "1", "--seconds", "0.2", "--warmup", "0.3", "--scale", "2", "--only", "atoms of 250us, client"],
             {"hp alone": "p99_us", "be alone": "be_kernels_per_s", "mps": "p99_us", "mps, every 25 ms": "p99_us",
              "tenant, atoms of 250us, client priority": "be_kernels_per_s",
              "tenant, atoms of 250us, client priority, every 25 ms": "p99_us"},
