@@ -103,7 +103,7 @@ static LITHOS_OFF_PATH void learn_function(_Atomic(CUfunction) known[FEW_FUNCTIO
     }
 }
 
-static LITHOS_OFF_PATH bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
+static LITHOS_LAUNCH_PATH bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS], CUfunction function)
 {
     for (unsigned i = 0; i < FEW_FUNCTIONS; i++) {
         CUfunction there = atomic_load_explicit(&known[i], memory_order_relaxed);
