@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What CUDA graphs cost whose long kernels run as atoms, and whether they compute the same: whole, in atoms of 250 us, every kernel in 7.
 
-lithos-graphreplay replays long kernels in two branches; a Llama of 1.1 billion weights makes a token a replay, and trains a step a replay. Each
+lithos-graphreplay replays long kernels in two branches; a Llama of 1.1 billion weights makes a token a replay, after few tokens and
+after many, and trains a step a replay. Each
 runs bare twice, which tells what of its results is the same from run to run, and as a tenant of a lithosd of its own in each way. The Llamas are
 all on the card at once, clients of one MPS: they are captured one after the other and then take turns, a round each."""
 import concurrent.futures
@@ -20,6 +21,7 @@ LLAMA = pathlib.Path(__file__).resolve().parent / "graphload/llama.py"
 OWN = "long kernels"
 # name: arguments of llama.py
 LLAMAS = {"llama decode": ["decode", "--batch", "8", "--steps", "128"],
+          "llama decode, long context": ["decode", "--batch", "96", "--context", "2048", "--steps", "24"],
           "llama training": ["training", "--batch", "2", "--steps", "6"]}
 BARE, AGAIN, WHOLE, CUT, FORCED = "bare", "bare again", "whole", "250us", "x7"
 WAYS = {WHOLE: [], CUT: ["--atom", "250us"], FORCED: ["--atom", "x7"]}
@@ -105,7 +107,7 @@ class Llama:
 def llamas(bench, name):
     """{way: figures, or what went wrong}. The first bare one is over before the others begin: that many have room."""
     reps = bench.o.repetitions
-    with servers.Mps(bench.scratch, f"m{name.split()[1][0]}") as mps, contextlib.ExitStack() as stack:
+    with servers.Mps(bench.scratch, f"m{list(LLAMAS).index(name)}") as mps, contextlib.ExitStack() as stack:
         all_ways = [BARE, AGAIN, *WAYS]
         with concurrent.futures.ThreadPoolExecutor(len(all_ways)) as pool:
             here = [Llama(bench, stack, mps, name, way, i) for i, way in enumerate(all_ways)]

@@ -120,25 +120,25 @@ def timed(replay, device, steps):
 
 
 def decode(o, model, device, dtype):
-    s, batch = o.sizes, o.batch
+    s, batch, length = o.sizes, o.batch, o.context + o.steps
     for layer in model.layers:
-        layer.cache = [torch.zeros(batch, s["kv_heads"], o.steps, layer.size, device=device, dtype=dtype) for _ in range(2)]
+        layer.cache = [torch.randn(batch, s["kv_heads"], length, layer.size, device=device, dtype=dtype) for _ in range(2)]
     first = torch.randint(0, s["words"], (batch, 1), device=device)
-    token, position = first.clone(), torch.zeros(1, dtype=torch.long, device=device)
-    places, said = torch.arange(o.steps, device=device), torch.zeros(o.steps, batch, dtype=torch.long, device=device)
+    token, position = first.clone(), torch.full((1,), o.context, dtype=torch.long, device=device)
+    places, said = torch.arange(length, device=device), torch.zeros(length, batch, dtype=torch.long, device=device)
 
     @torch.no_grad()
     def step():
         logits = model(token, position, (places <= position)[None, None, None, :])[:, -1]
         token.copy_(logits.argmax(-1, keepdim=True))
         said.index_copy_(0, position, token.T)
-        position.add_(1).remainder_(o.steps)
+        position.add_(1).clamp_(max=length - 1)
 
     replay = captured(step, device, o.warmup)
 
     def one_round():
         token.copy_(first)
-        position.zero_()
+        position.fill_(o.context)
         return timed(replay, device, o.steps)
     return {"tokens": said}, one_round
 
@@ -183,6 +183,7 @@ def main():
     p.add_argument("job", choices=("decode", "training"))
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--seq", type=int, default=1024, help="training: tokens of a sample (default: %(default)s)")
+    p.add_argument("--context", type=int, default=0, help="decode: tokens in the cache before the first step (default: %(default)s)")
     p.add_argument("--steps", type=int, default=128, help="of a round (default: %(default)s)")
     p.add_argument("--warmup", type=int, default=12, help="steps before the capture (default: %(default)s)")
     p.add_argument("--tiny", action="store_true", help="a few small layers, to try the code")
@@ -191,7 +192,7 @@ def main():
     o.sizes = TINY if o.tiny else SIZES
     dtype = torch.bfloat16 if o.device == "cuda" else torch.float32
     with torch.device(o.device):
-        model = Llama(o.sizes, o.steps if o.job == "decode" else o.seq, o.device, dtype)
+        model = Llama(o.sizes, o.context + o.steps if o.job == "decode" else o.seq, o.device, dtype)
     model = model.to(o.device, dtype)
 
     def make():
