@@ -13,6 +13,17 @@ add_compile_options(
 if(LITHOS_WERROR)
   add_compile_options($<$<COMPILE_LANGUAGE:C>:-Werror>)
 endif()
+# What target is linked from, optimised as if it were one file. The objects also hold code of their own, with which all else is linked.
+function(lithos_optimise_together target)
+  if(LITHOS_SANITIZE OR NOT CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    return()
+  endif()
+  foreach(t ${target} ${ARGN})
+    target_compile_options(${t} PRIVATE $<$<COMPILE_LANGUAGE:C>:-flto=auto> $<$<COMPILE_LANGUAGE:C>:-ffat-lto-objects>)
+  endforeach()
+  target_link_options(${target} PRIVATE -flto=auto -flto-partition=one -O2)
+endfunction()
+
 if(LITHOS_SANITIZE)
   # gcc guesses string lengths worse in instrumented code
   add_compile_options(-fsanitize=${LITHOS_SANITIZE} -fno-omit-frame-pointer -Wno-format-truncation -Wno-maybe-uninitialized)

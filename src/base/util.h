@@ -38,6 +38,9 @@ static inline void lithos_add_alone(_Atomic uint64_t *counter, uint64_t n)
 /* What every launch of a tenant goes through. Kept together in the library: between two launches a program does enough for none of it
  * to be left in the caches, so that its pages and lines are what a launch costs. */
 #define LITHOS_LAUNCH_PATH __attribute__((hot))
+/* Of it, what is called from elsewhere: all that it calls is put into it, where the whole library is optimised together. After other
+ * code has run, each jump that is taken costs some 10 ns, being neither predicted nor fetched ahead, and a line that is run through much less. */
+#define LITHOS_FUSED __attribute__((hot, flatten, noinline))
 /* And what hardly any does, which is to lie elsewhere: so do the branches that call it. */
 #define LITHOS_OFF_PATH __attribute__((cold, noinline))
 /* The variables that it looks at, on pages of their own as well. */

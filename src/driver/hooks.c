@@ -204,53 +204,61 @@ HIDDEN CUresult lithos_hook_cuGreenCtxCreate(CUgreenCtx *ret_ctx, void *resource
 
 /* ---- launches ---- */
 
+enum special {
+    SPECIAL_NOTHING, /* it is launched like any other */
+    SPECIAL_QUEUED,  /* it has taken its place in a queue */
+    SPECIAL_CUT,     /* it was launched in parts */
+};
+
+/* A launch that may go another way, or whose blocks may wait for each other. */
+static __attribute__((noinline)) enum special launch_special(enum lithos_export export,
+                                                             const struct lithos_launch *what,
+                                                             uint32_t *ret_together_sms, CUresult *ret_result)
+{
+    if (lithos_order_on() && lithos_order_launch(export, what, ret_result))
+        return SPECIAL_QUEUED;
+    if (atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed) &&
+        lithos_atoms_launch(what, ret_result))
+        return SPECIAL_CUT;
+    if (what->cooperative || lithos_names_waits(what->function))
+        *ret_together_sms = lithos_together_sms(what);
+    return SPECIAL_NOTHING;
+}
+
 /* Of the function f. The rest says what is launched: the members of a struct lithos_launch. With queues on it may take its place in
  * one, with atoms on it may be launched in parts. */
-#define LAUNCH(name, type, call, ...)                                                                      \
-    type real = LITHOS_REAL(type, name);                                                                   \
-    if (!lithos_hook_active())                                                                             \
-        return real call;                                                                                  \
-    if (lithos_order_on()) {                                                                               \
-        const struct lithos_launch what = {__VA_ARGS__};                                                   \
-        CUresult queued;                                                                                   \
-        if (lithos_order_launch(LITHOS_EXPORT_##name, &what, &queued))                                     \
-            return queued;                                                                                 \
-    }                                                                                                      \
-    if (__builtin_expect(atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed), 0)) {            \
-        const struct lithos_launch what = {__VA_ARGS__};                                                   \
-        CUresult cut;                                                                                      \
-        if (lithos_atoms_launch(&what, &cut)) {                                                            \
-            LITHOS_HOOK_CALLED(name);                                                                      \
-            return cut;                                                                                    \
-        }                                                                                                  \
-    }                                                                                                      \
-    uint32_t together_sms = 0;                                                                             \
-    if (__builtin_expect(((struct lithos_launch){__VA_ARGS__}).cooperative || lithos_names_waits(f), 0)) { \
-        const struct lithos_launch what = {__VA_ARGS__};                                                   \
-        together_sms = lithos_together_sms(&what);                                                         \
-    }                                                                                                      \
-    struct lithos_ticket ticket;                                                                           \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                                  \
-    ticket.together_sms = together_sms;                                                                    \
-    CUresult result = real call;                                                                           \
-    lithos_ticket_close(&ticket);                                                                          \
-    LITHOS_HOOK_CALLED(name);                                                                              \
-    if (result == CUDA_SUCCESS)                                                                            \
-        lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                            \
-    if (__builtin_expect(ticket.observe, 1)) {                                                             \
-        const struct lithos_launch what = {__VA_ARGS__};                                                   \
-        note_launch(&ticket, &what, result == CUDA_SUCCESS);                                               \
-    }                                                                                                      \
+#define LAUNCH(name, type, call, ...)                                                                    \
+    type real = LITHOS_REAL(type, name);                                                                 \
+    if (!lithos_hook_active())                                                                           \
+        return real call;                                                                                \
+    uint32_t together_sms = 0;                                                                           \
+    if (__builtin_expect(lithos_order_on() ||                                                            \
+                             atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed) ||          \
+                             ((struct lithos_launch){__VA_ARGS__}).cooperative || lithos_names_waits(f), \
+                         0)) {                                                                           \
+        const struct lithos_launch what = {__VA_ARGS__};                                                 \
+        CUresult done;                                                                                   \
+        enum special special = launch_special(LITHOS_EXPORT_##name, &what, &together_sms, &done);        \
+        if (special == SPECIAL_CUT)                                                                      \
+            LITHOS_HOOK_CALLED(name);                                                                    \
+        if (special != SPECIAL_NOTHING)                                                                  \
+            return done;                                                                                 \
+    }                                                                                                    \
+    struct lithos_ticket ticket;                                                                         \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                                \
+    ticket.together_sms = together_sms;                                                                  \
+    CUresult result = real call;                                                                         \
+    lithos_ticket_close(&ticket);                                                                        \
+    LITHOS_HOOK_CALLED(name);                                                                            \
+    if (__builtin_expect(result == CUDA_SUCCESS, 1))                                                     \
+        lithos_count(LITHOS_COUNT_LAUNCHES, 1);                                                          \
+    if (__builtin_expect(ticket.observe, 1)) {                                                           \
+        const struct lithos_launch what = {__VA_ARGS__};                                                 \
+        lithos_hook_client.observer->launched(&ticket, &what, result == CUDA_SUCCESS);                   \
+    }                                                                                                    \
     return result
 
 #define PER_THREAD(stream) ((stream) ? (stream) : CU_STREAM_PER_THREAD)
-
-/* Out of line, so that a launch which nobody observes stays short. */
-static __attribute__((noinline)) LITHOS_LAUNCH_PATH void
-note_launch(struct lithos_ticket *ticket, const struct lithos_launch *what, bool success)
-{
-    lithos_hook_client.observer->launched(ticket, what, success);
-}
 
 #define WHAT_KERNEL(stream_of)                                                       \
     .function = f, .stream = stream_of, .grid = {gx, gy, gz}, .block = {bx, by, bz}, \
@@ -368,7 +376,7 @@ HIDDEN CUresult lithos_hook_cuLaunchCooperativeKernelMultiDevice(void *launches,
             .shared_bytes = p->shared_bytes,
             .cooperative = true,
         };
-        note_launch(&ticket, &what, true);
+        lithos_hook_client.observer->launched(&ticket, &what, true);
     }
     return result;
 }

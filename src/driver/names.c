@@ -87,14 +87,14 @@ static LITHOS_OFF_PATH uint64_t judge(CUfunction function)
     return verdict | (have_patterns() && matches(name) ? TOLD : 0);
 }
 
-static LITHOS_LAUNCH_PATH uint64_t verdict_on(CUfunction function)
+static inline __attribute__((always_inline)) uint64_t verdict_on(CUfunction function)
 {
     uint64_t handle = (uintptr_t)function;
     unsigned at = (unsigned)((handle * 0x9e3779b97f4a7c15ull) >> 32);
     for (unsigned i = 0; i < TRIES; i++) {
         _Atomic uint64_t *place = &names.seen[(at + i) & (FUNCTIONS - 1)];
         uint64_t there = atomic_load_explicit(place, memory_order_relaxed);
-        if ((there & ~(TOLD | WAITS)) == handle)
+        if (__builtin_expect((there & ~(TOLD | WAITS)) == handle, 1))
             return there & (TOLD | WAITS);
         if (there)
             continue;

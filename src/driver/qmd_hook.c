@@ -73,7 +73,7 @@ read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *ret_row, bool
             .state = (enum lithos_gate_state)atomic_load_explicit(&m->state, memory_order_acquire),
         };
         bool anywhere = atomic_load_explicit(&m->anywhere, memory_order_acquire);
-        if (atomic_load_explicit(&masks->sequence, memory_order_relaxed) == before) {
+        if (__builtin_expect(atomic_load_explicit(&masks->sequence, memory_order_relaxed) == before, 1)) {
             *ret_row = row;
             *ret_anywhere = anywhere;
             return true;
@@ -118,9 +118,9 @@ static LITHOS_LAUNCH_PATH bool is_learnt(_Atomic(CUfunction) known[FEW_FUNCTIONS
  * handle: then all but the driver's known ones is taken for it. */
 static LITHOS_LAUNCH_PATH bool is_launched(const struct lithos_ticket *ticket, CUfunction function)
 {
-    if (ticket->qmds_taken >= ticket->qmds_due)
+    if (__builtin_expect(ticket->qmds_taken >= ticket->qmds_due, 0))
         return false;
-    return ticket->function == function || !is_learnt(hook.driver_functions, function);
+    return __builtin_expect(ticket->function == function, 1) || !is_learnt(hook.driver_functions, function);
 }
 
 /* Whose QMD is it? Counts it; *ret_sure: it is sure that it is for the ticket's device. */
@@ -253,23 +253,29 @@ static enum lithos_qmd_owner ticket_owner(const struct lithos_ticket *ticket)
 static LITHOS_LAUNCH_PATH int handle_plain(struct lithos_ticket *ticket, void *qmd, CUcontext ctx,
                                            CUfunction function)
 {
-    if (ticket->kind != LITHOS_TICKET_LAUNCH || ticket->device < 0 || ticket->gate || ticket->atom ||
-        ticket->together_sms || lithos_narrow_on() || !is_launched(ticket, function))
+    if (__builtin_expect(ticket->kind != LITHOS_TICKET_LAUNCH || ticket->device < 0 || ticket->gate ||
+                             ticket->atom || ticket->together_sms || lithos_narrow_on() ||
+                             !is_launched(ticket, function),
+                         0))
         return -1;
     const struct lithos_hook_device *device = &hook.devices[ticket->device];
     struct lithos_qmd_seen seen;
-    if (lithos_qmd_identify(device->cc_major, device->cc_minor, qmd, hook.allow_unproved, &seen.layout) < 0)
+    if (__builtin_expect(lithos_qmd_identify(device->cc_major, device->cc_minor, qmd, hook.allow_unproved,
+                                             &seen.layout) < 0,
+                         0))
         return -1;
     lithos_qmd_brief(seen.layout, qmd, &seen.brief);
     struct lithos_gate_row row;
     bool anywhere;
-    if (seen.brief.empty || seen.brief.cluster_blocks > LITHOS_CLUSTER_MAX ||
-        !read_mask(ticket->device, seen.brief.cluster_blocks, &row, &anywhere) ||
-        row.state != LITHOS_GATE_OWN || lithos_qmd_set_tpcs(seen.layout, qmd, &row.set) < 0)
+    if (__builtin_expect(seen.brief.empty || seen.brief.cluster_blocks > LITHOS_CLUSTER_MAX ||
+                             !read_mask(ticket->device, seen.brief.cluster_blocks, &row, &anywhere) ||
+                             row.state != LITHOS_GATE_OWN ||
+                             lithos_qmd_set_tpcs(seen.layout, qmd, &row.set) < 0,
+                         0))
         return -1;
     ticket->qmds++;
     ticket->qmds_taken++;
-    if (ticket->observe) {
+    if (__builtin_expect(ticket->observe, 1)) {
         seen.owner = LITHOS_QMD_OWNER_LAUNCH;
         seen.qmd = qmd;
         seen.ctx = ctx;
@@ -316,10 +322,12 @@ static __attribute__((noinline)) bool handle_qmd(void *qmd, CUcontext ctx, CUfun
     return masked;
 }
 
-LITHOS_LAUNCH_PATH void lithos_hook_callback(void *user, int domain, int id, const void *params)
+LITHOS_FUSED void lithos_hook_callback(void *user, int domain, int id, const void *params)
 {
     (void)user;
-    if (domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params || !lithos_hook_active())
+    if (__builtin_expect(domain != LITHOS_QMD_DOMAIN || id != LITHOS_QMD_CALLBACK_ID || !params ||
+                             !lithos_hook_active(),
+                         0))
         return;
     lithos_count(LITHOS_COUNT_QMDS, 1);
     if (__builtin_expect(!atomic_load_explicit(&hook.heard, memory_order_relaxed), 0))
@@ -327,7 +335,7 @@ LITHOS_LAUNCH_PATH void lithos_hook_callback(void *user, int domain, int id, con
     uint64_t words[LITHOS_QMD_PARAMS_QMD + 1];
     uint32_t bytes;
     memcpy(&bytes, params, sizeof bytes);
-    if (bytes != LITHOS_QMD_PARAMS_BYTES) {
+    if (__builtin_expect(bytes != LITHOS_QMD_PARAMS_BYTES, 0)) {
         lithos_log_once(
             LITHOS_LOG_WARNING,
             "the driver's QMD callback passes %u bytes instead of %u: launches are left as they are. Use "
@@ -343,7 +351,7 @@ LITHOS_LAUNCH_PATH void lithos_hook_callback(void *user, int domain, int id, con
     CUfunction function = (CUfunction)(uintptr_t)words[LITHOS_QMD_PARAMS_FUNCTION];
     /* NOLINTEND(performance-no-int-to-ptr) */
     struct lithos_ticket *ticket = lithos_ticket_current;
-    int masked = qmd && ticket ? handle_plain(ticket, qmd, ctx, function) : -1;
+    int masked = __builtin_expect(qmd && ticket, 1) ? handle_plain(ticket, qmd, ctx, function) : -1;
     if (__builtin_expect(masked < 0, 0))
         masked = qmd && handle_qmd(qmd, ctx, function);
     lithos_count(masked ? LITHOS_COUNT_MASKED : LITHOS_COUNT_UNMASKED, 1);

@@ -148,7 +148,7 @@ static inline void lithos_ticket_open(struct lithos_ticket *t, enum lithos_ticke
 static inline void lithos_ticket_close(struct lithos_ticket *t)
 {
     lithos_ticket_current = t->previous;
-    if (__builtin_expect(t->observe, 0) && t->kind == LITHOS_TICKET_DRIVER)
+    if (__builtin_expect(t->kind == LITHOS_TICKET_DRIVER, 0) && t->observe)
         lithos_hook_client.observer->closed();
 }
 

@@ -152,8 +152,9 @@ int lithos_qmd_set(const struct lithos_qmd_layout *layout, void *qmd, enum litho
 
 SPECIALIZED uint32_t cluster_blocks(const struct lithos_qmd_layout *layout, const void *qmd)
 {
-    if (!lithos_qmd_row_exists(layout, LITHOS_QMD_QMD_TYPE) ||
-        lithos_qmd_first(layout, qmd, LITHOS_QMD_QMD_TYPE) != LITHOS_QMD_TYPE_CLUSTERS)
+    if (__builtin_expect(!lithos_qmd_row_exists(layout, LITHOS_QMD_QMD_TYPE) ||
+                             lithos_qmd_first(layout, qmd, LITHOS_QMD_QMD_TYPE) != LITHOS_QMD_TYPE_CLUSTERS,
+                         1))
         return 1;
     uint32_t blocks = lithos_qmd_first(layout, qmd, LITHOS_QMD_GPC_CGA_WIDTH) *
                       lithos_qmd_first(layout, qmd, LITHOS_QMD_GPC_CGA_HEIGHT) *

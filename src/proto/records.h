@@ -164,7 +164,7 @@ static inline struct lithos_record *lithos_record_begin(struct lithos_record_rin
 static inline bool lithos_record_end(struct lithos_record_ring *ring, uint32_t head)
 {
     /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
-    if (atomic_load_explicit(&ring->head, memory_order_relaxed) != head)
+    if (__builtin_expect(atomic_load_explicit(&ring->head, memory_order_relaxed) != head, 0))
         return false;
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
     return true;

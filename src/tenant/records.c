@@ -132,13 +132,17 @@ static inline struct lithos_record *begin_record(uint32_t *ret_head)
 /* It was written there, or had no place. */
 static inline bool end_record(const struct lithos_record *slot, uint32_t head, uint16_t kind)
 {
-    bool done = slot && lithos_record_end(my_ring_at, head);
-    if (my_ring_at && lithos_record_wake(my_ring_at))
+    bool done = __builtin_expect(slot != NULL, 1) && __builtin_expect(lithos_record_end(my_ring_at, head), 1);
+    if (__builtin_expect(my_ring_at != NULL, 1) && __builtin_expect(lithos_record_wake(my_ring_at), 0))
         lithos_tenant_wake_daemon();
-    count(done ? LITHOS_COUNTER_RECORDS : LITHOS_COUNTER_RECORDS_DROPPED);
-    if (!done && (kind == LITHOS_RECORD_LAUNCH || kind == LITHOS_RECORD_DRIVER))
+    if (__builtin_expect(done, 1)) {
+        count(LITHOS_COUNTER_RECORDS);
+        return true;
+    }
+    count(LITHOS_COUNTER_RECORDS_DROPPED);
+    if (kind == LITHOS_RECORD_LAUNCH || kind == LITHOS_RECORD_DRIVER)
         count(LITHOS_COUNTER_LAUNCHES_DROPPED);
-    return done;
+    return false;
 }
 
 static uint16_t clock_flag(const struct lithos_ticket_notes *n)
@@ -173,10 +177,10 @@ static LITHOS_LAUNCH_PATH int find_name(uint64_t function)
     for (unsigned i = 0; i < NAME_TRIES; i++) {
         int slot = name_slot(function, i);
         uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
+        if (__builtin_expect(there == function, 1))
+            return NAME_THERE;
         if (there == 0)
             return slot;
-        if (there == function)
-            return NAME_THERE;
     }
     return NAME_NO_ROOM;
 }
@@ -277,7 +281,7 @@ static void closed(void)
     say_writing(0);
 }
 
-static LITHOS_LAUNCH_PATH void open_ticket(struct lithos_ticket *t)
+static LITHOS_FUSED void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
     uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
@@ -294,8 +298,8 @@ static LITHOS_LAUNCH_PATH void open_ticket(struct lithos_ticket *t)
     if (__builtin_expect(my_ring != 0, 1)) {
         if (__builtin_expect(my_renewed != renewed, 0))
             renew(renewed);
-        if (t->kind == LITHOS_TICKET_LAUNCH) {
-            if (stamps && !my_stamp)
+        if (__builtin_expect(t->kind == LITHOS_TICKET_LAUNCH, 1)) {
+            if (__builtin_expect(stamps && !my_stamp, 1))
                 my_stamp = lithos_stamps_reserve();
             prefetch();
         }
@@ -334,14 +338,16 @@ static LITHOS_LAUNCH_PATH uint64_t stamp(struct lithos_ticket *t, const struct l
                                          uint16_t *ret_flags)
 {
     uint64_t sequence = 0;
-    uint64_t base = t->observe & LITHOS_OBSERVE_STAMPS ? lithos_stamps_base(seen->ctx) : 0;
+    uint64_t base = 0;
     int r = -ENOTSUP;
+    if (__builtin_expect((t->observe & LITHOS_OBSERVE_STAMPS) != 0, 1))
+        base = lithos_stamps_base(seen->ctx);
     my_context_ready = base != 0; /* else looked after before the next launch */
-    if (base && seen->layout)
-        r = seen->owner == LITHOS_QMD_OWNER_GRAPH
+    if (__builtin_expect(base && seen->layout, 1))
+        r = __builtin_expect(seen->owner == LITHOS_QMD_OWNER_GRAPH, 0)
                 ? lithos_stamps_take_node(base, seen->layout, seen->qmd, t->notes.graph, &sequence)
                 : take_stamp(base, seen, &sequence);
-    if (r >= 0) {
+    if (__builtin_expect(r >= 0, 1)) {
         count(LITHOS_COUNTER_STAMPS);
         *ret_flags |= r ? LITHOS_RECORD_NODE_CHANGED : 0;
         return sequence;
@@ -410,7 +416,7 @@ static void empty_qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen
     put_other(t, &node, stamped, LITHOS_RECORD_NODE_CHANGED);
 }
 
-static LITHOS_LAUNCH_PATH void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
+static LITHOS_FUSED void qmd_seen(struct lithos_ticket *t, const struct lithos_qmd_seen *seen)
 {
     if (seen->owner == LITHOS_QMD_OWNER_ESCAPED)
         return;
@@ -418,7 +424,7 @@ static LITHOS_LAUNCH_PATH void qmd_seen(struct lithos_ticket *t, const struct li
     uint64_t stamped = stamp(t, seen, &flags);
     if (__builtin_expect(lithos_order_issue != NULL, 0) && seen->owner != LITHOS_QMD_OWNER_GRAPH)
         lithos_order_issue->stamp = stamped;
-    if (seen->owner != LITHOS_QMD_OWNER_LAUNCH) {
+    if (__builtin_expect(seen->owner != LITHOS_QMD_OWNER_LAUNCH, 0)) {
         put_other(t, seen, stamped, flags);
         return;
     }
@@ -444,9 +450,9 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
                                           bool success)
 {
     const struct lithos_ticket_notes *n = &t->notes;
-    if (!n->seen)
+    if (__builtin_expect(!n->seen, 0))
         return; /* into a graph, while the stream captures */
-    if (!success) {
+    if (__builtin_expect(!success, 0)) {
         lithos_stamps_give_back(n->stamp);
         return;
     }
@@ -454,10 +460,11 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
     uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
     if (__builtin_expect(first_sight(function), 0))
         put_name(n, function);
-    bool alone = t->qmds_due == 1; /* else one QMD a device, and nothing says which is whose */
+    bool alone =
+        __builtin_expect(t->qmds_due == 1, 1); /* else one QMD a device, and nothing says which is whose */
     uint32_t head = 0;
     struct lithos_record *slot = begin_record(&head);
-    if (slot)
+    if (__builtin_expect(slot != NULL, 1))
         *slot = (struct lithos_record){
             .sequence = n->sequence,
             .submit_ns = n->submit_ns,
@@ -488,8 +495,7 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
     end_record(slot, head, LITHOS_RECORD_LAUNCH);
 }
 
-static LITHOS_LAUNCH_PATH void launched(struct lithos_ticket *t, const struct lithos_launch *launch,
-                                        bool success)
+static LITHOS_FUSED void launched(struct lithos_ticket *t, const struct lithos_launch *launch, bool success)
 {
     put_launch(t, launch, success);
     closed();

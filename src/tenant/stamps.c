@@ -72,9 +72,10 @@ LITHOS_LAUNCH_PATH uint64_t lithos_stamps_reserve(void)
         uint64_t sequence = n / PLAIN_SLOTS * LITHOS_STAMP_SLOTS + n % PLAIN_SLOTS;
         _Atomic uint64_t *owner = &slots.owners[n % PLAIN_SLOTS];
         uint64_t before = atomic_load_explicit(owner, memory_order_relaxed);
-        if (!arrived(before) ||
-            !atomic_compare_exchange_strong_explicit(owner, &before, sequence | RESERVED,
-                                                     memory_order_relaxed, memory_order_relaxed))
+        if (__builtin_expect(!arrived(before) || !atomic_compare_exchange_strong_explicit(
+                                                     owner, &before, sequence | RESERVED,
+                                                     memory_order_relaxed, memory_order_relaxed),
+                             0))
             continue;
         /* What the next reservations look at: the GPU wrote there last. */
         lithos_prefetch_write(stamp_of(sequence + LINE_STAMPS));
@@ -95,7 +96,8 @@ LITHOS_LAUNCH_PATH int lithos_stamps_take(uint64_t base, const struct lithos_qmd
                                           uint64_t reserved)
 {
     _Atomic uint64_t *owner = &slots.owners[reserved % LITHOS_STAMP_SLOTS];
-    if (!reserved || atomic_load_explicit(owner, memory_order_relaxed) != (reserved | RESERVED))
+    if (__builtin_expect(
+            !reserved || atomic_load_explicit(owner, memory_order_relaxed) != (reserved | RESERVED), 0))
         return -ENOSPC;
     int r = put(base, layout, qmd, reserved, NULL);
     /* Nobody else writes a slot that is set aside, but for the exchange of the pages, which frees all. */
@@ -285,17 +287,21 @@ static LITHOS_LAUNCH_PATH int64_t find_alias(CUcontext ctx)
     for (uint32_t i = count; i-- > 0;) {
         const struct alias *a = &stamps.aliases[i];
         int state = atomic_load_explicit(&a->state, memory_order_acquire);
-        if (state == ALIAS_GONE || atomic_load_explicit(&a->ctx, memory_order_relaxed) != ctx)
+        if (__builtin_expect(
+                state == ALIAS_GONE || atomic_load_explicit(&a->ctx, memory_order_relaxed) != ctx, 0))
             continue;
-        return state == ALIAS_LIVE ? (int64_t)atomic_load_explicit(&a->address, memory_order_relaxed) : 0;
+        return __builtin_expect(state == ALIAS_LIVE, 1)
+                   ? (int64_t)atomic_load_explicit(&a->address, memory_order_relaxed)
+                   : 0;
     }
     return -1;
 }
 
 LITHOS_LAUNCH_PATH uint64_t lithos_stamps_base(CUcontext ctx)
 {
-    if (atomic_load_explicit(&stamps.off, memory_order_relaxed) ||
-        atomic_load_explicit(&stamps.paused, memory_order_acquire))
+    if (__builtin_expect(atomic_load_explicit(&stamps.off, memory_order_relaxed) ||
+                             atomic_load_explicit(&stamps.paused, memory_order_acquire),
+                         0))
         return 0;
     int64_t address = find_alias(ctx);
     return address > 0 ? (uint64_t)address : 0;

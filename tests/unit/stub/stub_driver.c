@@ -166,7 +166,7 @@ static void upload(CUfunction function, uint32_t gx, uint32_t gy, uint32_t gz, u
     }
     if (S.unknown_version)
         qmd[72] = 0x77;
-    if (subscriber && enabled) {
+    if (subscriber && enabled && !S.no_callbacks) {
         uint64_t params[11] = {S.params_bytes};
         params[LITHOS_QMD_PARAMS_CONTEXT] = (uintptr_t)current + 1;
         params[LITHOS_QMD_PARAMS_FUNCTION] = (uintptr_t)function;

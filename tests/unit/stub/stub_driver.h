@@ -35,6 +35,7 @@ struct stub_control {
     int init_delay_us;
     void (*on_mask)(const struct lithos_tpcset *set, int masked); /* called with each QMD, on its thread */
     int no_stamps;              /* release semaphores write nothing, as on a card that takes its time */
+    int no_callbacks;           /* as if nobody had subscribed */
     int quick_stamps;           /* written without a look at what is registered, nor at the clock */
     int stamp_elsewhere;        /* they write another payload */
     int taken;                  /* release semaphore 1 of the next QMDs is in use */
