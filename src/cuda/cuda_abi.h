@@ -85,6 +85,7 @@ enum {
     X(CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 1)                       \
     X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                \
     X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)           \
+    X(CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 9)        \
     X(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 14)      \
     X(CU_GET_PROC_ADDRESS_DEFAULT, 0)                               \
     X(CU_GET_PROC_ADDRESS_LEGACY_STREAM, 1)                         \

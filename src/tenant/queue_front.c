@@ -160,33 +160,6 @@ static bool allocate(struct queue *q, uint32_t function, const uintptr_t *args, 
     return true;
 }
 
-/* Libraries set the same attribute to the same value before each launch: that changes nothing. */
-static bool set_attribute(struct queue *q, uint32_t function, const uintptr_t *args, CUresult *ret_result)
-{
-    bool kernel = function == LITHOS_EXPORT_cuKernelSetAttribute;
-    unsigned attribute = (unsigned)args[kernel ? 0 : 1];
-    int value = (int)args[kernel ? 1 : 2];
-    struct queue_function *f = lithos_queue_function_here(q, (CUfunction)args[kernel ? 2 : 0]);
-    bool told = f && attribute < LITHOS_ARRAY_SIZE(f->value) &&
-                atomic_load_explicit(&lithos_hook_only_device, memory_order_relaxed) >= 0;
-    pthread_mutex_lock(&q->lock);
-    bool same = told && f->set >> attribute & 1 && f->value[attribute] == value;
-    pthread_mutex_unlock(&q->lock);
-    if (same)
-        return false;
-    lithos_queue_drain_all(q, NULL, LITHOS_DRAIN_CODE);
-    *ret_result = lithos_order_real((enum lithos_export)function, args);
-    pthread_mutex_lock(&q->lock);
-    if (f)
-        atomic_fetch_add(&f->version, 1);
-    if (told && *ret_result == CUDA_SUCCESS) {
-        f->set |= (uint16_t)(1u << attribute);
-        f->value[attribute] = value;
-    }
-    pthread_mutex_unlock(&q->lock);
-    return true;
-}
-
 static bool unload(struct queue *q, uint32_t function, const uintptr_t *args, CUresult *ret_result)
 {
     lithos_queue_drain_all(q, NULL, LITHOS_DRAIN_CODE);
@@ -254,8 +227,10 @@ static bool on_call(uint32_t function, const struct lithos_order_row *row, const
         return end_capture(q, function, args, lithos_queue_stream_of(row, args), ret_result);
     case LITHOS_ORDER_ALLOC:
         return allocate(q, function, args, ret_result);
+    case LITHOS_ORDER_ATTRIBUTE_ASK:
+        return lithos_queue_get_attribute(q, function, args, ret_result);
     case LITHOS_ORDER_ATTRIBUTE:
-        return set_attribute(q, function, args, ret_result);
+        return lithos_queue_set_attribute(q, function, args, ret_result);
     case LITHOS_ORDER_UNLOAD:
         return unload(q, function, args, ret_result);
     case LITHOS_ORDER_MISSING:

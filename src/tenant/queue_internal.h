@@ -104,6 +104,9 @@ struct queue_function {
     struct queue_parameter *parameter;
     uint16_t set; /* attributes that the app has set, and to what */
     int value[16];
+    /* The most dynamic shared memory that the app has allowed, where the driver was left with more; INT_MAX: the driver has it. */
+    _Atomic int shared_limit;
+    int shared_device; /* for which the app said so of a CUkernel; -1: of a CUfunction */
 };
 
 /* Handles to places, found without a lock, put and taken away under one. */
@@ -267,6 +270,13 @@ struct queue_stream *lithos_queue_stream(struct queue *q, struct queue_context *
 struct queue_event *lithos_queue_event(struct queue *q, CUevent handle, bool add);
 /* What the driver says of a function's parameters; NULL: not known. */
 const struct queue_function *lithos_queue_function(struct queue *q, CUfunction handle);
+/* Attributes that are set and asked for (queue_attribute.c). True: the call is done with. */
+bool lithos_queue_set_attribute(struct queue *q, uint32_t function, const uintptr_t *args,
+                                CUresult *ret_result);
+bool lithos_queue_get_attribute(struct queue *q, uint32_t function, const uintptr_t *args,
+                                CUresult *ret_result);
+/* Before a launch that has more shared memory than its function's shared_limit: let the driver say so. */
+void lithos_queue_settle_shared(struct queue *q, CUfunction handle);
 struct queue_function *lithos_queue_function_here(struct queue *q, CUfunction handle);
 /* Launches that the driver took once. */
 bool lithos_queue_checked(const struct queue *q, uint64_t hash);

@@ -1,4 +1,5 @@
 /* Launches and other calls that take a place in a queue, or are made at once by the app's own thread where nothing is queued. */
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 
@@ -163,6 +164,15 @@ static enum lithos_drain closed_to(const struct queue *q, const struct queue_con
     return s ? LITHOS_DRAIN_MAX : LITHOS_DRAIN_UNKNOWN;
 }
 
+static const struct queue_function *known_function(struct queue *q, const struct lithos_launch *l)
+{
+    const struct queue_function *f = lithos_queue_function(q, l->function);
+    int limit = f ? atomic_load_explicit(&f->shared_limit, memory_order_acquire) : INT_MAX;
+    if (__builtin_expect(l->shared_bytes > (unsigned)limit, 0))
+        lithos_queue_settle_shared(q, l->function);
+    return f;
+}
+
 bool lithos_queue_on_launch(uint32_t number, const struct lithos_launch *l, CUresult *ret_result)
 {
     enum lithos_export function = (enum lithos_export)number;
@@ -179,7 +189,7 @@ bool lithos_queue_on_launch(uint32_t number, const struct lithos_launch *l, CUre
     size_t bytes = 0;
     if (lithos_order_rows[function].act != LITHOS_ORDER_QUEUE)
         why = LITHOS_DRAIN_OLD;
-    else if (why == LITHOS_DRAIN_MAX && (s->context != c || !(f = lithos_queue_function(q, l->function)) ||
+    else if (why == LITHOS_DRAIN_MAX && (s->context != c || !(f = known_function(q, l)) ||
                                          !lithos_queue_can_launch(l, f, &hash, &bytes)))
         why = LITHOS_DRAIN_UNKNOWN;
     if (why != LITHOS_DRAIN_MAX) {

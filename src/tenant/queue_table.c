@@ -1,4 +1,5 @@
 /* What handles stand for: contexts, streams, events, functions. Found by any thread without a lock; put there under one. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -406,6 +407,7 @@ static void describe(struct queue *q, struct queue_function *f, const struct que
     for (int i = 0; i < n; i++)
         bytes = LITHOS_MAX(bytes, parameter[i].offset + parameter[i].bytes);
     f->set = 0;
+    atomic_store(&f->shared_limit, INT_MAX);
     atomic_fetch_add(&f->version, 1);
     bool same = f->copyable && n >= 0 && f->parameters == (uint32_t)n && f->bytes == bytes &&
                 (n == 0 || !memcmp(f->parameter, parameter, (size_t)n * sizeof *parameter));

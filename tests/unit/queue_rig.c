@@ -17,6 +17,7 @@ static struct {
     struct rig_call calls[CALLS];
     size_t n;
     CUresult answers[LITHOS_EXPORT_MAX];
+    int shared_limit; /* of the function there is: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
 } rig = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static __thread bool is_app;
@@ -93,6 +94,12 @@ static CUresult note(uint32_t function, const uintptr_t args[RIG_WORDS])
     case LITHOS_EXPORT_cuPointerGetAttribute: /* what lies below 64 KiB is not known to it */
         *(unsigned *)args[0] = CU_MEMORYTYPE_DEVICE;
         return args[2] < 0x10000 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    case LITHOS_EXPORT_cuFuncGetAttribute:
+        *(int *)args[0] = rig.shared_limit;
+        break;
+    case LITHOS_EXPORT_cuFuncSetAttribute:
+        rig.shared_limit = answer ? rig.shared_limit : (int)args[2];
+        break;
     case LITHOS_EXPORT_cuFuncGetParamInfo:
     case LITHOS_EXPORT_cuKernelGetParamInfo:
         return CUDA_ERROR_INVALID_VALUE; /* kernels without parameters */
@@ -205,9 +212,14 @@ void rig_answer(uint32_t function, CUresult result)
 
 CUresult rig_launch(CUstream stream)
 {
+    return rig_launch_shared(stream, 0);
+}
+
+CUresult rig_launch_shared(CUstream stream, unsigned shared_bytes)
+{
     CUresult (*launch)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                        CUstream, void **, void **) =
         (CUresult(*)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                      CUstream, void **, void **))lithos_export_address(LITHOS_EXPORT_cuLaunchKernel);
-    return launch(RIG_FUNCTION, 1, 1, 1, 32, 1, 1, 0, stream, NULL, NULL);
+    return launch(RIG_FUNCTION, 1, 1, 1, 32, 1, 1, shared_bytes, stream, NULL, NULL);
 }

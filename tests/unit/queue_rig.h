@@ -33,3 +33,4 @@ int rig_find(uint32_t function);
 void rig_answer(uint32_t function, CUresult result);
 /* A kernel on a stream, through our own cuLaunchKernel. */
 CUresult rig_launch(CUstream stream);
+CUresult rig_launch_shared(CUstream stream, unsigned shared_bytes);

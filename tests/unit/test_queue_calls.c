@@ -449,6 +449,61 @@ static void errors(void)
     CHECK_EQ(lithos_queue_depth(atomic_load(&lithos_queue)), 0);
 }
 
+static CUresult allow_shared(int bytes)
+{
+    return CALL(cuFuncSetAttribute, RIG_FUNCTION, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
+}
+
+static int allowed_shared(void)
+{
+    int bytes = -1;
+    CHECK_EQ(CALL(cuFuncGetAttribute, &bytes, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, RIG_FUNCTION),
+             CUDA_SUCCESS);
+    return bytes;
+}
+
+/* How much shared memory launches may have is set before many of them: nobody waits for that, and none is allowed or refused for it that
+ * would not be else. */
+static void shared_memory(void)
+{
+    begin();
+    CHECK_EQ(allow_shared(100), CUDA_SUCCESS);
+    CHECK_EQ(rig_launch_shared(RIG_STREAM, 100), CUDA_SUCCESS); /* the first of its kind */
+    rig_settle();
+    queue_two();
+    CHECK_EQ(rig_launch_shared(RIG_STREAM, 100), CUDA_SUCCESS);
+    CHECK_EQ(allow_shared(1000), CUDA_SUCCESS);
+    CHECK(rig_find(LITHOS_EXPORT_cuFuncSetAttribute) >= 0);
+    CHECK_EQ(allowed_shared(), 1000);
+    rig_forget_calls();
+    CHECK_EQ(allow_shared(40), CUDA_SUCCESS); /* what is queued has more */
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuFuncSetAttribute), -1);
+    CHECK_EQ(allowed_shared(), 40);
+    CHECK_EQ(rig_launch_shared(RIG_STREAM, 0), CUDA_SUCCESS); /* known: set or not, it waits for nothing */
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuLaunchKernel), -1);
+    rig_let_go();
+    rig_settle();
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuFuncSetAttribute), -1);
+    /* One that it forbids: the driver is told, and asked. */
+    rig_forget_calls();
+    CHECK_EQ(rig_launch_shared(RIG_STREAM, 100), CUDA_SUCCESS);
+    rig_settle();
+    int told = rig_find(LITHOS_EXPORT_cuFuncSetAttribute), launch = rig_find(LITHOS_EXPORT_cuLaunchKernel);
+    const struct rig_call *calls;
+    rig_calls(&calls);
+    CHECK(told >= 0 && told < launch && calls[told].args[2] == 40 && calls[launch].by_app);
+    CHECK_EQ(allowed_shared(), 40);
+    CHECK_EQ(allow_shared(30), CUDA_SUCCESS);
+    CHECK_EQ(allow_shared(40), CUDA_SUCCESS); /* what the driver has */
+    rig_forget_calls();
+    CHECK_EQ(rig_launch_shared(RIG_STREAM, 40), CUDA_SUCCESS);
+    CHECK_EQ(rig_find(LITHOS_EXPORT_cuFuncSetAttribute), -1);
+    rig_answer(LITHOS_EXPORT_cuFuncSetAttribute, CUDA_ERROR_INVALID_VALUE);
+    CHECK_EQ(allow_shared(1 << 30), CUDA_ERROR_INVALID_VALUE);
+    CHECK_EQ(allowed_shared(), 40);
+    CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_DRAINED_SYNC + LITHOS_DRAIN_CODE), 0);
+}
+
 /* What the driver runs a kernel for goes where the rule says, through the queue, also when nothing is queued; other calls need not. */
 static void driver_kernels(void)
 {
@@ -541,6 +596,7 @@ IN_CHILD(pageable)
 IN_CHILD(captures)
 IN_CHILD(errors)
 IN_CHILD(driver_kernels)
+IN_CHILD(shared_memory)
 IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
@@ -548,13 +604,14 @@ IN_CHILD(full)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_nothing), cmocka_unit_test(test_all_queue),
-        cmocka_unit_test(test_all_drain),   cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_versions),    cmocka_unit_test(test_default_stream),
-        cmocka_unit_test(test_wait_value),  cmocka_unit_test(test_pageable),
-        cmocka_unit_test(test_captures),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_own_events),  cmocka_unit_test(test_lease),
-        cmocka_unit_test(test_full),        cmocka_unit_test(test_driver_kernels),
+        cmocka_unit_test(test_all_nothing),   cmocka_unit_test(test_all_queue),
+        cmocka_unit_test(test_all_drain),     cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_versions),      cmocka_unit_test(test_default_stream),
+        cmocka_unit_test(test_wait_value),    cmocka_unit_test(test_pageable),
+        cmocka_unit_test(test_captures),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_own_events),    cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
+        cmocka_unit_test(test_shared_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
