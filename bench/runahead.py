@@ -3,8 +3,9 @@
 
 lithos-launchcost processes measure in turns on the same CPUs: bare, a tenant of class high (its launches go inline), and best-effort tenants
 whose launches are queued always, when the window is full, and as it comes. Then models: a bare process and a best-effort one take turns of
-some iterations. All are clients of one MPS. Launch-bound loops (inference of small batches, decoding) show whether the hand-over to
-the dispatcher pays; training, whether order and window cost anything."""
+some iterations, and for inference one of class high whose launches are handed over (`lithos run --hand-over`). All are clients of one MPS.
+Launch-bound loops (inference of small batches, decoding) show whether the hand-over to the dispatcher pays; training, whether order
+and window cost anything."""
 import contextlib
 import json
 import pathlib
@@ -16,8 +17,10 @@ from lib.proc import Child, Failed, log  # noqa: E402
 
 QUOTA = "100%"
 BARE, HIGH, AUTO, ROOM, ALWAYS = "bare", "high, inline", "best-effort", "best-effort, inline where there is room", "best-effort, always queued"
-# class, LITHOS_QUEUE
-WAYS = {HIGH: ("high", ""), AUTO: ("best-effort", ""), ROOM: ("best-effort", "room"), ALWAYS: ("best-effort", "always")}
+HANDED = "high, handed over"
+# options, LITHOS_QUEUE
+BEST_EFFORT = ["--class", "best-effort"]
+WAYS = {HIGH: ([], ""), HANDED: (["--hand-over"], ""), AUTO: (BEST_EFFORT, ""), ROOM: (BEST_EFFORT, "room"), ALWAYS: (BEST_EFFORT, "always")}
 MODELS = ["resnet50 inference", "bert inference", "llama decode", "resnet50 training", "bert training", "llama training"]
 PARTS = ("launch", "models")
 COUNTERS = ("queued", "unqueued", "full", "failed", "opened")
@@ -43,9 +46,9 @@ class Bench:
 
     def tenant(self, d, way, name, argv):
         """(argv, environment) of a program in one of the ways."""
-        tenant_class, queue = WAYS[way]
+        options, queue = WAYS[way]
         env = dict(d.env, LITHOS_QUEUE=queue) if queue else d.env
-        return d.run(QUOTA, name, argv, ["--class", tenant_class]), env
+        return d.run(QUOTA, name, argv, options), env
 
     # ---- what a launch costs the launching thread
 
@@ -83,25 +86,30 @@ class Bench:
     # ---- models
 
     def model(self, result, name):
+        """Beside a bare one: best-effort, and inference also handed over. They are all there; two take turns."""
         o = self.o
-        with self.daemons(AUTO) as (daemons, bare_env):
-            d = daemons[AUTO]
-            argv = d.run(QUOTA, "queued", models.command(o, name, "--obey"), ["--class", "best-effort"])
+        ways = [AUTO] + ([HANDED] if "training" not in name else [])
+        with self.daemons(*ways) as (daemons, bare_env):
+            def tenant(way, label):
+                argv, env = self.tenant(daemons[way], way, label, models.command(o, name, "--obey"))
+                return models.warm(models.Model(o, argv, models.environment(env, self.scratch, o.python), self.scratch.path / f"{label}.err", label))
             with turns.together(lambda: models.bare(o, bare_env, "bare", name, self.scratch),
-                                lambda: models.warm(models.Model(o, argv, models.environment(d.env, self.scratch, o.python),
-                                                                 self.scratch.path / "queued.err", "queued"))) as (bare, queued):
-                turns.prepare((bare, queued), [d])
+                                *[lambda way=way, i=i: tenant(way, f"queued-{i}") for i, way in enumerate(ways)]) as (bare, *queued):
+                turns.prepare((bare, *queued), daemons.values())
                 for rep in range(1, o.repetitions + 1):
-                    got = turns.compare(bare, queued, o.model_seconds, o.scale)
-                    queue = d.tenant("queued").get("queue", {})
-                    figures = {"bare_us": got["bare_us"], "queued_us": got["other_us"], "speed_over_bare": 1 / got["ratio"],
-                               "speed_over_bare_low": 1 / got["ratio_high"], "speed_over_bare_high": 1 / got["ratio_low"],
-                               "speed_over_bare_quartile": 1 / got["quartile_ratio"]}
-                    figures = {k: round(v, 4) for k, v in figures.items()}
-                    result.case(name, rep, iterations=got["iterations"], pairs=got["pairs"], **figures,
-                                **{k: queue[k] for k in COUNTERS if k in queue},
-                                drained={k: v for k, v in queue.get("drained", {}).items() if v})
-                    log(f"[{rep}] {name}: {got['pairs']} pairs, {figures}")
+                    for i, way in enumerate(ways):
+                        got = turns.compare(bare, queued[i], o.model_seconds, o.scale)
+                        self.note_model(result, name if way == AUTO else f"{name}, {way}", rep, got, daemons[way].tenant(f"queued-{i}"))
+
+    def note_model(self, result, case, rep, got, tenant):
+        queue = tenant.get("queue", {})
+        figures = {"bare_us": got["bare_us"], "queued_us": got["other_us"], "speed_over_bare": 1 / got["ratio"],
+                   "speed_over_bare_low": 1 / got["ratio_high"], "speed_over_bare_high": 1 / got["ratio_low"],
+                   "speed_over_bare_quartile": 1 / got["quartile_ratio"]}
+        figures = {k: round(v, 4) for k, v in figures.items()}
+        result.case(case, rep, iterations=got["iterations"], pairs=got["pairs"], **figures, **{k: queue[k] for k in COUNTERS if k in queue},
+                    drained={k: v for k, v in queue.get("drained", {}).items() if v})
+        log(f"[{rep}] {case}: {got['pairs']} pairs, {figures}")
 
 
 def bars(result, names, parts):
@@ -111,6 +119,9 @@ def bars(result, names, parts):
         result.bar("speed over bare, the slowest", min(measured) if measured and len(measured) == len(names) else None, ">=", 0.98)
         result.note("Speed over bare: " + (", ".join(f"{n} {v}" for n, v in values.items()) or "no model") +
                     "; each the median over pairs of turns next to each other.")
+        handed = {n: v for n in names if (v := result.median(f"{n}, {HANDED}", "speed_over_bare")) is not None}
+        if handed:
+            result.note("Class high with --hand-over: " + ", ".join(f"{n} {v}" for n, v in handed.items()) + ".")
     if "launch" in parts:
         bare = result.median(f"launch, {BARE}", "async_p50_us")
         for way in WAYS:

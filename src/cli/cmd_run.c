@@ -42,6 +42,12 @@ static const char help[] =
     "  --sm-count S     of how many SMs the program is told: those of its quota, or full: the card's "
     "(default: quota\n"
     "                   for class high, full for best-effort)\n"
+    "  --hand-over      class high too has queues, but nothing is held back in them: a thread of LithOS's "
+    "own "
+    "calls\n"
+    "                   the driver while the program goes on. For programs that cannot launch fast enough "
+    "(eager\n"
+    "                   PyTorch, small batches); takes a CPU while they launch\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
@@ -52,7 +58,7 @@ static const char help[] =
 struct run {
     const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count;
     char whole[WHOLE_BYTES]; /* patterns, with commas between */
-    bool coarse, verbose;
+    bool coarse, verbose, hand_over;
     char **command;
     char path[LITHOS_PATH_BYTES]; /* of the socket */
     char library[PATH_MAX];       /* liblithos.so */
@@ -79,15 +85,27 @@ static int add_whole(struct run *run, const char *pattern)
 
 static int parse(int argc, char **argv, struct run *run)
 {
-    enum { QUOTA = 256, GPU, NAME, COARSE, CLASS, ATOM, WHOLE, SM_COUNT, MPS, SOCKET, VERBOSE, HELP };
+    enum {
+        QUOTA = 256,
+        GPU,
+        NAME,
+        COARSE,
+        CLASS,
+        ATOM,
+        WHOLE,
+        SM_COUNT,
+        HAND_OVER,
+        MPS,
+        SOCKET,
+        VERBOSE,
+        HELP
+    };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},     {"gpu", 1, 0, GPU},
-        {"name", 1, 0, NAME},       {"coarse", 0, 0, COARSE},
-        {"mps", 1, 0, MPS},         {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE}, {"help", 0, 0, HELP},
-        {"atom", 1, 0, ATOM},       {"class", 1, 0, CLASS},
-        {"whole", 1, 0, WHOLE},     {"sm-count", 1, 0, SM_COUNT},
-        LITHOS_SHARE_OPTIONS,       {0},
+        {"quota", 1, 0, QUOTA},         {"gpu", 1, 0, GPU},     {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},       {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE},     {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},         {"whole", 1, 0, WHOLE}, {"sm-count", 1, 0, SM_COUNT},
+        {"hand-over", 0, 0, HAND_OVER}, LITHOS_SHARE_OPTIONS,   {0},
     };
     int c;
 
@@ -120,6 +138,9 @@ static int parse(int argc, char **argv, struct run *run)
             break;
         case SM_COUNT:
             run->sm_count = optarg;
+            break;
+        case HAND_OVER:
+            run->hand_over = true;
             break;
         case MPS:
             run->mps = optarg;
@@ -393,6 +414,8 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
     if (r == 0 && *run->whole && setenv("LITHOS_WHOLE", run->whole, 1) < 0)
         r = -ENOMEM;
     if (r == 0 && run->sm_count && setenv("LITHOS_SM_COUNT", run->sm_count, 1) < 0)
+        r = -ENOMEM;
+    if (r == 0 && run->hand_over && setenv("LITHOS_HAND_OVER", "1", 1) < 0)
         r = -ENOMEM;
     if (r < 0)
         lithos_error("run: cannot set up the environment: %s", strerror(-r));

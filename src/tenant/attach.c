@@ -97,13 +97,26 @@ static unsigned told_sms_locked(const struct lithos_grant_gpu *gpu)
     return lithos_tpcset_count(&gpu->own) * gpu->topology.sms_per_tpc;
 }
 
+/* `lithos run --hand-over` */
+static bool hands_over_locked(void)
+{
+    static int hands_over = -1;
+    if (hands_over < 0) {
+        const char *env = getenv("LITHOS_HAND_OVER");
+        hands_over = env && !strcmp(env, "1");
+    }
+    return hands_over;
+}
+
 static void apply_locked(void)
 {
     lithos_atoms_set_policy(&tenant.grant.atom);
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
     lithos_slice_want(tenant.grant.share == LITHOS_DOMAIN_PREEMPT, tenant.grant.slice_us);
-    lithos_queue_set_best_effort(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT);
+    lithos_queue_set_use(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT ? LITHOS_QUEUE_WINDOW
+                         : hands_over_locked()                          ? LITHOS_QUEUE_HAND_OVER
+                                                                        : LITHOS_QUEUE_UNUSED);
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
         lithos_records_set_gpu(d, 0xff);

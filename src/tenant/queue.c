@@ -29,7 +29,7 @@ uint64_t lithos_queue_window_ns = WINDOW_NS;
 
 bool lithos_queue_closed(const struct queue *q)
 {
-    return __builtin_expect(!atomic_load_explicit(&q->best_effort, memory_order_relaxed) ||
+    return __builtin_expect(!atomic_load_explicit(&q->used, memory_order_relaxed) ||
                                 atomic_load_explicit(&q->capturing, memory_order_relaxed) ||
                                 atomic_load_explicit(&q->ending, memory_order_relaxed) ||
                                 atomic_load_explicit(&lithos_hook_escaped, memory_order_relaxed) ||
@@ -201,7 +201,6 @@ static struct queue *make_queue(void)
     TAILQ_INIT(&q->active);
     TAILQ_INIT(&q->flying);
     q->progress_ns = lithos_now_ns();
-    atomic_store(&q->best_effort, true);
     return lithos_queue_tables_init(q) == 0 ? q : NULL;
 }
 
@@ -228,13 +227,15 @@ static void begin(void)
     atomic_store(&lithos_order_state, 1); /* for good: what is queued is not to be overtaken */
 }
 
-void lithos_queue_set_best_effort(bool best_effort)
+void lithos_queue_set_use(enum lithos_queue_use use)
 {
-    struct queue *q = atomic_load(&lithos_queue);
-    if (q)
-        atomic_store(&q->best_effort, best_effort);
-    else if (best_effort)
+    if (!atomic_load(&lithos_queue) && use != LITHOS_QUEUE_UNUSED)
         begin();
+    struct queue *q = atomic_load(&lithos_queue);
+    if (!q)
+        return;
+    atomic_store(&q->open, use == LITHOS_QUEUE_HAND_OVER || atomic_load(&q->ending));
+    atomic_store(&q->used, use != LITHOS_QUEUE_UNUSED);
 }
 
 void lithos_queue_renew(void)

@@ -2,7 +2,8 @@
  * driver in order by a thread of our own, the dispatcher, and of kernels only so many at a time that the card can soon be taken back.
  * What each function of the driver does with order stands in driver/order.def.
  *
- * A program that was never best-effort has no queues, no thread and no cost but a comparison a call. */
+ * A program of class high may have them for the sake of that thread alone (`lithos run --hand-over`): nothing is held back. Any other has
+ * no queues, no thread and no cost but a comparison a call. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,9 +16,15 @@
 /* Where calls go while there are queues. */
 extern const struct lithos_hook_order lithos_queue_order;
 
-/* The class of this tenant: queues are made at the first time that it is best-effort, and are left empty when it is not any more. When
+enum lithos_queue_use {
+    LITHOS_QUEUE_UNUSED,
+    LITHOS_QUEUE_WINDOW,    /* little of it is on the card at a time */
+    LITHOS_QUEUE_HAND_OVER, /* all is issued at once, beside the program */
+};
+
+/* What this tenant has queues for: they are made the first time that it is something, and are left empty when it is nothing any more. When
  * they cannot be made, launches go on as without. Any thread, one at a time. */
-void lithos_queue_set_best_effort(bool best_effort);
+void lithos_queue_set_use(enum lithos_queue_use use);
 /* What the grant says of a device (index of driver/qmd_hook.h): its place in the grant and the quota, for rules; topology NULL: it has
  * none. Any thread, one at a time. */
 void lithos_queue_set_quota(int device, uint8_t grant_index, const struct lithos_topology *topology,

@@ -16,12 +16,15 @@ import time
 from stack import SLACK, Failure, Stack, check, wait_for
 
 # Each with its own share of the programs: when a launch that finds nothing queued is made at once, and the window. A narrow one makes
-# long queues.
+# long queues. One is a tenant of class high.
+HAND_OVER = {"LITHOS_QUEUE": "always"}
+NARROW = {"LITHOS_QUEUE": "always", "LITHOS_QUEUE_WINDOW_US": "1"}
 WAYS = [
     {},
-    {"LITHOS_QUEUE": "always", "LITHOS_QUEUE_WINDOW_US": "1"},
+    NARROW,
     {"LITHOS_QUEUE": "room", "LITHOS_QUEUE_WINDOW_US": "20"},
     {"LITHOS_QUEUE": "always"},
+    HAND_OVER,
 ]
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 4000  # programs a process: some make a context, and there are stamps for 64 of a process
@@ -32,9 +35,10 @@ def order(stack):
 
 
 def run_programs(stack, seed, programs, way, options=()):
-    """So many programs as a best-effort tenant; what it printed."""
+    """So many programs as a tenant, of class high where they are handed over; what it printed."""
+    tenant_class = ["high", "--hand-over"] if way is HAND_OVER else ["best-effort"]
     done = stack.lithos(
-        "run", "--class", "best-effort", "--quota", "40%", "--name", "order", "--", order(stack),
+        "run", "--class", *tenant_class, "--quota", "40%", "--name", "order", "--", order(stack),
         "--seed", seed, "--programs", programs, *options, env=dict(stack.env, **way), timeout=600)
     check(done.returncode == 0, f"{way} --seed {seed}: {done.returncode}: {done.stdout} {done.stderr}")
     printed = json.loads(done.stdout)
@@ -51,7 +55,7 @@ def bare(stack, programs):
 def changes(stack):
     """lithosd is killed and comes back, the class changes and changes back, and the programs notice nothing."""
     child = stack.run("40%", "changes", order(stack), "--programs", "0", "--seed", "700001",
-                      options=("--class", "best-effort"), env=dict(stack.env, LITHOS_QUEUE="always", LITHOS_QUEUE_WINDOW_US="1"))
+                      options=("--class", "best-effort"), env=dict(stack.env, **NARROW))
 
     def queued():
         t = stack.tenants().get("changes")
@@ -105,13 +109,24 @@ def settled(stack):
 def killed(stack):
     """In the middle of a queue that is full, with kernels of which each takes a while."""
     child = stack.run("40%", "killed", order(stack), "--programs", "0", "--seed", "800001", options=("--class", "best-effort"),
-                      env=dict(stack.env, LITHOS_QUEUE="always", LITHOS_QUEUE_WINDOW_US="1"))
+                      env=dict(stack.env, **NARROW))
     wait_for("calls wait in its queues", lambda: stack.tenants().get("killed", {"queue": {"depth": 0}})["queue"]["depth"] > 0,
              30 * SLACK, 0.001)
     child.send_signal(signal.SIGKILL)
     child.wait(20)
     wait_for("its end", lambda: "killed" not in stack.tenants(), 20 * SLACK)
-    run_programs(stack, 900001, 20, WAYS[1])
+    run_programs(stack, 900001, 20, NARROW)
+
+
+def handed_over(stack):
+    """A tenant of class high has queues when it asks for them, and nothing waits there for the card."""
+    for options, queues in (((), False), (("--hand-over",), True)):
+        child = stack.run("40%", "handed", order(stack), "--programs", "0", "--seed", "600001", options=options,
+                          env=dict(stack.env, LITHOS_QUEUE="always"))
+        t = wait_for("it launches", lambda: (t := stack.tenants().get("handed")) and t["counters"]["launches"] > 500 and t, 30 * SLACK)[0]
+        check((t["queue"]["queued"] > 0) == queues, t["queue"])
+        child.terminate()
+        check(child.wait(60 * SLACK) == 0, stack.log("handed"))
 
 
 def many(stack, seed, programs):
@@ -124,6 +139,7 @@ def many(stack, seed, programs):
         began = time.monotonic()
         printed = run_programs(stack, seed + done, n, way, ["--fork"])
         name = ", ".join(f"{k} {v}" for k, v in way.items()) or "as it comes"
+        name += ", class high" if way is HAND_OVER else ""
         cases.append({"case": name, "rep": done // BATCH + 1, **printed, "seconds": round(time.monotonic() - began, 1)})
         print(cases[-1], flush=True)
     return cases
@@ -171,6 +187,7 @@ def main():
         for i, way in enumerate(WAYS):
             run_programs(stack, 1 + 100 * i, 60 if SLACK == 1 else 30, way, ["--fork"])
         sample(stack)
+        handed_over(stack)
         changes(stack)
         killed(stack)
 

@@ -107,6 +107,12 @@ static void window(void)
         fly();
     }
     CHECK(!lithos_queue_room(q, s)); /* 120 us */
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
+    CHECK(lithos_queue_room(q, s) && !lithos_queue_closed(q));
+    lithos_queue_set_use(LITHOS_QUEUE_UNUSED);
+    CHECK(lithos_queue_closed(q));
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW);
+    CHECK(!lithos_queue_room(q, s) && !lithos_queue_closed(q));
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
     CHECK(lithos_queue_room(q, other)); /* it has none of its two */
     ends(1, 1000000000);
