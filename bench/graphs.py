@@ -2,9 +2,9 @@
 """What CUDA graphs cost whose long kernels run as atoms, and whether they compute the same: whole, in atoms of 250 us, every kernel in 7.
 
 lithos-graphreplay replays long kernels in two branches; a Llama of 1.1 billion weights makes a token a replay, after few tokens and
-after many, and trains a step a replay. Each
-runs bare twice, which tells what of its results is the same from run to run, and as a tenant of a lithosd of its own in each way. The Llamas are
-all on the card at once, clients of one MPS: they are captured one after the other and then take turns, a round each."""
+after many, and trains a step a replay. Each runs bare twice, which tells what of its results is the same from run to run, and as a tenant
+of a lithosd of its own in each way. The Llamas are all on the card at once, clients of one MPS: they are captured one after the other
+and then take turns, a round each."""
 import concurrent.futures
 import contextlib
 import json
@@ -21,8 +21,8 @@ LLAMA = pathlib.Path(__file__).resolve().parent / "graphload/llama.py"
 OWN = "long kernels"
 # name: arguments of llama.py
 LLAMAS = {"llama decode": ["decode", "--batch", "8", "--steps", "128"],
-          "llama decode, long context": ["decode", "--batch", "96", "--context", "2048", "--steps", "24"],
-          "llama training": ["training", "--batch", "2", "--steps", "6"]}
+          "llama training": ["training", "--batch", "2", "--steps", "6"],
+          "llama decode, long context": ["decode", "--batch", "96", "--context", "2048", "--steps", "24"]}
 BARE, AGAIN, WHOLE, CUT, FORCED = "bare", "bare again", "whole", "250us", "x7"
 WAYS = {WHOLE: [], CUT: ["--atom", "250us"], FORCED: ["--atom", "x7"]}
 
@@ -197,11 +197,12 @@ def main():
         bench = Bench(o, place, scratch)
         result = results.Result("graphs", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
         names, begun = choose(o, result), time.monotonic()
-        for name in names:
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"{name}: not run, time ran out.")
-                continue
-            one(bench, result, name, sums)
+        with result.keeps_what_was_measured():
+            for name in names:
+                if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                    result.note(f"{name}: not run, time ran out.")
+                    continue
+                one(bench, result, name, sums)
         slower = [m for m in (result.median(f"{name}, {CUT}", "slower_percent") for name in names) if m is not None]
         cut = {name: result.median(f"{name}, {CUT}", "kernels_cut") for name in names}
         result.note(f"Kernels of each graph that were cut for atoms of 250 us: {cut}. Into 7 each is cut that can be, however short: its cost says "

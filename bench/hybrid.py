@@ -32,8 +32,7 @@ def services():
         return {"toy": Service(Job("hp", "toy inference", "", extra=["--batch", "2"], rate=60, slo_ms=2), ("75%", "20%"), ("75%", "20%"))}
     return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
                               ("100%", "0")),
-            # eager: its host takes as long as the card
-            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--hand-over"]), ("100%", "0"))}
+            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60), ("100%", "0"))}
 
 
 def trainings():
@@ -160,7 +159,7 @@ def main():
     with servers.Scratch() as scratch:
         result = results.Result("hybrid", cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
-        with colocate.keeps_what_was_measured(result):
+        with result.keeps_what_was_measured():
             for name, service in measured.items():
                 failures += run_service(bench, result, name, service)
         bars(result, measured)

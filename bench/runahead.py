@@ -157,10 +157,11 @@ def main():
         bench = Bench(o, place, scratch)
         result = results.Result("runahead", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
         names = models.choose(o, result) if "models" in parts else []
-        for rep in range(1, o.repetitions + 1) if "launch" in parts else ():
-            failures += attempt(result, "launch", lambda rep=rep: bench.launches(result, rep))
-        for name in names:
-            failures += attempt(result, name, lambda name=name: bench.model(result, name))
+        with result.keeps_what_was_measured():
+            for rep in range(1, o.repetitions + 1) if "launch" in parts else ():
+                failures += attempt(result, "launch", lambda rep=rep: bench.launches(result, rep))
+            for name in names:
+                failures += attempt(result, name, lambda name=name: bench.model(result, name))
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card: what a launch costs inline is our driver's, not NVIDIA's; "
                         "what it costs to queue one is what it costs here. From a kernel's end to the next one's begin go messages between three "

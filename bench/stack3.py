@@ -86,7 +86,7 @@ def main():
     with servers.Scratch() as scratch:
         result = results.Result("stack3", cli.command_line(), o.repetitions, place, results.probe(place))
         failures = 0
-        with colocate.keeps_what_was_measured(result):
+        with result.keeps_what_was_measured():
             failures = run(colocate.Bench(o, place, scratch), result)
         bars(result)
         return result.end(o.out, failures)

@@ -57,15 +57,6 @@ def ways(o):
     return out
 
 
-@contextlib.contextmanager
-def keeps_what_was_measured(result):
-    """A signal to end ends what is in it, and no more: the bars that cannot be told of what there is say so."""
-    try:
-        yield
-    except SystemExit:
-        result.note("Ended before its end, by a signal.")
-
-
 class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch

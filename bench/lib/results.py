@@ -1,5 +1,6 @@
 """The result file: one JSON document a benchmark, with its raw cases, its bars and the commit that ran. Until all is measured what
 there is stands in NAME.part, for those whose benchmark was ended before: the same document, with "incomplete" and without bars."""
+import contextlib
 import datetime
 import json
 import math
@@ -63,6 +64,14 @@ class Result:
         if self.part:
             self.save(self.part, {**self.doc, "bars": [], "notes": " ".join(self.notes),
                                   "incomplete": "ended before all was measured, and so without bars"})
+
+    @contextlib.contextmanager
+    def keeps_what_was_measured(self):
+        """A signal to end ends what is in it, and no more: the bars that cannot be told of what there is say so."""
+        try:
+            yield
+        except SystemExit:
+            self.note("Ended before its end, by a signal.")
 
     def note(self, text):
         if text not in self.notes:

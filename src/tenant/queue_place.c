@@ -86,10 +86,16 @@ static CUresult launch_past(enum lithos_export function, const struct lithos_lau
 }
 
 /* Is a launch that finds nothing queued better made by this thread? */
-static bool at_once(void)
+static bool at_once(const struct queue *q)
 {
     if (lithos_queue_inline != QUEUE_INLINE_AUTO)
         return lithos_queue_inline == QUEUE_INLINE_ROOM;
+    if (atomic_load_explicit(
+            &q->open, memory_order_relaxed)) { /* all but one after a wait that finds the dispatcher asleep */
+        bool waited = my.waited;
+        my.waited = false;
+        return waited && atomic_load_explicit(&q->asleep, memory_order_relaxed);
+    }
     if (my.hands_over)
         return false;
     if (++my.launches % RUN)
@@ -128,7 +134,7 @@ static CUresult or_error(CUresult result, struct queue_context *c)
 static bool launch_at_once(struct queue *q, struct queue_stream *s, uint64_t key, const struct now *n,
                            CUstream handle, CUresult *ret_result)
 {
-    if (lithos_queue_depth(q) || !at_once() ||
+    if (lithos_queue_depth(q) || !at_once(q) ||
         !lithos_queue_issue_now(q, s, key, n->args != NULL, handle, n->args ? make_call : make_launch, n,
                                 ret_result))
         return false;

@@ -579,6 +579,31 @@ static void full(void)
     CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FULL), 1);
 }
 
+/* Of a tenant of class high all goes to the dispatcher at once, but what would have to wake it up after a wait. */
+static void hands_over(void)
+{
+    rig_open("");
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
+    struct queue *q = atomic_load(&lithos_queue);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind */
+    rig_settle();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    while (!atomic_load(&q->asleep))
+        sched_yield();
+    rig_forget_calls();
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_settle();
+    const struct rig_call *calls;
+    bool by_app[3];
+    unsigned kernels = 0;
+    for (size_t i = 0, n = rig_calls(&calls); i < n; i++)
+        if (calls[i].function == LITHOS_EXPORT_cuLaunchKernel && kernels < 3)
+            by_app[kernels++] = calls[i].by_app;
+    CHECK_EQ(kernels, 3);
+    CHECK(by_app[0] && !by_app[1] && !by_app[2]);
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -600,6 +625,7 @@ IN_CHILD(shared_memory)
 IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
+IN_CHILD(hands_over)
 
 int main(void)
 {
@@ -611,7 +637,7 @@ int main(void)
         cmocka_unit_test(test_captures),      cmocka_unit_test(test_errors),
         cmocka_unit_test(test_own_events),    cmocka_unit_test(test_lease),
         cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
-        cmocka_unit_test(test_shared_memory),
+        cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_hands_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
