@@ -2,6 +2,7 @@
 import html
 import math
 import re
+import statistics
 
 WIDTH, LEFT, RIGHT, TOP = 1000, 58, 12, 34
 BLUE, ORANGE, GREEN, PURPLE, BROWN, GREY = "#2f6fb0", "#d9822b", "#3f9a57", "#a3478f", "#8a6d3b", "#5c6a7a"
@@ -140,4 +141,66 @@ def named(svg, misfits, y):
     return y + LINE * (rows + 1)
 
 
-DRAWN = {"scaling": scaling}
+# ---- lending.json: what the neighbour keeps over what the owner pays ----
+
+WAYS = {"mps": GREY, "client priority": BROWN, "partition": PURPLE, "lithos": BLUE, "lithos, advised": GREEN, "lithos, bold": ORANGE}
+BAR = 1.3, 75  # the owner's p99 over alone, what the neighbour keeps in percent
+
+
+def medians(cases, key):
+    """{case: its median over the repetitions}"""
+    out = {}
+    for case in cases:
+        if isinstance(case.get(key), (int, float)):
+            out.setdefault(case["case"], []).append(case[key])
+    return {name: statistics.median(values) for name, values in out.items()}
+
+
+def lending_points(cases):
+    """{gaps: [(way, kind, HP p99 over alone, BE kept %)]}"""
+    p99, rate, out = medians(cases, "p99_us"), medians(cases, "be_kernels_per_s"), {}
+    for name in p99:
+        way, kind, gaps = [*name.rsplit(", ", 2), "", ""][:3]
+        alone, whole = p99.get(f"hp alone, {gaps}"), rate.get(f"be alone, {kind}")
+        if way in WAYS and alone and whole and name in rate:
+            out.setdefault(gaps, []).append((way, kind, p99[name] / alone, 100 * rate[name] / whole))
+    return out
+
+
+def bar_in(frame):
+    """Where both are met."""
+    (x, y), (right, top) = frame.at(frame.across.low, BAR[1]), frame.at(BAR[0], frame.up.high)
+    frame.svg.out.append(f'<rect x="{x:.1f}" y="{top:.1f}" width="{right - x:.1f}" height="{y - top:.1f}" fill="{GREEN}" fill-opacity="0.12"/>')
+
+
+def points_in(frame, points, numbers):
+    for way, kind, p99, part in points:
+        x, y = frame.at(p99, part)
+        frame.svg.dot(x, y, WAYS[way])
+        frame.svg.text(x, y + 3, str(numbers[kind]), size=8, anchor="middle", colour="#fff")
+
+
+def lending(doc):
+    """A frame for each way that requests come: what the neighbour keeps over the owner's p99, a dot for each case."""
+    svg, frames = Svg(), lending_points(doc["cases"])
+    kinds = dict.fromkeys(kind for points in frames.values() for _, kind, _, _ in points)
+    numbers = {kind: n for n, kind in enumerate(kinds, 1)}
+    gap, height = 24, 260
+    w = (WIDTH - LEFT - RIGHT - gap * (len(frames) - 1)) / max(len(frames), 1)
+    svg.text(LEFT, 16, f"What a neighbour keeps of its speed (%), over the p99 of an owner's requests of 98 us, times that alone ({doc['card']})", size=13)
+    for i, (gaps, points) in enumerate(frames.items()):
+        frame = Frame(svg, LEFT + i * (w + gap), TOP + LINE, w, height, Log(0.8, 200), Linear(0, 110))
+        frame.ticks((1, 1.3, 2, 4, 10, 20, 50, 100, 200), (0, 25, 50, 75, 100), words=i == 0)
+        bar_in(frame)
+        svg.text(frame.x, TOP + 4, f"requests {gaps}")
+        points_in(frame, points, numbers)
+    y = TOP + LINE + height + 36
+    for i, (way, colour) in enumerate(WAYS.items()):
+        svg.dot(LEFT + 5 + i * 130, y - 4, colour)
+        svg.text(LEFT + 15 + i * 130, y, way)
+    svg.text(LEFT, y + LINE + 4, "The neighbour's kernels: " + ", ".join(f"{n} {kind}" for kind, n in numbers.items()) +
+             f". Shaded: at most {BAR[0]:g} times, {BAR[1]} % kept. Further right than 200: at 200.")
+    return svg.document(y + 2 * LINE)
+
+
+DRAWN = {"scaling": scaling, "lending": lending}

@@ -51,6 +51,11 @@ RUNS = {
              "tenant, atoms of 250us, client priority": "be_kernels_per_s",
              "tenant, atoms of 250us, client priority, every 25 ms": "p99_us"},
             ["p99 reduction against MPS uncut", "p99 reduction against MPS uncut, every 25 ms", "BE kept %"]),
+    "lending": (["--repetitions", "1", "--seconds", "0.1", "--warmup", "0.1", "--learn", "0.2", "--scale", "2", "--only",
+                 "client priority, short waves, every 2 ms;lithos, short waves, every 2 ms"],
+                {"hp alone, every 2 ms": "p99_us", "be alone, short waves": "be_kernels_per_s",
+                 "client priority, short waves, every 2 ms": "be_kernels_per_s", "lithos, short waves, every 2 ms": "be_lent_tpc_s"},
+                ["lithos, short waves, every 2 ms: HP p99 over alone", "lithos, short waves, every 2 ms: BE kept %"]),
     "runahead": (["--repetitions", "1", "--scale", "1", "--turns", "2", "--launches", "256", "--model-seconds", "0.2"],
                  {"launch, bare": "async_p50_us", "launch, high, inline": "sync_p50_us", "launch, best-effort": "async_p99_us",
                   "launch, best-effort, always queued": "queued", "toy inference": "speed_over_bare"},
@@ -131,6 +136,13 @@ def cut_beside(doc):
         yield f"the job was not cut: {case}"
 
 
+def lent_and_cut(doc):
+    """Nothing else ran than was asked for, and what it came to be lent it was lent in atoms."""
+    case = doc["cases"][-1]
+    if len(doc["cases"]) != 4 or case["case"] != "lithos, short waves, every 2 ms" or case["be_lent_tpc_s"] <= 0 or case["atoms"] < 20:
+        yield f"not what was to be measured: {doc['cases']}"
+
+
 def each_its_way(doc):
     """Launches went the way that the case says, and none failed."""
     cases = {c["case"]: c for c in doc["cases"]}
@@ -156,7 +168,7 @@ def only_advised(doc):
 
 
 CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut,
-          "hol": cut_beside, "runahead": each_its_way,
+          "hol": cut_beside, "lending": lent_and_cut, "runahead": each_its_way,
           "scaling": scaled, "power_advise": only_advised}
 
 

@@ -183,6 +183,23 @@ class Pictures(unittest.TestCase):
         self.assertEqual([points[plot.BLUE][i] for i in (0, 2)], points["#333"])  # in proportion to 1/t
 
 
+    def test_a_neighbour_over_its_owner(self):
+        def case(name, rep, p99=None, rate=None):
+            return {"case": name, "rep": rep, **({"p99_us": p99} if p99 else {}), **({"be_kernels_per_s": rate} if rate else {})}
+        cases = [case("hp alone, random", 1, 100), case("be alone, long blocks", 1, rate=60), case("lithos, advised, long blocks, random", 1, 120, 45),
+                 case("lithos, advised, long blocks, random", 2, 140, 55), case("mps, long blocks, random", 1, 99000, 60),
+                 {"case": "lithos, long blocks, random", "rep": 1, "error": "no GPU"}]
+        self.assertEqual(plot.lending_points(cases), {"random": [("lithos, advised", "long blocks", 1.3, 100 * 50 / 60), ("mps", "long blocks", 990.0, 100.0)]})
+        drawn = xml.dom.minidom.parseString(plot.lending({"card": "a & b", "cases": cases}))
+        dots = {c.getAttribute("fill"): c for c in drawn.getElementsByTagName("circle") if c.nextSibling.nextSibling.firstChild.data == "1"}
+        self.assertEqual(set(dots), {plot.GREEN, plot.GREY})
+        shaded = drawn.getElementsByTagName("rect")[1]  # the first is the ground
+        right, foot = (float(shaded.getAttribute(a)) + float(shaded.getAttribute(b)) for a, b in (("x", "width"), ("y", "height")))
+        self.assertAlmostEqual(float(dots[plot.GREEN].getAttribute("cx")), right, delta=0.2)  # 1.3 times, and more than 75 %
+        self.assertLess(float(dots[plot.GREEN].getAttribute("cy")), foot)
+        self.assertGreater(float(dots[plot.GREY].getAttribute("cx")), right)
+
+
 class Figures(unittest.TestCase):
     def test_quantiles_by_nearest_rank(self):
         self.assertEqual([results.quantile([5, 1, 3, 2, 4], q) for q in (0, 0.5, 0.95, 1)], [1, 3, 5, 5])
