@@ -15,7 +15,7 @@ KEYS = {"name": str, "card": str, "driver": str, "commit": str, "date": str, "co
         "bars": list, "notes": str}
 # What a short run makes of it: arguments, cases that must be there with figures, bars that must be there.
 RUNS = {
-    "isolation": (["--seconds", "0.2", "--warmup", "0.05", "--repetitions", "1", "--scale", "10", "--only", "3, short"],
+    "isolation": (["--seconds", "0.2", "--warmup", "0.05", "--repetitions", "1", "--scale", "4", "--only", "3, short"],
                   {"hp alone": "p99_us", "be alone, short waves": "be_kernels_per_s", "lithos 33/33, short waves": "p99_us"},
                   ["HP p99 over alone, 33/33, short waves", "HP p99 over alone, 33/33, long blocks"]),
     "overhead": (["--turns", "2", "--launches", "128", "--starts", "2", "--repetitions", "1", "--scale", "1", "--model-seconds", "0.2"],

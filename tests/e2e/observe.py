@@ -135,7 +135,8 @@ def kills(stack, seed, rounds):
     for i in range(rounds):
         name = f"victim{i}"
         # The parent waits, so that the tenant outlives the killed child and can be asked.
-        stack.run(4, name, "sh", "-c", f"{burn} {' '.join(SAMPLE)} --iters 2000 --depth 64 & {burn} {' '.join(SAMPLE)} --iters 2000 & wait; sleep 100")
+        kernels = f"{' '.join(SAMPLE)} --iters 2000 --grid 16896"  # of a tenth of a second on so few TPCs
+        stack.run(4, name, "sh", "-c", f"{burn} {kernels} --depth 64 & {burn} {kernels} & wait; sleep 100")
         wait_for("it launches", lambda: (stack.tenants().get(name, {}).get("observed") or {}).get("kernels", 0) > 2, 30 * SLACK)
         time.sleep(random.random() * 0.3)
         for p in stack.tenants()[name]["pids"]:
