@@ -63,9 +63,9 @@ class Bench(Pairs):
         return [self.place.program("lithos-serve"), *GAPS[gaps], "--grid", str(self.sms // 2), "--seconds", str(self.o.seconds),
                 *self.common, *options]
 
-    def neighbour(self, kind, *options):
+    def neighbour(self, kind):
         blocks, *how = KINDS[kind]
-        return [*self.burner("--grid", str(blocks * self.sms), *how), *options]
+        return self.burner("--grid", str(blocks * self.sms), *how)
 
     @contextlib.contextmanager
     def servers(self, name):
@@ -90,9 +90,9 @@ class Bench(Pairs):
             told.update(be_lent_tpc_s=be["lent_tpc_s"], be_why_s={k: v for k, v in be["why_s"].items() if v}, atoms=d.tenant("be")["atoms"]["atoms"])
 
         atom = atom if atom == "off" else f"{atom * self.o.scale:g}us"
-        learn = "--warmup", str(self.o.learn)
-        hp = d.run("50%", "hp", self.owner(gaps, *learn), options)
-        be = d.run("50%", "be", self.neighbour(kind, *learn), ["--class", "best-effort", "--atom", atom])
+        # the neighbour is up before the owner, and goes on while that warms up
+        hp = d.run("50%", "hp", self.owner(gaps, "--warmup", str(self.o.learn)), options)
+        be = d.run("50%", "be", self.neighbour(kind), ["--class", "best-effort", "--atom", atom])
         return {**figures(*self.pair(hp, be, d.env, d.env, before, after)), **told}
 
 
@@ -153,8 +153,8 @@ def bars(result, table):
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--seconds", type=float, default=0.4, help="measured seconds a case, in the card's time (default: %(default)s)")
-    p.add_argument("--warmup", type=float, default=0.2, help="before that (default: %(default)s)")
-    p.add_argument("--learn", type=float, default=0.8, help="before that under LithOS, which knows neither of the two (default: %(default)s)")
+    p.add_argument("--warmup", type=float, default=0.1, help="before that (default: %(default)s)")
+    p.add_argument("--learn", type=float, default=0.6, help="before it under LithOS, side by side, as it knows neither of the two (default: %(default)s)")
     p.add_argument("--only", help="run only cases whose name has one of these in it (with ; between), and what they are compared with")
     p.set_defaults(keep_going_after=100)
     o, place = cli.start(p)
