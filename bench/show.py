@@ -3,14 +3,17 @@
 (OUT/stacked.trace, for tools/trace-picture).
 
 On a card a ResNet-50 service with open-loop requests beside the training of a Llama; without PyTorch, and on the virtual GPU,
-the sample tenants."""
+the sample tenants.
+
+--draw RESULT.json runs nothing: it draws what a result file says into OUT/NAME-CARD.svg, CARD being the name of the file's folder."""
 import contextlib
+import json
 import pathlib
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, screen, servers, trace  # noqa: E402
+from lib import cli, models, plot, screen, servers, trace  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 DOWN = b"\x1bOB"  # the key: the first tenant's kernels are shown as well
@@ -56,6 +59,15 @@ def stacked(o, place, scratch, out):
                 raise Failed(f"a tenant ended with {child.popen.returncode}. {child.why()}")
 
 
+def draw(path, out):
+    doc = json.loads(path.read_text())
+    if doc["name"] not in plot.DRAWN:
+        sys.exit(f"show: {path}: there is no picture of {doc['name']}, only of {', '.join(plot.DRAWN)}")
+    picture = out / f"{doc['name']}-{path.resolve().parent.name}.svg"
+    picture.write_text(plot.DRAWN[doc["name"]](doc))
+    print(f"wrote {picture}")
+
+
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     models.add_options(p)
@@ -66,10 +78,14 @@ def main():
     p.add_argument("--bytes", type=int, default=1500000, help="of the trace at most (default: %(default)s)")
     p.add_argument("--rows", type=int, default=24)
     p.add_argument("--columns", type=int, default=110)
-    o, place = cli.start(p)
-    o.samples = o.samples or o.virtual
+    p.add_argument("--draw", type=pathlib.Path, metavar="RESULT.json", help="run nothing, draw what this says")
+    o = p.parse_args()
     out = pathlib.Path(o.out)
     out.mkdir(parents=True, exist_ok=True)
+    if o.draw:
+        return draw(o.draw, out)
+    o, place = cli.start(p)
+    o.samples = o.samples or o.virtual
     with servers.Scratch() as scratch:
         try:
             stacked(o, place, scratch, out)

@@ -6,6 +6,7 @@
 #include "samples/sample.h"
 
 #define DEPTH_MAX 1024u
+#define SHARED_MAX 49152 /* more has to be asked for, function by function */
 
 struct kind {
     const char *name, *kernel;
@@ -22,7 +23,7 @@ static const struct kind kinds[] = {
 struct burn {
     struct sample_options o;
     const struct kind *kind;
-    unsigned grid, iters, depth;
+    unsigned grid, iters, shared_bytes, depth;
     uint64_t max_kernels; /* 0: no limit */
 };
 
@@ -37,6 +38,7 @@ static const char help[] =
     "  --kind short|long|null  many short blocks (default), few long ones, or empty kernels\n"
     "  --grid N                blocks of a kernel (default: as the kind says for the GPU's size)\n"
     "  --iters N               loop turns of a block\n"
+    "  --shared BYTES          shared memory of a block, so that fewer live in an SM at a time (default 0)\n"
     "  --depth N               launches in flight (default 2)\n"
     "  --kernels N             stop after N measured kernels\n" SAMPLE_OPTIONS_HELP;
 
@@ -51,9 +53,9 @@ static const struct kind *find_kind(const char *name)
 
 static void parse(int argc, char **argv, struct burn *b)
 {
-    enum { KIND = 256, GRID, ITERS, DEPTH, KERNELS };
+    enum { KIND = 256, GRID, ITERS, SHARED, DEPTH, KERNELS };
     static const struct option options[] = {
-        {"kind", 1, 0, KIND},   {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS},
+        {"kind", 1, 0, KIND},   {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS}, {"shared", 1, 0, SHARED},
         {"depth", 1, 0, DEPTH}, {"kernels", 1, 0, KERNELS}, SAMPLE_OPTIONS,
     };
     int c;
@@ -69,6 +71,9 @@ static void parse(int argc, char **argv, struct burn *b)
             break;
         case ITERS:
             b->iters = (unsigned)sample_number("iters", optarg, 1, 4294967295.0);
+            break;
+        case SHARED:
+            b->shared_bytes = (unsigned)sample_number("shared", optarg, 0, SHARED_MAX);
             break;
         case DEPTH:
             b->depth = (unsigned)sample_number("depth", optarg, 1, DEPTH_MAX);
@@ -111,7 +116,7 @@ static void burn(const struct burn *b, const struct sample_context *ctx, struct 
         if (sample_stop || now_ns >= end_ns || (b->max_kernels && g.kernels >= b->max_kernels))
             break;
         for (; launched < done + depth; launched++) {
-            sample_launch(ctx, f, grid, 128, &out, &iters);
+            sample_launch(ctx, f, grid, 128, b->shared_bytes, &out, &iters);
             CU(cuEventRecord, events[launched % depth], ctx->stream);
         }
         CU(cuEventSynchronize, events[done % depth]);

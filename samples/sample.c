@@ -182,11 +182,11 @@ CUfunction sample_function(const struct sample_context *ctx, const char *kernel)
 }
 
 void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,
-                   CUdeviceptr *out, unsigned *iters)
+                   unsigned shared_bytes, CUdeviceptr *out, unsigned *iters)
 {
     void *params[] = {out, iters};
 
-    CU(cuLaunchKernel, f, blocks, 1, 1, threads, 1, 1, 0, ctx->stream, params, NULL);
+    CU(cuLaunchKernel, f, blocks, 1, 1, threads, 1, 1, shared_bytes, ctx->stream, params, NULL);
 }
 
 /* Room for any %smid. */

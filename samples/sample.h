@@ -121,9 +121,9 @@ void sample_find(const char *name, const char *symbol, void *ret_function, size_
 /* The kernels' text, for another context. */
 const char *sample_kernels(void);
 CUfunction sample_function(const struct sample_context *ctx, const char *kernel);
-/* One launch of blocks of `threads` threads of a kernel (u64 out, u32 iters). */
+/* One launch of blocks of `threads` threads and so much dynamic shared memory of a kernel (u64 out, u32 iters). */
 void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,
-                   CUdeviceptr *out, unsigned *iters);
+                   unsigned shared_bytes, CUdeviceptr *out, unsigned *iters);
 
 /* Runs lithos_mark and lithos_saxpy and compares every element. True when all are right; ret_sms_used: SMs
  * that ran a block. Says on standard error what is wrong. */

@@ -157,7 +157,7 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
         if (sample_stop || due_ns >= g->end_ns || now_ns >= g->end_ns)
             break;
         for (unsigned i = 0; i < s->kernels; i++)
-            sample_launch(ctx, f, grid, 128, &out, &iters);
+            sample_launch(ctx, f, grid, 128, 0, &out, &iters);
         CU(cuStreamSynchronize, ctx->stream);
         if (g->begin_ns) {
             add_sample(g, (double)(lithos_now_ns() - due_ns) / 1e3);

@@ -29,9 +29,9 @@ class Pairs:
         self.runs += 1
         return self.scratch.path / f"{self.runs}-{who}.err"
 
-    def pair(self, hp=None, be=None, hp_env=None, be_env=None, before=None):
-        """Runs the service, the burner, or both over the same window; before(): called when they are ready, before it.
-        (service's figures, burner's figures)"""
+    def pair(self, hp=None, be=None, hp_env=None, be_env=None, before=None, after=None):
+        """Runs the service, the burner, or both over the same window; before(): called when they are ready, before it; after(): at its end,
+        while the burner is still at work. (service's figures, burner's figures)"""
         children = []
         try:
             # the burner first: the service must find it at work
@@ -53,6 +53,8 @@ class Pairs:
                 served = service.result(self.timeout)
             else:
                 time.sleep(self.o.seconds * self.o.scale)
+            if after:
+                after()
             if burner:
                 burner.signal(signal.SIGTERM)
                 burned = burner.result(self.timeout)

@@ -49,7 +49,7 @@ def settled(tenant):
 
 def short_waves(stack):
     """10 waves of 375 us on half of the card: one wave an atom, and hardly slower."""
-    options = ("--grid", str(5 * WAVES_BLOCKS), "--seconds", "0.3", "--warmup", "0.3")
+    options = ("--grid", str(5 * WAVES_BLOCKS), "--seconds", "0.2", "--warmup", "0.2")
     whole = burn(stack, "whole", *options)
     cut = burn(stack, "cut", *options, atom=ATOM)
     ratio = cut["kernels_per_s"] / whole["kernels_per_s"]

@@ -8,14 +8,13 @@ import os
 import random
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 
-from stack import Failure, Stack, check, wait_for
+from stack import MSG_VERSION, Failure, Stack, check, message, wait_for
 
-MSG_MAGIC, MSG_VERSION, MSG_SHUTDOWN = 0x4C544853, 1, 8
+MSG_SHUTDOWN = 8
 
 
 def expect(done, code, *words):
@@ -51,7 +50,7 @@ def garbage_on_the_socket(stack, seed=7):
             body = rng.randbytes(size)
             if kind:  # a good header before a bad body
                 type_ = rng.choice([t for t in range(12) if t != MSG_SHUTDOWN])  # that one would be obeyed
-                body = struct.pack("<IHHII", MSG_MAGIC, MSG_VERSION if kind < 5 else 99, type_, size, 0) + body[16:]
+                body = message(type_, MSG_VERSION if kind < 5 else 99, size) + body[16:]
             try:
                 s.send(body)
                 s.recv(65536)
@@ -119,7 +118,7 @@ def corrupt_cache(stack):
 
 
 def main():
-    with Stack(scale=20) as stack:
+    with Stack(scale=5) as stack:
         stack.start_daemon()
         stack.run(20, "beside", stack.sample("lithos-burn"), "--seconds", "300", "--iters", "2000")
         wait_for("the tenant beside launches",

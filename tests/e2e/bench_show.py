@@ -9,7 +9,7 @@ import tempfile
 import xml.dom.minidom
 
 BUILD, SOURCE = os.environ["LITHOS_BUILD"], os.environ["LITHOS_SOURCE"]
-VIRTUAL = ["--virtual", "--prefix", BUILD, "--scale", "10"]
+VIRTUAL = ["--virtual", "--prefix", BUILD, "--scale", "4"]
 
 
 def run(*argv):

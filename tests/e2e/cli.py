@@ -88,6 +88,8 @@ def starts_a_daemon(stack):
         check(len(told) == 1 and told[0].strip().isdigit(), f"children beside cat: {told}")
     document = stack.status()
     check(document["pid"] not in [c.pid for c in children] and document["virtual"], document)
+    printed = json.loads(stack.lithos("status", "--json").stdout)
+    check(printed.keys() == document.keys() and printed["pid"] == document["pid"], printed)
     expect(stack.lithos("doctor", timeout=90), 0, f"pid {document['pid']}")
     expect(stack.lithos("stop"), 0)
     wait_for("the daemon is gone", lambda: not os.path.exists(f"/proc/{document['pid']}"), 20)
@@ -191,7 +193,7 @@ def table_and_set(stack):
 def samples(stack):
     """Right results and honest figures, with and without LithOS."""
     burn, serve = stack.sample("lithos-burn"), stack.sample("lithos-serve")
-    common = ("--json", "--time-scale", "20", "--warmup", "0.01")
+    common = ("--json", "--time-scale", "10", "--warmup", "0.01")
     alone = json.loads(run(burn, "--check", "--seconds", "0.2", *common, env=stack.env).stdout)
     check(alone["check"] and alone["sms_used"] == 132 and alone["kernels"] > 2, alone)
     half = json.loads(stack.lithos("run", "--quota", "33", "--", burn, "--check", "--seconds", "0.2", *common).stdout)
@@ -218,7 +220,7 @@ def main():
     for part in (without_gpu, no_daemon_program):
         print(part.__name__, flush=True)
         part()
-    with Stack(scale=20) as stack:
+    with Stack(scale=10) as stack:
         for part in (doctor, starts_a_daemon):
             print(part.__name__, flush=True)
             part(stack)

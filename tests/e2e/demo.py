@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""lithos demo on the virtual GPU: it passes, says so in JSON too, and leaves nothing behind, also when stopped."""
+"""lithos demo on the virtual GPU: it passes, says so in JSON too, and leaves nothing behind, also when stopped.
+Usage: demo.py passes|stopped; the first measures time."""
 
 import json
 import os
@@ -45,8 +46,9 @@ def passes(folder):
         if done.returncode != 1 or "this machine is busy" not in done.stdout:
             break
     check(done.returncode == 0, f"exit {done.returncode}")
-    check(took < 60, f"took {took:.0f} s")
     document = json.loads(pathlib.Path(result).read_text())
+    again = len(document["hp_p99_over_alone_attempts"]) - 1  # on a busy machine two of the five are measured again
+    check(took < 12 * (5 + 2 * again), f"took {took:.0f} s, measured again {again} times")
     cases = {c["case"]: c for c in document["cases"]}
     check(document["passed"] and document["virtual"] and len(cases) == 5, document)
     managed = cases["LithOS, half of the TPCs each"]
@@ -70,8 +72,7 @@ def stopped(folder):
 
 def main():
     with tempfile.TemporaryDirectory(prefix="lithos-e2e-", dir="/tmp") as folder:
-        passes(folder)
-        stopped(folder)
+        {"passes": passes, "stopped": stopped}[sys.argv[1]](folder)
 
 
 if __name__ == "__main__":

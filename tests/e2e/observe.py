@@ -69,7 +69,10 @@ def exact_and_true(stack):
     serve = stack.run("40%", "serve", stack.sample("lithos-serve"), *SAMPLE, "--kernels", "2")
     wait_for("kernels of both are seen", lambda: all(
         (stack.tenants().get(n, {}).get("observed") or {}).get("kernels", 0) > 40 for n in ("burn", "serve")), 30 * SLACK)
-    time.sleep(3)
+    time.sleep(2)
+    # on a busy machine it seems to jump, and begins anew
+    wait_for("the card's clock is known", lambda: all(t["observed"]["clock"]["offset_bound_us"] is not None
+                                                      for t in stack.tenants().values()), 30 * SLACK, 0.1)
     once = stack.lithos("top", "--once")
     check(once.returncode == 0, once.stderr)
     for word in ("burn", "serve", "GPU 0", "P50", "aaaa", "bbbb"):
@@ -80,7 +83,6 @@ def exact_and_true(stack):
         o = tenants[name]["observed"]
         check(o["stamps"] and sum(o["lost"].values()) == 0, f"{name}: lost {o['lost']}")
         check(o["p50_us"] > 0 and o["tpc_time_s"] > 0, f"{name}: {o}")
-        check(o["clock"]["offset_bound_us"] is not None, f"{name}: {o['clock']}")
     true_us = 98 * SCALE  # of the card's time, as the cost file has it
     got_us = tenants["serve"]["observed"]["operators"][0]["p50_us"]
     # under a sanitizer a wake-up takes as long as the kernel
@@ -135,7 +137,8 @@ def kills(stack, seed, rounds):
     for i in range(rounds):
         name = f"victim{i}"
         # The parent waits, so that the tenant outlives the killed child and can be asked.
-        stack.run(4, name, "sh", "-c", f"{burn} {' '.join(SAMPLE)} --iters 2000 --depth 64 & {burn} {' '.join(SAMPLE)} --iters 2000 & wait; sleep 100")
+        kernels = f"{' '.join(SAMPLE)} --iters 2000 --grid 16896"  # of a tenth of a second on so few TPCs
+        stack.run(4, name, "sh", "-c", f"{burn} {kernels} --depth 64 & {burn} {kernels} & wait; sleep 100")
         wait_for("it launches", lambda: (stack.tenants().get(name, {}).get("observed") or {}).get("kernels", 0) > 2, 30 * SLACK)
         time.sleep(random.random() * 0.3)
         for p in stack.tenants()[name]["pids"]:

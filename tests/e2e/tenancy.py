@@ -10,7 +10,7 @@ import time
 
 from stack import Stack, bits, check, wait_for
 
-BURN = ("--seconds", "300", "--iters", "2000")
+BURN = ("--seconds", "300", "--iters", "2000", "--grid", "16896")  # kernels of some milliseconds here
 
 
 def launching(stack, name, more_than=0, timeout_s=20):

@@ -8,10 +8,11 @@ import struct
 import sys
 import tempfile
 import unittest
+import xml.dom.minidom
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
-from lib import cupti, match, results, screen, trace  # noqa: E402
+from lib import cupti, match, plot, results, screen, trace  # noqa: E402
 
 MANGLED = "_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_15CUDAFunctor_addIfEENS_6detail5ArrayIPcLi3EEEEEviT0_T1_"
 DEMANGLED = ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, at::detail::Array<char*, 3> >"
@@ -154,6 +155,49 @@ class Terminal(unittest.TestCase):
             script.write_text("stty size; printf 'a\\033[5;3Hb'; read -r line; printf '%s' \"$line\"")
             shown = screen.capture(["sh", str(script)], dict(os.environ), [(1, b"q\n")], rows=10, columns=33)
         self.assertEqual(shown.split("\n"), ["10 33", "a", "", "", "  b", ""])
+
+
+class Pictures(unittest.TestCase):
+    def test_names_that_are_cut_off(self):
+        for mangled, name in ((MANGLED, "vectorized_elementwise_kernel of CUDAFunctor_add"), (MANGLED[:60], "vectorized_elementwise_kernel"),
+                              ("_ZN7cutlass7Kernel2I50cutlass_80_tensorop_s1688gemm_64x64_32x6_tn_align4EEvNT_6P",
+                               "cutlass_80_tensorop_s1688gemm_64x64_32x6_tn_align4"), ("sm90_xmma_gemm", "sm90_xmma_gemm")):
+            self.assertEqual(plot.own_name(mangled), name)
+
+    def test_scales(self):
+        self.assertEqual([plot.Log(1, 64)(v) for v in (0.5, 1, 8, 64, 100)], [0, 0, 0.5, 1, 1])
+        self.assertEqual([plot.Linear(0, 50)(v) for v in (-1, 10, 60)], [0, 0.2, 1])
+
+    def test_kernels_that_scale_and_one_that_does_not(self):
+        def kernel(name, r2, us):
+            return {"case": f"toy: {name} 4x1x1", "rep": 1, "share_percent": 25.0, "r2": r2, "us": us}
+        cases = [kernel("good", 0.99, {"1": 640.0, "8": 80.0, "64": 10.0}), kernel("bad", 0.2, {"1": 5.0, "64": 5.0}),
+                 {"case": "toy", "rep": 1, "r2_by_time": 0.595}, {"case": "broken", "rep": 1, "error": "no GPU"}]
+        drawn = xml.dom.minidom.parseString(plot.scaling({"card": "a & b", "cases": cases}))
+        words = [t.firstChild.data for t in drawn.getElementsByTagName("text")]
+        self.assertIn("toy: bad 4x1x1, 25.0 %, 0.20", words)
+        self.assertFalse([w for w in words if "good" in w or "broken" in w], words)
+        lines = {p.getAttribute("stroke"): p.getAttribute("d") for p in drawn.getElementsByTagName("path")}
+        points = {colour: [tuple(map(float, p.split())) for p in lines[colour][1:].split("L")] for colour in (plot.BLUE, plot.ORANGE, "#333")}
+        self.assertEqual(points[plot.ORANGE][0][1], points[plot.ORANGE][1][1])  # it takes as long on one TPC
+        self.assertEqual([points[plot.BLUE][i] for i in (0, 2)], points["#333"])  # in proportion to 1/t
+
+
+    def test_a_neighbour_over_its_owner(self):
+        def case(name, rep, p99=None, rate=None):
+            return {"case": name, "rep": rep, **({"p99_us": p99} if p99 else {}), **({"be_kernels_per_s": rate} if rate else {})}
+        cases = [case("hp alone, random", 1, 100), case("be alone, long blocks", 1, rate=60), case("lithos, advised, long blocks, random", 1, 120, 45),
+                 case("lithos, advised, long blocks, random", 2, 140, 55), case("mps, long blocks, random", 1, 99000, 60),
+                 {"case": "lithos, long blocks, random", "rep": 1, "error": "no GPU"}]
+        self.assertEqual(plot.lending_points(cases), {"random": [("lithos, advised", "long blocks", 1.3, 100 * 50 / 60), ("mps", "long blocks", 990.0, 100.0)]})
+        drawn = xml.dom.minidom.parseString(plot.lending({"card": "a & b", "cases": cases}))
+        dots = {c.getAttribute("fill"): c for c in drawn.getElementsByTagName("circle") if c.nextSibling.nextSibling.firstChild.data == "1"}
+        self.assertEqual(set(dots), {plot.GREEN, plot.GREY})
+        shaded = drawn.getElementsByTagName("rect")[1]  # the first is the ground
+        right, foot = (float(shaded.getAttribute(a)) + float(shaded.getAttribute(b)) for a, b in (("x", "width"), ("y", "height")))
+        self.assertAlmostEqual(float(dots[plot.GREEN].getAttribute("cx")), right, delta=0.2)  # 1.3 times, and more than 75 %
+        self.assertLess(float(dots[plot.GREEN].getAttribute("cy")), foot)
+        self.assertGreater(float(dots[plot.GREY].getAttribute("cx")), right)
 
 
 class Figures(unittest.TestCase):
