@@ -109,8 +109,8 @@ def measure(o, place, result, slip):
     result.bar("throughput lost %", over("throughput_lost_percent", max), "<=", 4)
     result.bar("p99 added %, slip", over("p99_added_percent", max), "<=", 100 * (slip - 1))
     result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process; "
-                "with it one request in 8 has all TPCs, and counts. TPC time is that of all its kernels, durations times the TPCs "
-                "that they were confined to. What is left free is not lent yet, so that nobody gains by it.")
+                "with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
+                "the TPCs that they were confined to. What is left free is not lent yet, so that nobody gains by it.")
     if o.virtual:
         result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card.")
     return failures

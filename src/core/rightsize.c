@@ -9,6 +9,11 @@
 #define OPERATORS_MOST (1u << 20)
 #define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
 #define WORTH_PERCENT 6u
+/* Of what a request earns, tries may spend all while it is new, and in one request of so many, for programs of few kernels; else this
+ * part: widths in use spend of it as well, and there is always something to try. */
+#define TRIES_PART 0.2
+#define TRIES_ALL_FIRST 256u
+#define TRIES_ALL_EVERY 128u
 
 void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
 {
@@ -166,20 +171,28 @@ static uint32_t affordable(struct lithos_rightsize *r, struct rightsize_operator
                            uint32_t width)
 {
     const uint32_t worth = rightsize_worth(b->all);
+    const double has_ns = LITHOS_MIN(r->earned_ns, r->tries_ns);
     double costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
 
-    if (costs_ns > r->earned_ns && width != op->trying) {
+    if (costs_ns > has_ns && width != op->trying) {
         const double good_ns = (double)rightsize_point(op, b->good)->median_ns;
-        width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(r->earned_ns, 0.0))) + 2;
+        width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(has_ns, 0.0))) + 2;
         if (width <= b->bad || width + worth > b->good)
             return 0;
         costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
     }
-    if (costs_ns > r->earned_ns)
+    if (costs_ns > has_ns)
         return 0;
     r->earned_ns -= costs_ns;
+    r->tries_ns -= costs_ns;
     op->trying = (uint16_t)width;
     return width;
+}
+
+static double tries_part(const struct lithos_rightsize *r)
+{
+    const uint64_t n = r->stats.requests;
+    return n <= TRIES_ALL_FIRST || n % TRIES_ALL_EVERY == 0 ? 1 : TRIES_PART;
 }
 
 static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct rightsize_operator *op,
@@ -199,8 +212,11 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
     op->best = (uint16_t)b.good;
     op->best_of = (uint16_t)all;
     r->earned_ns += (double)earns_ns;
-    if (!r->loop.open)
+    r->tries_ns += (double)earns_ns * tries_part(r);
+    if (!r->loop.open) {
         r->earned_ns = LITHOS_MIN(r->earned_ns, (double)r->config.earn_most_ns);
+        r->tries_ns = r->earned_ns;
+    }
     const uint32_t width = try ? affordable(r, op, k, &b, try) : 0;
     if (width) {
         *ret_width = width;

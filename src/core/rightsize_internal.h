@@ -58,6 +58,7 @@ struct lithos_rightsize {
     struct lithos_rightsize_stats stats;
     struct rightsize_loop loop;
     double earned_ns;
+    double tries_ns;     /* what of it tries may spend */
     double spare_ns;     /* what requests have earned and not spent, on the average: for rightsize_advise.c */
     double committed_ns; /* of that, set aside for tries under way */
     uint64_t clock;      /* of choices, and of launches that were told of when they had ended */

@@ -4,9 +4,11 @@
 #include "base/quantile.h"
 #include "core/rightsize_internal.h"
 
-/* One request in so many is a reference: more of them while there are few. */
-#define REFERENCE_EVERY 8u
+/* One request in so many is a reference: more of them while there are few, for each saves nothing. */
+#define REFERENCE_EVERY 32u
+#define REFERENCE_EVERY_SOON 8u
 #define REFERENCE_EVERY_FIRST 4u
+#define REFERENCES_SOON 64u
 #define REFERENCES_FIRST 16u
 /* Requests between looks, and looks without a finding after which a lowered slip is raised by half. */
 #define LOOK_EVERY 16u
@@ -25,16 +27,23 @@ bool rightsize_stopped(const struct lithos_rightsize *r)
     return r->loop.begun_stopped;
 }
 
+static uint64_t reference_every(uint32_t references)
+{
+    if (references < REFERENCES_FIRST)
+        return REFERENCE_EVERY_FIRST;
+    return references < REFERENCES_SOON ? REFERENCE_EVERY_SOON : REFERENCE_EVERY;
+}
+
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_loop *l = &r->loop;
-    const uint64_t every = l->whole.count < REFERENCES_FIRST ? REFERENCE_EVERY_FIRST : REFERENCE_EVERY;
+    const uint64_t every = reference_every(l->whole.count);
 
     l->open = true;
     l->begun_stopped = now_ns < l->stopped_until_ns;
     l->reference = ++l->number % every == 0 || l->begun_stopped;
     rightsize_advise_request(r);
-    r->earned_ns = 0;
+    r->earned_ns = r->tries_ns = 0;
     r->stats.requests++;
     r->stats.references += l->reference;
 }
