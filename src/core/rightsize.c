@@ -21,6 +21,7 @@ void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
     config->slip_ppm = 1100000;
     config->probe = true;
     config->earn_most_ns = LITHOS_NSEC_PER_MSEC;
+    config->drain_ns = 2 * LITHOS_NSEC_PER_MSEC;
 }
 
 static uint32_t sets(const struct lithos_rightsize_config *c)
@@ -227,6 +228,31 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
     return b.good < all ? LITHOS_RIGHTSIZE_SIZED : LITHOS_RIGHTSIZE_ALL;
 }
 
+/* While others may be on the strip, launches have all of the rest: less would free nothing more. False: that is not the case, or
+ * this one needs them all, and the strip is taken back. */
+static bool keep_off_strip(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
+                           struct lithos_tpcset available, const struct rightsize_operator *op,
+                           struct lithos_rightsize_choice *ret)
+{
+    const struct lithos_tpcset kept = lithos_rightsize_kept(r, available);
+    const struct lithos_rightsize_ticket ticket = {(uint32_t)(op - r->op),
+                                                   op->tag,
+                                                   (uint16_t)lithos_tpcset_count(&available),
+                                                   (uint16_t)lithos_tpcset_count(&kept),
+                                                   false,
+                                                   true};
+
+    if (lithos_tpcset_empty(&kept))
+        return false;
+    if (!rightsize_strip_bears(r, kernel, kept)) {
+        lithos_rightsize_met(r);
+        return false;
+    }
+    r->stats.chosen[LITHOS_RIGHTSIZE_LENT]++;
+    *ret = (struct lithos_rightsize_choice){LITHOS_RIGHTSIZE_LENT, kept, ticket};
+    return true;
+}
+
 void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
                              struct lithos_tpcset available, struct lithos_tpcset foreign,
                              struct lithos_rightsize_choice *ret_choice)
@@ -241,7 +267,10 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
     struct lithos_tpcset from = available;
     uint32_t width = all;
     op->used = ++r->clock;
-    if (r->loop.reference && r->loop.open)
+    rightsize_strip_note(r, kernel);
+    if (keep_off_strip(r, kernel, available, op, ret_choice))
+        return;
+    if (r->loop.open && r->loop.kind == RIGHTSIZE_REFERENCE)
         why = LITHOS_RIGHTSIZE_REFERENCE;
     else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
         why = decide(r, op, kernel, all, &width);
@@ -259,7 +288,7 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
         .why = why,
         .tpcs = lithos_rightsize_pick(t, from, width, kernel->cluster_blocks),
         .ticket = {(uint32_t)(op - r->op), op->tag, (uint16_t)all, (uint16_t)width,
-                   why == LITHOS_RIGHTSIZE_REFERENCE}};
+                   why == LITHOS_RIGHTSIZE_REFERENCE, false}};
 }
 
 void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
@@ -271,7 +300,8 @@ void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_ri
         return;
     struct rightsize_operator *op = &r->op[ticket->op];
     if (op->tag == ticket->tag && op->used) {
-        rightsize_add(r, op, duration_ns, tpcs);
+        if (!ticket->beside)
+            rightsize_add(r, op, duration_ns, tpcs);
         const struct rightsize_point *all = rightsize_point(op, ticket->all);
         if (tpcs < ticket->all && all)
             whole_ns = (double)all->median_ns;
@@ -297,6 +327,6 @@ const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_
 const char *lithos_rightsize_why_name(enum lithos_rightsize_why why)
 {
     static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "foreign", "learn",
-                                                                "all", "sized",     "probe"};
+                                                                "all", "sized",     "probe",   "lent"};
     return why < LITHOS_RIGHTSIZE_WHY_MAX ? names[why] : "unknown";
 }

@@ -41,14 +41,15 @@ void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
 
     l->open = true;
     l->begun_stopped = now_ns < l->stopped_until_ns;
-    l->reference = ++l->number % every == 0 || l->begun_stopped;
+    l->number++;
+    l->kind = l->begun_stopped ? RIGHTSIZE_REFERENCE : rightsize_strip_kind(r, now_ns, every);
     rightsize_advise_request(r);
     r->earned_ns = r->tries_ns = 0;
     r->stats.requests++;
-    r->stats.references += l->reference;
+    r->stats.references += l->kind == RIGHTSIZE_REFERENCE;
 }
 
-static void keep(struct rightsize_latencies *l, uint64_t latency_ns)
+void rightsize_keep(struct rightsize_latencies *l, uint64_t latency_ns)
 {
     l->us[l->next] = (float)latency_ns / 1000;
     l->next = (l->next + 1) % RIGHTSIZE_LATENCIES;
@@ -67,19 +68,30 @@ static uint32_t sorted_of(const struct rightsize_latencies *l, float sorted[RIGH
     return l->count;
 }
 
-/* Are right-sized requests slower than the slip asked for allows, as far as so few can tell? */
+bool rightsize_is_slower(const struct lithos_rightsize *r, const struct rightsize_latencies *l, float may)
+{
+    float these[RIGHTSIZE_LATENCIES], whole[RIGHTSIZE_LATENCIES];
+    const uint32_t n = sorted_of(l, these), m = sorted_of(&r->loop.whole, whole);
+    const uint32_t least = LITHOS_MIN(n, m);
+
+    if (least >= FEW && at(these, n, 50) > may * at(whole, m, 50))
+        return true;
+    if (least >= SOME && at(these, n, 90) > may * at(whole, m, 90))
+        return true;
+    return least >= MANY && at(these, n, 99) > may * at(whole, m, 99);
+}
+
+float rightsize_latency_us(const struct rightsize_latencies *l, uint32_t percent)
+{
+    float sorted[RIGHTSIZE_LATENCIES];
+    const uint32_t n = sorted_of(l, sorted);
+    return n ? at(sorted, n, percent) : 0;
+}
+
 static bool too_slow(const struct lithos_rightsize *r)
 {
-    float sized[RIGHTSIZE_LATENCIES], whole[RIGHTSIZE_LATENCIES];
-    const uint32_t n = sorted_of(&r->loop.sized, sized), m = sorted_of(&r->loop.whole, whole);
-    const uint32_t least = LITHOS_MIN(n, m);
-    const float may = NOISE * (float)r->config.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
-
-    if (least >= FEW && at(sized, n, 50) > may * at(whole, m, 50))
-        return true;
-    if (least >= SOME && at(sized, n, 90) > may * at(whole, m, 90))
-        return true;
-    return least >= MANY && at(sized, n, 99) > may * at(whole, m, 99);
+    return rightsize_is_slower(r, &r->loop.sized,
+                               NOISE * (float)r->config.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM);
 }
 
 static void lower(struct lithos_rightsize *r, uint64_t now_ns)
@@ -128,8 +140,15 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
     if (!l->open)
         return;
     l->open = false;
-    keep(l->reference ? &l->whole : &l->sized, latency_ns);
-    if (l->reference || ++l->since_look < LOOK_EVERY)
+    if (l->kind == RIGHTSIZE_LENT)
+        rightsize_strip_done(r, now_ns, latency_ns);
+    if (l->kind == RIGHTSIZE_LENT || l->kind == RIGHTSIZE_DRAIN)
+        return;
+    const bool reference = l->kind == RIGHTSIZE_REFERENCE;
+    rightsize_keep(reference ? &l->whole : &l->sized, latency_ns);
+    if (reference)
+        l->usual_us = rightsize_latency_us(&l->whole, 50);
+    if (reference || ++l->since_look < LOOK_EVERY)
         return;
     l->since_look = 0;
     if (too_slow(r))
