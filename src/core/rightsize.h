@@ -105,6 +105,9 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
 /* It has ended, so long after it arrived. */
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* The same, but others' work was on its TPCs that was not on the strip: they were lent before it began. That says something of
+ * requests beside others alone. */
+void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
 /* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is of its kind. */
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r);
 

@@ -59,7 +59,6 @@ struct rightsize_loop {
     uint32_t since_look;
     bool begun_stopped;
     struct rightsize_latencies sized, whole;
-    float usual_us; /* median of whole */
 };
 
 struct rightsize_strip {
@@ -74,9 +73,10 @@ struct rightsize_strip {
     float use;         /* in what part of them lately */
     uint64_t begin_ns; /* not before: it was too much at any level */
     uint64_t stop_for_ns;
-    uint64_t ended_ns; /* of the last request that ran beside it */
-    struct rightsize_latencies lent;
-    struct lithos_tpcset of, kept; /* of these TPCs, at this level: */
+    uint64_t ended_ns;                      /* of the last request that ran beside it */
+    struct rightsize_latencies lent, whole; /* beside it; references, whatever else was on their TPCs */
+    float usual_us;                         /* median of whole */
+    struct lithos_tpcset of, kept;          /* of these TPCs, at this level: */
     uint32_t kept_level;
 };
 
@@ -131,13 +131,15 @@ void rightsize_advise_request(struct lithos_rightsize *r);
 /* rightsize_loop.c: slip in force, in parts of what was asked for */
 bool rightsize_stopped(const struct lithos_rightsize *r);
 void rightsize_keep(struct rightsize_latencies *l, uint64_t latency_ns);
-/* Are these latencies over `may` times those of the references, as far as so few can tell? */
-bool rightsize_is_slower(const struct lithos_rightsize *r, const struct rightsize_latencies *l, float may);
+/* Are these latencies over `may` times those of references, as far as so few can tell? */
+bool rightsize_is_slower(const struct rightsize_latencies *l, const struct rightsize_latencies *references,
+                         float may);
 /* Quantile in percent; 0 where there are none. */
 float rightsize_latency_us(const struct rightsize_latencies *l, uint32_t percent);
 
 /* rightsize_strip.c: of the request that begins, where nothing else is due; one that ran beside the strip has ended. */
 enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every);
+void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns);
 void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,

@@ -37,7 +37,7 @@ static uint64_t reference_every(uint32_t references)
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_loop *l = &r->loop;
-    const uint64_t every = reference_every(l->whole.count);
+    const uint64_t every = reference_every(r->strip.whole.count);
 
     l->open = true;
     l->begun_stopped = now_ns < l->stopped_until_ns;
@@ -68,10 +68,11 @@ static uint32_t sorted_of(const struct rightsize_latencies *l, float sorted[RIGH
     return l->count;
 }
 
-bool rightsize_is_slower(const struct lithos_rightsize *r, const struct rightsize_latencies *l, float may)
+bool rightsize_is_slower(const struct rightsize_latencies *l, const struct rightsize_latencies *references,
+                         float may)
 {
     float these[RIGHTSIZE_LATENCIES], whole[RIGHTSIZE_LATENCIES];
-    const uint32_t n = sorted_of(l, these), m = sorted_of(&r->loop.whole, whole);
+    const uint32_t n = sorted_of(l, these), m = sorted_of(references, whole);
     const uint32_t least = LITHOS_MIN(n, m);
 
     if (least >= FEW && at(these, n, 50) > may * at(whole, m, 50))
@@ -90,7 +91,7 @@ float rightsize_latency_us(const struct rightsize_latencies *l, uint32_t percent
 
 static bool too_slow(const struct lithos_rightsize *r)
 {
-    return rightsize_is_slower(r, &r->loop.sized,
+    return rightsize_is_slower(&r->loop.sized, &r->loop.whole,
                                NOISE * (float)r->config.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM);
 }
 
@@ -108,6 +109,7 @@ static void lower(struct lithos_rightsize *r, uint64_t now_ns)
     }
     /* Stopped: all requests are references, also of whatever has changed; then from a quarter of the slip on. */
     l->whole.count = l->whole.next = 0;
+    r->strip.whole.count = r->strip.whole.next = 0;
     l->stop_for_ns = LITHOS_MIN(LITHOS_MAX(2 * l->stop_for_ns, STOP_NS), STOP_MOST_NS);
     l->stopped_until_ns = now_ns + l->stop_for_ns;
     r->stats.stopped++;
@@ -133,21 +135,34 @@ void lithos_rightsize_request_spoilt(struct lithos_rightsize *r)
     r->stats.requests++;
 }
 
-void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
+/* False: it says nothing of right-sizing by itself. */
+static bool ended(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
 {
     struct rightsize_loop *l = &r->loop;
 
     if (!l->open)
-        return;
+        return false;
     l->open = false;
     if (l->kind == RIGHTSIZE_LENT)
         rightsize_strip_done(r, now_ns, latency_ns);
-    if (l->kind == RIGHTSIZE_LENT || l->kind == RIGHTSIZE_DRAIN)
+    if (l->kind == RIGHTSIZE_REFERENCE)
+        rightsize_strip_reference(r, latency_ns);
+    return l->kind == RIGHTSIZE_REFERENCE || l->kind == RIGHTSIZE_SIZED;
+}
+
+void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
+{
+    (void)ended(r, now_ns, latency_ns);
+}
+
+void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
+{
+    struct rightsize_loop *l = &r->loop;
+
+    if (!ended(r, now_ns, latency_ns))
         return;
     const bool reference = l->kind == RIGHTSIZE_REFERENCE;
     rightsize_keep(reference ? &l->whole : &l->sized, latency_ns);
-    if (reference)
-        l->usual_us = rightsize_latency_us(&l->whole, 50);
     if (reference || ++l->since_look < LOOK_EVERY)
         return;
     l->since_look = 0;

@@ -39,7 +39,7 @@ static bool is_lending(const struct lithos_rightsize *r)
 
 static uint64_t bears_ns(const struct lithos_rightsize *r)
 {
-    return LITHOS_MIN((uint64_t)(r->loop.usual_us * MET_PART * 1000), MET_MOST_NS);
+    return LITHOS_MIN((uint64_t)(r->strip.usual_us * MET_PART * 1000), MET_MOST_NS);
 }
 
 struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available)
@@ -110,7 +110,7 @@ static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
     if (p->met_pause && p->met_pause--)
         return false;
     return p->wanted && now_ns >= p->begin_ns && r->stats.requests >= LEARN_REQUESTS &&
-           r->loop.whole.count >= REFERENCES_LEAST && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
+           p->whole.count >= REFERENCES_LEAST && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
 }
 
 enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every)
@@ -174,11 +174,17 @@ static bool is_of_use(struct lithos_rightsize *r)
     return p->use >= USE_LEAST;
 }
 
+void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
+{
+    rightsize_keep(&r->strip.whole, latency_ns);
+    r->strip.usual_us = rightsize_latency_us(&r->strip.whole, 50);
+}
+
 /* More than one in a hundred is over what the slowest references may take. */
 static bool has_long_tail(const struct lithos_rightsize *r, float may)
 {
     const struct rightsize_latencies *l = &r->strip.lent;
-    const float may_us = may * rightsize_latency_us(&r->loop.whole, 99);
+    const float may_us = may * rightsize_latency_us(&r->strip.whole, 99);
     uint32_t over = 0;
 
     if (l->count < LOOK_TAIL)
@@ -207,9 +213,9 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
         return;
     rightsize_keep(&p->lent, latency_ns);
     p->good++;
-    const float least = p->good == LOOK_FIRST ? rightsize_latency_us(&p->lent, 0) / r->loop.usual_us : 0;
+    const float least = p->good == LOOK_FIRST ? rightsize_latency_us(&p->lent, 0) / r->strip.usual_us : 0;
     if (least > may || (p->good % (LOOK_EVERY / 2) == 0 &&
-                        (rightsize_is_slower(r, &p->lent, may) || has_long_tail(r, may)))) {
+                        (rightsize_is_slower(&p->lent, &p->whole, may) || has_long_tail(r, may)))) {
         narrow(r, now_ns, least > 1 + FAR * (may - 1));
         return;
     }

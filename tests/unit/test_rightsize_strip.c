@@ -24,9 +24,10 @@ struct stand {
     struct lithos_rightsize_kernel k;
     uint64_t (*takes_ns)(uint32_t tpcs, bool beside); /* a request */
     bool idle;                                        /* nobody borrows */
-    uint64_t lent_until_ns;                           /* the last strip was given back */
-    uint64_t lent;                                    /* requests that left a strip, in a row */
-    uint64_t strips, over;                            /* in all; slower than slip */
+    bool pauses;            /* it does: its requests begin with others' work on all of its TPCs */
+    uint64_t lent_until_ns; /* the last strip was given back */
+    uint64_t lent;          /* requests that left a strip, in a row */
+    uint64_t strips, over;  /* in all; slower than slip */
     struct lithos_tpcset widest;
 };
 
@@ -115,7 +116,12 @@ static uint32_t request(struct stand *s)
     }
     s->over += took_ns > alone_ns * 11 / 10;
     s->requests++;
-    lithos_rightsize_request_done(s->r, s->now_ns, took_ns);
+    if (!s->pauses)
+        lithos_rightsize_request_done(s->r, s->now_ns, took_ns);
+    else if (c.why == LITHOS_RIGHTSIZE_REFERENCE || !is_empty(lithos_rightsize_kept(s->r, s->own)))
+        lithos_rightsize_request_beside(s->r, s->now_ns, took_ns);
+    else /* of right-sizing by kernels it would say that it is too slow */
+        lithos_rightsize_request_beside(s->r, s->now_ns, 3 * took_ns);
     return count(c.tpcs);
 }
 
@@ -240,6 +246,26 @@ static void leaves_nothing_to_nobody(void **unused)
     end(&s);
 }
 
+/* What it is compared with has others' work on it as well, and of right-sizing by kernels nothing is said. */
+static void who_pauses_leaves_something_too(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, held_up);
+    s.pauses = true;
+    requests(&s, 4000);
+    assert_true(s.strips > 3000);
+    assert_true(lithos_rightsize_stats(s.r)->narrowed > 0);
+    assert_int_equal(lithos_rightsize_stats(s.r)->undone, 0);
+    end(&s);
+    begin(&s, by_waves);
+    s.pauses = true;
+    requests(&s, 4000);
+    assert_in_range(s.strips, 4, 40);
+    end(&s);
+}
+
 /* A kernel whose blocks have to be there at once ends a strip that it does not fit beside, for longer each time. */
 static void is_taken_back_when_met(void **unused)
 {
@@ -324,10 +350,15 @@ static void what_is_measured_beside_does_not_count(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(leaves_what_is_not_felt),  cmocka_unit_test(leaves_nothing_that_is_felt),
-        cmocka_unit_test(finds_how_much_is_borne),  cmocka_unit_test(looks_at_the_tail),
-        cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(is_taken_back_when_met),
-        cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
+        cmocka_unit_test(leaves_what_is_not_felt),
+        cmocka_unit_test(leaves_nothing_that_is_felt),
+        cmocka_unit_test(finds_how_much_is_borne),
+        cmocka_unit_test(looks_at_the_tail),
+        cmocka_unit_test(leaves_nothing_to_nobody),
+        cmocka_unit_test(who_pauses_leaves_something_too),
+        cmocka_unit_test(is_taken_back_when_met),
+        cmocka_unit_test(clusters_keep_room),
+        cmocka_unit_test(what_is_measured_beside_does_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
