@@ -148,7 +148,8 @@ struct lithos_tpcset lithos_rightsize_strip(struct lithos_rightsize *r, struct l
 struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available);
 /* Others have launched there, while this request ran: where they seldom do, nothing is left for them for a while. */
 void lithos_rightsize_used(struct lithos_rightsize *r);
-/* A launch has gone to the strip: it needs more than is kept. The strip is taken back, for one request, then two, up to 256. */
+/* A launch has gone to the strip: it needs more than is kept. The strip is taken back, for one request, then two, up to 256, and is half
+ * as wide then. */
 void lithos_rightsize_met(struct lithos_rightsize *r);
 
 /* l = m/t + b of an operator: two widths or more are known. m in ns times TPCs. */

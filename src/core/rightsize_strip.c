@@ -85,17 +85,31 @@ bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_right
            lithos_topology_has_room(&r->config.topology, kept, k->cluster_blocks);
 }
 
+static void change_level(struct rightsize_strip *p, uint32_t level)
+{
+    p->level = level;
+    p->lent.count = p->lent.next = 0;
+    p->good = 0;
+}
+
+static void too_much(struct rightsize_strip *p, uint32_t level)
+{
+    p->bad = p->level;
+    p->bad_for = BAD_REQUESTS;
+    change_level(p, level);
+}
+
 void lithos_rightsize_met(struct lithos_rightsize *r)
 {
     struct rightsize_strip *p = &r->strip;
 
-    if (!r->loop.open || (r->loop.kind != RIGHTSIZE_LENT && r->loop.kind != RIGHTSIZE_DRAIN))
+    if (!is_lending(r))
         return;
-    r->stats.met += is_lending(r);
+    r->stats.met++;
     r->loop.kind = RIGHTSIZE_DRAIN;
     p->met_for = LITHOS_MIN(LITHOS_MAX(2 * p->met_for, 1u), MET_MOST);
     p->met_pause = p->met_for;
-    p->good = 0;
+    p->halve = p->level > 1;
 }
 
 void lithos_rightsize_used(struct lithos_rightsize *r)
@@ -117,6 +131,10 @@ enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t no
 {
     struct rightsize_strip *p = &r->strip;
     const uint64_t place = r->loop.number % every;
+
+    if (p->halve) /* what was in its way may find room then */
+        too_much(p, p->level / 2);
+    p->halve = false;
     const bool lends = may_lend(r, now_ns),
                drained = now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
 
@@ -136,13 +154,6 @@ enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t no
     return RIGHTSIZE_LENT;
 }
 
-static void change_level(struct rightsize_strip *p, uint32_t level)
-{
-    p->level = level;
-    p->lent.count = p->lent.next = 0;
-    p->good = 0;
-}
-
 static void stop(struct rightsize_strip *p, uint64_t now_ns)
 {
     change_level(p, 0);
@@ -156,10 +167,8 @@ static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
     struct rightsize_strip *p = &r->strip;
 
     r->stats.narrowed++;
-    p->bad = p->level;
-    p->bad_for = BAD_REQUESTS;
     /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
-    change_level(p, far && p->level > 1 ? 1 : p->level / 2);
+    too_much(p, far && p->level > 1 ? 1 : p->level / 2);
     if (!p->level)
         stop(p, now_ns);
 }

@@ -299,6 +299,37 @@ static void is_taken_back_when_met(void **unused)
     end(&s);
 }
 
+/* One that needs 20 TPCs ends the strip that is too wide for it, and then there is one that is not. */
+static void is_as_wide_as_kernels_let_it_be(void **unused)
+{
+    const struct lithos_rightsize_kernel large = {.key = 2, .blocks = 40, .residency = 1, .least_tpcs = 20};
+    struct lithos_rightsize_choice c;
+    struct stand s;
+    uint32_t narrowest = ALL;
+
+    (void)unused;
+    begin(&s, never_slower);
+    for (int i = 0; i < 3000; i++) {
+        lithos_rightsize_request(s.r, s.now_ns);
+        const struct lithos_tpcset left = strip(&s);
+        for (int n = 0; n < 3; n++) { /* of one request it counts once */
+            lithos_rightsize_choose(s.r, &large, whole(), (struct lithos_tpcset){{0, 0}}, &c);
+            assert_true(count(c.tpcs) >= 20);
+        }
+        if (!is_empty(left)) {
+            lithos_rightsize_used(s.r);
+            narrowest = LITHOS_MIN(narrowest, ALL - count(left));
+        }
+        s.strips += ALL - count(left) >= 20 && !is_empty(left);
+        s.now_ns += 1 * MS;
+        lithos_rightsize_request_done(s.r, s.now_ns, 1 * MS);
+    }
+    assert_in_range(lithos_rightsize_stats(s.r)->met, 1, 4);
+    assert_true(s.strips > 2000);
+    assert_true(narrowest < 20); /* it was tried */
+    end(&s);
+}
+
 /* The first TPCs that are kept are single ones, where no cluster fits. */
 static void clusters_keep_room(void **unused)
 {
@@ -350,15 +381,11 @@ static void what_is_measured_beside_does_not_count(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(leaves_what_is_not_felt),
-        cmocka_unit_test(leaves_nothing_that_is_felt),
-        cmocka_unit_test(finds_how_much_is_borne),
-        cmocka_unit_test(looks_at_the_tail),
-        cmocka_unit_test(leaves_nothing_to_nobody),
-        cmocka_unit_test(who_pauses_leaves_something_too),
-        cmocka_unit_test(is_taken_back_when_met),
-        cmocka_unit_test(clusters_keep_room),
-        cmocka_unit_test(what_is_measured_beside_does_not_count),
+        cmocka_unit_test(leaves_what_is_not_felt),  cmocka_unit_test(leaves_nothing_that_is_felt),
+        cmocka_unit_test(finds_how_much_is_borne),  cmocka_unit_test(looks_at_the_tail),
+        cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(who_pauses_leaves_something_too),
+        cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
+        cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
