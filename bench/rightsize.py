@@ -3,7 +3,8 @@
 --live on a card.
 
 The simulator needs no GPU: what is right-sized are the recorded kernels, and how they scale with TPCs is the model's
-(docs/rightsizing.md); bench/scaling.py measures that on a card. With --live, or --virtual, lithosd right-sizes a service that runs."""
+(docs/rightsizing.md); bench/scaling.py measures that on a card. With --live, or --virtual, lithosd right-sizes a service that runs. What
+that leaves is lent to a best-effort neighbour: its gain is told as well."""
 import json
 import pathlib
 import subprocess
@@ -39,7 +40,8 @@ def beside_figures(got, sized):
 
 
 def one(place, scratch, result, o, model, gaps, beside, seed, slip=SLIP):
-    doc = scenarios.service(model, o.seconds, gaps, beside=beside)
+    # requests with the app's pauses are a tenth as many
+    doc = scenarios.service(model, o.seconds * (2 if gaps else 1), gaps, beside=beside)
     got = run(place, scenarios.write(doc, scratch.path), slip, "--seed", str(seed), *([] if beside else ["--no-alone"]))
     sized = {t["name"]: t for t in got["rightsized"]}
     service = sized["service"]
@@ -71,9 +73,9 @@ def most(result, cases, key):
 
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=2)
-    p.add_argument("--seconds", type=float, default=8, help="of a scenario's time (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=8, help="of a scenario's time; twice that with the app's pauses (default: %(default)s)")
     p.add_argument("--models", help="with commas between (default: " + ",".join(scenarios.INFERENCE) + "; with --live " +
-                   ", ".join(sized.SERVICES) + ", of those of bench/models; with --virtual toy inference)")
+                   ", ".join(sized.SERVICES) + ", of those of bench/models; with --virtual toy inference; toy small has kernels to cut)")
     p.add_argument("--slips", default="1.2,1.3,1.5", help="with commas between: more slips for services without pauses beside a neighbour "
                    "(default: %(default)s)")
     p.add_argument("--live", action="store_true", help="on a card; implied by --virtual")
