@@ -57,7 +57,7 @@ RUNS = {
                  ["speed over bare, the slowest"]),
     "reaction": (["--repetitions", "1", "--seconds", "0.5"], {"idle": "core_percent", "both": "reaction_p99_us"},
                  ["record read to rule written, p99 us", "lithosd idle, % of a core"]),
-    "rightsize_live": (["--repetitions", "1", "--learn", "1", "--window", "0.2", "--scale", "4"],
+    "rightsize_live": (["--repetitions", "1", "--learn", "0.5", "--window", "0.15", "--scale", "4"],
                        {"toy inference, whole": "tpc_ms_a_request", "toy inference, slip": "references",
                         "toy inference, compared": "p99_added_percent", "burn, alone": "be_kernels_per_s",
                         "toy inference, beside burn, slip": "strip_requests"},
