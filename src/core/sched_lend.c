@@ -1,4 +1,7 @@
 /* Who gets what is idle. */
+#include <stddef.h>
+#include <string.h>
+
 #include "core/sched_internal.h"
 
 /* TPCs that may be lent now, of one owner or of nobody. */
@@ -10,14 +13,14 @@ struct offer {
 
 struct offers {
     uint32_t count;
-    struct offer offer[2 * LITHOS_SCHED_TENANTS_MAX + 1]; /* the most generous first */
+    uint32_t busy; /* best-effort owners who use their TPCs themselves */
     struct lithos_tpcset all;
     struct lithos_tpcset strips;   /* of all: what owners' launches keep off */
     enum lithos_sched_why why_not; /* high-priority owners offer not more; ALL: they do */
-    uint32_t busy;                 /* best-effort owners who use their TPCs themselves */
     /* What a busy owner's TPCs will be good for, and when it is expected to be through. */
     struct lithos_tpcset wider;
     uint64_t wider_ns;
+    struct offer offer[2 * LITHOS_SCHED_TENANTS_MAX + 1]; /* the most generous first; set up to count */
 };
 
 struct borrowers {
@@ -79,7 +82,8 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
 {
     struct sched_tenant *t;
 
-    *o = (struct offers){.why_not = LITHOS_WHY_ALL};
+    memset(o, 0, offsetof(struct offers, offer)); /* it is large, and few are set */
+    o->why_not = LITHOS_WHY_ALL;
     if (!lithos_tpcset_empty(&s->unowned))
         offer_add(o, (struct offer){NULL, s->unowned, LITHOS_TPCGRANT_FOREVER, LITHOS_TPCGRANT_FOREVER});
     sched_each(s, t)
