@@ -68,6 +68,7 @@ struct rightsize_strip {
     uint32_t bad, bad_for; /* a level that was too much; for so many more requests; 0: none is known to be */
     uint32_t met_pause,
         met_for;       /* requests without a strip: still, and the next time; since a launch met it */
+    bool wide;         /* it begins with more the next time: little was of no use */
     bool halve;        /* in the next request */
     uint32_t good;     /* requests on end that bore it */
     bool used;         /* others went there, in this request */

@@ -3,6 +3,7 @@
 
 #define STRIP_PARTS 16u
 #define STRIP_FIRST 4u
+#define STRIP_WIDE 8u
 #define STRIP_MOST 12u
 /* Until then operators are learnt without anybody beside. */
 #define LEARN_REQUESTS 64u
@@ -147,7 +148,7 @@ enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t no
     if (!lends || place == 1)
         return RIGHTSIZE_SIZED;
     if (!p->level) {
-        p->level = STRIP_FIRST;
+        p->level = p->wide ? STRIP_WIDE : STRIP_FIRST;
         p->use = 1;
     }
     p->used = false;
@@ -169,6 +170,7 @@ static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
     r->stats.narrowed++;
     /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
     too_much(p, far && p->level > 1 ? 1 : p->level / 2);
+    p->wide = false;
     if (!p->level)
         stop(p, now_ns);
 }
@@ -215,6 +217,8 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
     if (!p->bad_for)
         p->bad = 0;
     if (!is_of_use(r)) {
+        p->wide = p->level < STRIP_WIDE &&
+                  !p->bad; /* where others' kernels find no place it is of more use, if it is borne */
         stop(p, now_ns);
         return;
     }
