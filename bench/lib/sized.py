@@ -146,6 +146,7 @@ def beside_it(o, d, scratch, s, result, name):
         result.case(f"{what}, alone", 1, **alone)
         s.switch(s.slip)
         s.run(o.learn / 2)
+        log(f"{beside}: after a while, {d.tenant('service')['rightsize']['strip']}")
         turns(o, s, result, beside, n)
     finally:
         n.end()
