@@ -21,6 +21,7 @@ MODELS = {
     "llama decode": ["--model", "llama", "--job", "decode", "--batch", "1", "--prompt", "128", "--tokens", "32"],
     "llama training": ["--model", "llama", "--job", "training", "--batch", "4", "--seq", "1024"],
     "toy inference": ["--model", "toy"],
+    "toy small": ["--model", "toy", "--tiny"],
 }
 # What the issue on stamps and prediction names.
 PAPER = ["resnet50 inference", "resnet50 training", "bert inference", "bert training", "llama prefill", "llama decode",

@@ -31,7 +31,7 @@ struct lithos_policy {
     uint32_t needs;   /* enum lithos_policy_need */
     /* Time slice of a best-effort tenant in ns where tenants take turns; 0: the card's. */
     uint64_t best_effort_slice_ns;
-    /* TPCs are lent to one tenant at a time, and only while their owner is idle: what checkers hold it to. */
+    /* TPCs are lent to one tenant at a time, and only while their owner is idle or keeps off them: what checkers hold it to. */
     bool exclusive;
     /* Set every tenant's grant, and a timer where time alone changes them. */
     void (*plan)(struct lithos_sched *s);

@@ -9,6 +9,11 @@
 #define OPERATORS_MOST (1u << 20)
 #define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
 #define WORTH_PERCENT 6u
+/* Of what a request earns, tries may spend all while it is new, and in one request of so many, for programs of few kernels; else this
+ * part: widths in use spend of it as well, and there is always something to try. */
+#define TRIES_PART 0.2
+#define TRIES_ALL_FIRST 256u
+#define TRIES_ALL_EVERY 128u
 
 void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
 {
@@ -16,6 +21,7 @@ void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config)
     config->slip_ppm = 1100000;
     config->probe = true;
     config->earn_most_ns = LITHOS_NSEC_PER_MSEC;
+    config->drain_ns = 2 * LITHOS_NSEC_PER_MSEC;
 }
 
 static uint32_t sets(const struct lithos_rightsize_config *c)
@@ -166,20 +172,28 @@ static uint32_t affordable(struct lithos_rightsize *r, struct rightsize_operator
                            uint32_t width)
 {
     const uint32_t worth = rightsize_worth(b->all);
+    const double has_ns = LITHOS_MIN(r->earned_ns, r->tries_ns);
     double costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
 
-    if (costs_ns > r->earned_ns && width != op->trying) {
+    if (costs_ns > has_ns && width != op->trying) {
         const double good_ns = (double)rightsize_point(op, b->good)->median_ns;
-        width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(r->earned_ns, 0.0))) + 2;
+        width = (uint32_t)(good_ns * b->good / ((double)b->all_ns + LITHOS_MAX(has_ns, 0.0))) + 2;
         if (width <= b->bad || width + worth > b->good)
             return 0;
         costs_ns = (double)(rightsize_worst_ns(r, op, k, b, width) - b->all_ns);
     }
-    if (costs_ns > r->earned_ns)
+    if (costs_ns > has_ns)
         return 0;
     r->earned_ns -= costs_ns;
+    r->tries_ns -= costs_ns;
     op->trying = (uint16_t)width;
     return width;
+}
+
+static double tries_part(const struct lithos_rightsize *r)
+{
+    const uint64_t n = r->stats.requests;
+    return n <= TRIES_ALL_FIRST || n % TRIES_ALL_EVERY == 0 ? 1 : TRIES_PART;
 }
 
 static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct rightsize_operator *op,
@@ -199,8 +213,11 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
     op->best = (uint16_t)b.good;
     op->best_of = (uint16_t)all;
     r->earned_ns += (double)earns_ns;
-    if (!r->loop.open)
+    r->tries_ns += (double)earns_ns * tries_part(r);
+    if (!r->loop.open) {
         r->earned_ns = LITHOS_MIN(r->earned_ns, (double)r->config.earn_most_ns);
+        r->tries_ns = r->earned_ns;
+    }
     const uint32_t width = try ? affordable(r, op, k, &b, try) : 0;
     if (width) {
         *ret_width = width;
@@ -209,6 +226,31 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
     r->earned_ns -= (double)costs_ns;
     *ret_width = b.good;
     return b.good < all ? LITHOS_RIGHTSIZE_SIZED : LITHOS_RIGHTSIZE_ALL;
+}
+
+/* While others may be on the strip, launches have all of the rest: less would free nothing more. False: that is not the case, or
+ * this one needs them all, and the strip is taken back. */
+static bool keep_off_strip(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
+                           struct lithos_tpcset available, const struct rightsize_operator *op,
+                           struct lithos_rightsize_choice *ret)
+{
+    const struct lithos_tpcset kept = lithos_rightsize_kept(r, available);
+    const struct lithos_rightsize_ticket ticket = {(uint32_t)(op - r->op),
+                                                   op->tag,
+                                                   (uint16_t)lithos_tpcset_count(&available),
+                                                   (uint16_t)lithos_tpcset_count(&kept),
+                                                   false,
+                                                   true};
+
+    if (lithos_tpcset_empty(&kept))
+        return false;
+    if (!rightsize_strip_bears(r, kernel, kept)) {
+        lithos_rightsize_met(r);
+        return false;
+    }
+    r->stats.chosen[LITHOS_RIGHTSIZE_LENT]++;
+    *ret = (struct lithos_rightsize_choice){LITHOS_RIGHTSIZE_LENT, kept, ticket};
+    return true;
 }
 
 void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
@@ -225,7 +267,10 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
     struct lithos_tpcset from = available;
     uint32_t width = all;
     op->used = ++r->clock;
-    if (r->loop.reference && r->loop.open)
+    rightsize_strip_note(r, kernel);
+    if (keep_off_strip(r, kernel, available, op, ret_choice))
+        return;
+    if (r->loop.open && r->loop.kind == RIGHTSIZE_REFERENCE)
         why = LITHOS_RIGHTSIZE_REFERENCE;
     else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
         why = decide(r, op, kernel, all, &width);
@@ -243,7 +288,7 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
         .why = why,
         .tpcs = lithos_rightsize_pick(t, from, width, kernel->cluster_blocks),
         .ticket = {(uint32_t)(op - r->op), op->tag, (uint16_t)all, (uint16_t)width,
-                   why == LITHOS_RIGHTSIZE_REFERENCE}};
+                   why == LITHOS_RIGHTSIZE_REFERENCE, false}};
 }
 
 void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_rightsize_ticket *ticket,
@@ -255,7 +300,8 @@ void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_ri
         return;
     struct rightsize_operator *op = &r->op[ticket->op];
     if (op->tag == ticket->tag && op->used) {
-        rightsize_add(r, op, duration_ns, tpcs);
+        if (!ticket->beside)
+            rightsize_add(r, op, duration_ns, tpcs);
         const struct rightsize_point *all = rightsize_point(op, ticket->all);
         if (tpcs < ticket->all && all)
             whole_ns = (double)all->median_ns;
@@ -281,6 +327,6 @@ const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_
 const char *lithos_rightsize_why_name(enum lithos_rightsize_why why)
 {
     static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "foreign", "learn",
-                                                                "all", "sized",     "probe"};
+                                                                "all", "sized",     "probe",   "lent"};
     return why < LITHOS_RIGHTSIZE_WHY_MAX ? names[why] : "unknown";
 }

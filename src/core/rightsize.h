@@ -29,6 +29,7 @@ struct lithos_rightsize_config {
     uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
     bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
+    uint64_t drain_ns;     /* after the end of a loan, others' work may be there for so long */
 };
 
 struct lithos_rightsize_kernel {
@@ -48,6 +49,7 @@ enum lithos_rightsize_why {
     LITHOS_RIGHTSIZE_ALL,       /* it needs them all, as far as known */
     LITHOS_RIGHTSIZE_SIZED,     /* fewer, measured to be enough */
     LITHOS_RIGHTSIZE_PROBE,     /* fewer, to see whether they are enough */
+    LITHOS_RIGHTSIZE_LENT,      /* all but the strip, which others have or had until just now */
     LITHOS_RIGHTSIZE_WHY_MAX,
 };
 
@@ -57,6 +59,8 @@ struct lithos_rightsize_ticket {
     uint16_t all; /* TPCs there were */
     uint16_t width;
     bool reference; /* ran while a reference request did */
+    bool
+        beside; /* others' work was there when it ran, also as the caller knows: its time is not the operator's own */
 };
 
 struct lithos_rightsize_choice {
@@ -83,6 +87,10 @@ struct lithos_rightsize_stats {
     uint64_t stopped;   /* or right-sizing stopped */
     uint64_t changes;   /* operators that changed and were learned anew */
     uint64_t forgotten; /* operators that made room for others */
+    uint64_t lent;      /* requests that left the strip, */
+    uint64_t unused;    /* and those of them in which nobody went there */
+    uint64_t narrowed;  /* how often the strip was made narrower, or taken back, since they took too long */
+    uint64_t met;       /* or since a launch went there all the same */
     uint32_t slip_ppm;  /* in force */
 };
 
@@ -97,6 +105,9 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
 /* It has ended, so long after it arrived. */
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* The same, but others' work was on its TPCs that was not on the strip: they were lent before it began. That says something of
+ * requests beside others alone. */
+void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
 /* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is of its kind. */
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r);
 
@@ -122,6 +133,24 @@ void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_righ
 bool lithos_rightsize_whole(const struct lithos_rightsize *r);
 /* Another slip, from 1 to 100: what is known of operators stays, what is known of requests does not. 0 or -EINVAL. */
 int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm);
+
+/* --- what is left for others (rightsize_strip.c, ADR 28) --- */
+
+/* Of all its launches in a request, some want all TPCs: what each of them alone leaves comes and goes within microseconds. So
+ * a strip is left by all of them, for request after request, as wide as the tenant's own latency bears by comparison with its
+ * references, which are taken without it. Is there anybody who would borrow it? Said before a request begins; false at first. */
+void lithos_rightsize_lend(struct lithos_rightsize *r, bool wanted);
+/* Of the available TPCs, those that others may have now; changes when a request begins, or when a launch has met it, and is one
+ * of a row of nested sets. Empty: none. ret_bears_ns: what a launch that goes there all the same may wait, about. */
+struct lithos_tpcset lithos_rightsize_strip(struct lithos_rightsize *r, struct lithos_tpcset available,
+                                            uint64_t *ret_bears_ns);
+/* TPCs that launches keep to while others may be on the strip; empty: there is none now. It outlives the strip by the drain. */
+struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available);
+/* Others have launched there, while this request ran: where they seldom do, nothing is left for them for a while. */
+void lithos_rightsize_used(struct lithos_rightsize *r);
+/* A launch has gone to the strip: it needs more than is kept. The strip is taken back, for one request, then two, up to 256, and is half
+ * as wide then. */
+void lithos_rightsize_met(struct lithos_rightsize *r);
 
 /* l = m/t + b of an operator: two widths or more are known. m in ns times TPCs. */
 bool lithos_rightsize_line(const struct lithos_rightsize *r, uint64_t key, double *ret_m_ns,

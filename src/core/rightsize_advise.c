@@ -32,7 +32,7 @@ void rightsize_advise_request(struct lithos_rightsize *r)
 
 bool lithos_rightsize_whole(const struct lithos_rightsize *r)
 {
-    return (r->loop.open && r->loop.reference) || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
+    return (r->loop.open && r->loop.kind == RIGHTSIZE_REFERENCE) || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
 }
 
 int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)
@@ -158,7 +158,7 @@ void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_righ
     count_launch(r, op);
     r->stats.chosen[ran_as(op, tpcs, all)]++;
     const struct lithos_rightsize_ticket ticket = {(uint32_t)(op - r->op), op->tag, (uint16_t)all,
-                                                   (uint16_t)tpcs, false};
+                                                   (uint16_t)tpcs,         false,   false};
     lithos_rightsize_observe(r, &ticket, duration_ns, tpcs);
     advise(r, op, kernel, available, ret_advice);
 }

@@ -1,5 +1,6 @@
 /* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), what is said beforehand
- * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c), which TPCs (rightsize_set.c). */
+ * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c), what is left for others (rightsize_strip.c), which TPCs
+ * (rightsize_set.c). */
 #pragma once
 
 #include "base/util.h"
@@ -42,9 +43,16 @@ struct rightsize_latencies {
     float us[RIGHTSIZE_LATENCIES];
 };
 
+enum rightsize_kind {
+    RIGHTSIZE_SIZED,
+    RIGHTSIZE_REFERENCE, /* all TPCs: to compare with */
+    RIGHTSIZE_LENT,      /* all but the strip, which others may have */
+    RIGHTSIZE_DRAIN,     /* the same while others' work there ends; says nothing */
+};
+
 struct rightsize_loop {
-    bool open;      /* a request runs */
-    bool reference; /* and it is one to compare with */
+    bool open; /* a request runs */
+    enum rightsize_kind kind;
     uint64_t number;
     uint64_t stopped_until_ns, stop_for_ns;
     uint32_t good; /* looks in a row that found nothing to say */
@@ -53,11 +61,34 @@ struct rightsize_loop {
     struct rightsize_latencies sized, whole;
 };
 
+struct rightsize_strip {
+    bool wanted;
+    uint16_t cluster_blocks; /* the largest cluster of its launches: what is kept has room for it */
+    uint32_t level;          /* parts of the TPCs that are left, of RIGHTSIZE_STRIP_PARTS; 0: not begun */
+    uint32_t bad, bad_for; /* a level that was too much; for so many more requests; 0: none is known to be */
+    uint32_t met_pause,
+        met_for;       /* requests without a strip: still, and the next time; since a launch met it */
+    bool wide;         /* it begins with more the next time: little was of no use */
+    bool halve;        /* in the next request */
+    uint32_t good;     /* requests on end that bore it */
+    bool used;         /* others went there, in this request */
+    float use;         /* in what part of them lately */
+    uint64_t begin_ns; /* not before: it was too much at any level */
+    uint64_t stop_for_ns;
+    uint64_t ended_ns;                      /* of the last request that ran beside it */
+    struct rightsize_latencies lent, whole; /* beside it; references, whatever else was on their TPCs */
+    float usual_us;                         /* median of whole */
+    struct lithos_tpcset of, kept;          /* of these TPCs, at this level: */
+    uint32_t kept_level;
+};
+
 struct lithos_rightsize {
     struct lithos_rightsize_config config;
     struct lithos_rightsize_stats stats;
     struct rightsize_loop loop;
+    struct rightsize_strip strip;
     double earned_ns;
+    double tries_ns;     /* what of it tries may spend */
     double spare_ns;     /* what requests have earned and not spent, on the average: for rightsize_advise.c */
     double committed_ns; /* of that, set aside for tries under way */
     uint64_t clock;      /* of choices, and of launches that were told of when they had ended */
@@ -101,3 +132,19 @@ void rightsize_advise_request(struct lithos_rightsize *r);
 
 /* rightsize_loop.c: slip in force, in parts of what was asked for */
 bool rightsize_stopped(const struct lithos_rightsize *r);
+void rightsize_keep(struct rightsize_latencies *l, uint64_t latency_ns);
+/* Are these latencies over `may` times those of references, as far as so few can tell? */
+bool rightsize_is_slower(const struct rightsize_latencies *l, const struct rightsize_latencies *references,
+                         float may);
+/* Quantile in percent; 0 where there are none. */
+float rightsize_latency_us(const struct rightsize_latencies *l, uint32_t percent);
+
+/* rightsize_strip.c: of the request that begins, where nothing else is due; one that ran beside the strip has ended. */
+enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every);
+void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns);
+void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* May that kernel keep off the strip? */
+bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,
+                           struct lithos_tpcset kept);
+/* Its clusters are to have room in what is kept. */
+void rightsize_strip_note(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k);

@@ -155,6 +155,7 @@ int lithos_sched_change(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
     advance(s, now_ns);
     sched_settle(t, s->now_ns);
     t->desc = *tenant;
+    t->strip = (struct lithos_tpcset){{0, 0}};
     t->stale = true;
     count_unowned(s);
     return 0;
@@ -227,6 +228,26 @@ static void stays(struct lithos_sched *s, const struct sched_tenant *t, const st
     }
 }
 
+static void strip_changes(struct lithos_sched *s, struct sched_tenant *t, struct lithos_tpcset strip,
+                          uint64_t bears_ns)
+{
+    strip = lithos_tpcset_and(strip, t->desc.own);
+    if (sched_is_best_effort(t) || lithos_tpcset_empty(&strip))
+        strip = (struct lithos_tpcset){{0, 0}};
+    if (lithos_tpcset_equal(&strip, &t->strip) && bears_ns == t->strip_bears_ns)
+        return;
+    t->strip = strip;
+    t->strip_bears_ns = bears_ns;
+    s->dirty = true;
+}
+
+/* Does it go where it said that it would not? */
+static bool meets_strip(const struct sched_tenant *t, const struct lithos_tpcset *tpcs)
+{
+    const struct lithos_tpcset both = lithos_tpcset_and(*tpcs, t->strip);
+    return !lithos_tpcset_empty(&both);
+}
+
 static void launched(struct lithos_sched *s, struct sched_tenant *t, const struct lithos_sched_event *e)
 {
     const uint64_t submit_ns = LITHOS_MIN(e->launch.submit_ns, s->now_ns);
@@ -234,6 +255,8 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
     const bool was = sched_is_busy(t);
     const uint64_t before_ns = LITHOS_MAX(t->end_ns, submit_ns + s->config.reach_ns);
 
+    if (meets_strip(t, &e->launch.tpcs))
+        strip_changes(s, t, (struct lithos_tpcset){{0, 0}}, 0);
     if (!was)
         sched_owner_returns(s, t, submit_ns);
     t->outstanding++;
@@ -336,6 +359,9 @@ void lithos_sched_event(struct lithos_sched *s, uint64_t now_ns, const struct li
     case LITHOS_SCHED_LEASE_BACK:
         t->lease_lost = e->kind == LITHOS_SCHED_LEASE_LOST;
         s->dirty = true;
+        break;
+    case LITHOS_SCHED_STRIP:
+        strip_changes(s, t, e->strip.tpcs, e->strip.bears_ns);
         break;
     default:
         s->strange++;

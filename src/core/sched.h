@@ -70,6 +70,7 @@ enum lithos_sched_event_kind {
     LITHOS_SCHED_QUEUE,  /* a tenant's launch queue has changed */
     LITHOS_SCHED_LEASE_LOST, /* the tenant may not be reading its grant */
     LITHOS_SCHED_LEASE_BACK,
+    LITHOS_SCHED_STRIP, /* a high-priority owner leaves some of its TPCs to others from now on, busy or not */
     LITHOS_SCHED_EVENT_MAX,
 };
 
@@ -95,6 +96,11 @@ struct lithos_sched_event {
             uint32_t cluster_blocks; /* its clusters */
             enum lithos_tpcpick why; /* it waits */
         } queue;
+        struct {
+            struct lithos_tpcset
+                tpcs; /* its launches keep off them; empty: they do not. One that goes there ends it */
+            uint64_t bears_ns; /* what such a one may wait */
+        } strip;
     };
 };
 
@@ -119,6 +125,7 @@ struct lithos_sched_explain {
     enum lithos_sched_class class;
     struct lithos_tpcset own, lent; /* has now */
     struct lithos_tpcset lent_away; /* of its own, who else may use now */
+    struct lithos_tpcset strip;     /* of its own, which its launches keep off */
     enum lithos_sched_why why;      /* now */
     uint32_t outstanding, queued;
     uint64_t why_ns[LITHOS_WHY_MAX]; /* time by reason; sums to a second or its age */

@@ -65,6 +65,8 @@ struct sched_tenant {
     uint64_t foreign_ns; /* predicted end of others' work on its TPCs when it came back */
     struct sched_beside beside;
     struct lithos_tpcset lent_away;
+    struct lithos_tpcset strip; /* its launches keep off it, busy or not; */
+    uint64_t strip_bears_ns;    /* one that does not may wait for so long */
 
     /* predicted time of its launches that could not be cut, by octaves of their length from 1 us, and of all */
     uint64_t uncut_ns[SCHED_OCTAVES], launched_ns;
@@ -136,6 +138,10 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
 /* How its TPCs may be lent now: limits, or why not. Sets a timer for when that changes by itself. */
 enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_tenant *t,
                                         uint64_t *ret_longest_ns, uint64_t *ret_until_ns);
+/* Of the TPCs that its launches keep off, those that may be lent whatever it does, and for how long a launch may stay there: what
+ * it would bear, if a launch of its own came there all the same. Empty: none. */
+struct lithos_tpcset sched_owner_strip(const struct lithos_sched *s, const struct sched_tenant *t,
+                                       uint64_t *ret_longest_ns);
 /* Busy owners: the least part of what could be lent that any of them stands beside it. */
 uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s);
 

@@ -1,4 +1,7 @@
 /* Who gets what is idle. */
+#include <stddef.h>
+#include <string.h>
+
 #include "core/sched_internal.h"
 
 /* TPCs that may be lent now, of one owner or of nobody. */
@@ -10,13 +13,14 @@ struct offer {
 
 struct offers {
     uint32_t count;
-    struct offer offer[LITHOS_SCHED_TENANTS_MAX + 1]; /* the most generous first */
+    uint32_t busy; /* best-effort owners who use their TPCs themselves */
     struct lithos_tpcset all;
+    struct lithos_tpcset strips;   /* of all: what owners' launches keep off */
     enum lithos_sched_why why_not; /* high-priority owners offer not more; ALL: they do */
-    uint32_t busy;                 /* best-effort owners who use their TPCs themselves */
     /* What a busy owner's TPCs will be good for, and when it is expected to be through. */
     struct lithos_tpcset wider;
     uint64_t wider_ns;
+    struct offer offer[2 * LITHOS_SCHED_TENANTS_MAX + 1]; /* the most generous first; set up to count */
 };
 
 struct borrowers {
@@ -52,11 +56,34 @@ static void foresee(const struct lithos_sched *s, struct offers *o, const struct
     o->wider_ns = s->now_ns + rest_ns;
 }
 
+/* What is an owner's: all of it, as it bears it now, or the strip that its launches keep off. */
+static void offer_own(struct lithos_sched *s, struct offers *o, struct sched_tenant *t,
+                      enum lithos_sched_why why, struct offer all)
+{
+    uint64_t longest_ns;
+    const struct lithos_tpcset strip = sched_owner_strip(s, t, &longest_ns);
+    const bool left = !lithos_tpcset_empty(&strip);
+
+    all.tpcs = lithos_tpcset_minus(t->desc.own, strip);
+    if (why == LITHOS_WHY_ALL) {
+        if (!lithos_tpcset_empty(&all.tpcs))
+            offer_add(o, all);
+        longest_ns = LITHOS_MAX(longest_ns, all.longest_ns);
+    } else if (why == LITHOS_WHY_OWNER_BUSY && s->config.beside_ns && !sched_is_best_effort(t)) {
+        offer_add(o, (struct offer){t, all.tpcs, s->config.beside_ns, 0});
+    }
+    if (!left)
+        return;
+    offer_add(o, (struct offer){t, strip, longest_ns, all.until_ns});
+    o->strips = lithos_tpcset_or(o->strips, strip);
+}
+
 static void gather_offers(struct lithos_sched *s, struct offers *o)
 {
     struct sched_tenant *t;
 
-    *o = (struct offers){.why_not = LITHOS_WHY_ALL};
+    memset(o, 0, offsetof(struct offers, offer)); /* it is large, and few are set */
+    o->why_not = LITHOS_WHY_ALL;
     if (!lithos_tpcset_empty(&s->unowned))
         offer_add(o, (struct offer){NULL, s->unowned, LITHOS_TPCGRANT_FOREVER, LITHOS_TPCGRANT_FOREVER});
     sched_each(s, t)
@@ -65,16 +92,13 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
         if (lithos_tpcset_empty(&t->desc.own))
             continue;
         const enum lithos_sched_why why = sched_owner_bears(s, t, &offer.longest_ns, &offer.until_ns);
-        if (why == LITHOS_WHY_ALL)
-            offer_add(o, offer);
-        else if (sched_is_best_effort(t))
+        offer_own(s, o, t, why, offer);
+        if (why != LITHOS_WHY_ALL && sched_is_best_effort(t))
             o->busy++;
-        else if (o->why_not == LITHOS_WHY_ALL || why < o->why_not)
+        else if (why != LITHOS_WHY_ALL && (o->why_not == LITHOS_WHY_ALL || why < o->why_not))
             o->why_not = why;
         if (why == LITHOS_WHY_OWNER_BUSY || why == LITHOS_WHY_OWNER_SOON)
             foresee(s, o, t);
-        if (why == LITHOS_WHY_OWNER_BUSY && s->config.beside_ns && !sched_is_best_effort(t))
-            offer_add(o, (struct offer){t, t->desc.own, s->config.beside_ns, 0});
     }
 }
 
@@ -444,7 +468,9 @@ void sched_lend(struct lithos_sched *s)
     s->withheld = false;
     gather_offers(s, &o);
     gather_borrowers(s, &b);
-    const struct lithos_tpcset all = squeezed(o.all, squeeze_ppm);
+    /* how wide a strip is follows from what its owner feels of all that is beside it */
+    const struct lithos_tpcset all =
+        lithos_tpcset_or(squeezed(lithos_tpcset_minus(o.all, o.strips), squeeze_ppm), o.strips);
     for (uint32_t i = 0; i < b.count; i++)
         sched_settle(b.tenant[i], s->now_ns);
     if (b.count == 1)

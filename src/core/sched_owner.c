@@ -89,13 +89,13 @@ static void close_period(struct sched_tenant *t)
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 
-/* How long work of others is predicted to stay on its TPCs. */
+/* How long work of others is predicted to stay on its TPCs, where its launches go. */
 static uint64_t foreign_end_ns(const struct lithos_sched *s, const struct sched_tenant *t)
 {
-    const struct lithos_tpcset *own = &t->desc.own;
+    const struct lithos_tpcset own = lithos_tpcset_minus(t->desc.own, t->strip);
     uint64_t end_ns = 0;
 
-    for (unsigned b = lithos_tpcset_next(own, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(own, b + 1)) {
+    for (unsigned b = lithos_tpcset_next(&own, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(&own, b + 1)) {
         const uint32_t user = s->tpc_user[b];
         if (user < s->config.tenants && s->tenants[user].used && s->tenants[user].outstanding)
             end_ns = LITHOS_MAX(end_ns, LITHOS_MIN(s->tpc_end_ns[b], s->tenants[user].end_ns));
@@ -120,7 +120,8 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     t->came = true;
     t->returning = true;
     t->foreign_ns = foreign_end_ns(s, t);
-    if (!lithos_tpcset_empty(&t->lent_away))
+    const struct lithos_tpcset in_its_way = lithos_tpcset_minus(t->lent_away, t->strip);
+    if (!lithos_tpcset_empty(&in_its_way))
         bucket->returns++;
     if (t->foreign_ns > submit_ns + s->config.useful_ns)
         bucket->hits++;
@@ -259,6 +260,19 @@ enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_ten
         return LITHOS_WHY_ALL;
     }
     return high_bears(s, t, s->now_ns - t->state_ns, ret_longest_ns, ret_until_ns);
+}
+
+struct lithos_tpcset sched_owner_strip(const struct lithos_sched *s, const struct sched_tenant *t,
+                                       uint64_t *ret_longest_ns)
+{
+    const uint64_t lost_ns = s->config.react_ns + s->config.lent_window_ns;
+    const uint64_t slack_ns = part(LITHOS_MIN(t->strip_bears_ns, SLACK_MAX_NS), t->trust_ppm);
+
+    *ret_longest_ns = 0;
+    if (slack_ns < lost_ns + s->config.useful_ns)
+        return (struct lithos_tpcset){{0, 0}};
+    *ret_longest_ns = slack_ns - lost_ns;
+    return t->strip;
 }
 
 uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s)

@@ -231,6 +231,16 @@ struct lithos_tpcset lithosd_lend_away(const struct lithosd_tenant *t, uint32_t 
     return lithos_tpcset_and(away, t->grant.gpus[i].own);
 }
 
+/* Somebody borrows, or would; or has only paused, and may go on at once with what it is lent still. */
+static bool borrows(const struct lithosd_tenant *t)
+{
+    bool yes = false;
+    for (uint32_t i = 0; i < t->grant.gpu_count && !yes; i++)
+        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 &&
+              (t->lent[i].queued || t->lent[i].outstanding || !lithos_tpcset_empty(&t->lent[i].rule.lent));
+    return yes && t->grant.class == LITHOS_CLASS_BEST_EFFORT && t->processes;
+}
+
 /* ---- events in ---- */
 
 static void tell(struct lithosd_tenant *t, uint32_t i, uint64_t now_ns, struct lithos_sched_event *e)
@@ -270,12 +280,16 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
         lent->atom_tpc_ns = LITHOS_MIN(l->predicted_ns, PREDICTED_MAX_NS) / l->atoms * l->tpc_count;
         e.launch.stays_ns = l->predicted_ns / l->atoms;
     }
+    /* What the driver launches by itself is small, and finds room beside what others have there. */
+    if (l->flags & LITHOS_KERNEL_DRIVER)
+        e.launch.tpcs = lithos_tpcset_minus(l->tpcs, lithosd_rightsize_strip(t));
     lent->outstanding++;
     if (!followed) {
         lent->blind++;
         lent->blind_until_ns = now_ns + BLIND_NS;
     }
     tell(t, l->gpu, now_ns, &e);
+    lithosd_rightsize_beside(t->daemon, t->gpu[l->gpu], &l->tpcs);
     if (settle(t->daemon, gpu_of(t, l->gpu)))
         count_reaction(&t->daemon->lend, now_ns);
 }
@@ -290,6 +304,25 @@ void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_la
     e.launch.tpcs = l->tpcs;
     e.launch.stays_ns = lent->atom_tpc_ns / l->tpc_count;
     tell(t, l->gpu, lithos_now_ns(), &e);
+    lithosd_rightsize_beside(t->daemon, t->gpu[l->gpu], &l->tpcs);
+}
+
+void lithosd_lend_strip(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t bears_ns)
+{
+    struct lithos_sched_event e = {.kind = LITHOS_SCHED_STRIP, .strip = {strip, bears_ns}};
+    if (!t->lent[0].in)
+        return;
+    tell(t, 0, lithos_now_ns(), &e);
+    settle(t->daemon, gpu_of(t, 0));
+}
+
+bool lithosd_lend_wanted(const struct lithosd_tenant *t)
+{
+    const struct lithosd_lend_gpu *g = gpu_of(t, 0);
+    for (uint32_t slot = 0; t->lent[0].in && slot < LITHOS_SCHED_TENANTS_MAX; slot++)
+        if (g->tenant[slot] && g->tenant[slot] != t && borrows(g->tenant[slot]))
+            return true;
+    return false;
 }
 
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k)
@@ -337,8 +370,10 @@ static void set_unseen(struct lithosd_tenant *t, uint32_t i, bool unseen)
     if (t->lent[i].unseen == unseen)
         return;
     t->lent[i].unseen = unseen;
-    if (unseen)
+    if (unseen) {
         busy.launch.submit_ns = now_ns;
+        busy.launch.tpcs = lithosd_rightsize_strip(t); /* it may go there, where it kept off */
+    }
     tell(t, i, now_ns, &busy);
 }
 
@@ -446,8 +481,10 @@ static void look_for_graphs(struct lithosd_tenant *t, uint64_t now_ns)
         if (!t->lent[i].in || t->lent[i].coming == coming)
             continue;
         t->lent[i].coming = coming;
-        if (coming)
+        if (coming) {
             e.launch.submit_ns = now_ns;
+            e.launch.tpcs = lithosd_rightsize_strip(t);
+        }
         tell(t, i, now_ns, &e);
     }
 }
@@ -490,16 +527,6 @@ void lithosd_lend_look(struct lithosd *d)
         if (d->lend.gpu[i].sched)
             settle(d, &d->lend.gpu[i]);
     set_timer(d);
-}
-
-/* Somebody borrows, or would; or has only paused, and may go on at once with what it is lent still. */
-static bool borrows(const struct lithosd_tenant *t)
-{
-    bool yes = false;
-    for (uint32_t i = 0; i < t->grant.gpu_count && !yes; i++)
-        yes = t->lent[i].in && gpu_of(t, i)->tenants > 1 &&
-              (t->lent[i].queued || t->lent[i].outstanding || !lithos_tpcset_empty(&t->lent[i].rule.lent));
-    return yes && t->grant.class == LITHOS_CLASS_BEST_EFFORT && t->processes;
 }
 
 uint64_t lithosd_lend_period_ns(const struct lithosd *d)

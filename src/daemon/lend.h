@@ -52,6 +52,7 @@ struct lithosd_lend {
     bool spins;      /* a processor can be spared to watch without a pause */
     struct lithosd_lend_gpu gpu[LITHOS_MAX_GPUS];
     struct lithosd_timer timer;
+    unsigned strips;                       /* tenants that leave one to others (rightsize.h) */
     uint64_t changes;                      /* rules written */
     uint64_t reactions[LITHOSD_REACTIONS]; /* from a record being seen to the rules that follow from it */
 };
@@ -82,6 +83,10 @@ void lithosd_lend_launch(struct lithosd_tenant *t, const struct lithos_timeline_
 /* A further atom of it was. */
 void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_launch *l);
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* Its launches keep off these TPCs of its first GPU: others may have them; one that does not may wait so long. */
+void lithosd_lend_strip(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t bears_ns);
+/* Is anybody there who would borrow TPCs of its first GPU? */
+bool lithosd_lend_wanted(const struct lithosd_tenant *t);
 /* After a look at all rings and stamps: queues, what was lost, and the time. */
 void lithosd_lend_look(struct lithosd *d);
 /* How soon the next look has to come: 0 without a pause, UINT64_MAX whenever. */

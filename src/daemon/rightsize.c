@@ -10,6 +10,8 @@
 #define OPERATORS 1024u
 /* After the last TPC of an owner's has been taken back, an atom or two of others may still be there. */
 #define FOREIGN_NS (2 * LITHOS_NSEC_PER_MSEC)
+/* From a launch's submit time to its look at what it is to keep to, and some. */
+#define TOLD_NS (100 * LITHOS_NSEC_PER_USEC)
 /* Of a request's launches that could have been on few TPCs, at most one in so many may have been on all, for it to count. */
 #define WIDE_PART 4u
 
@@ -70,10 +72,44 @@ static void say(struct lithosd_tenant *t, bool off)
     t->rightsize->off = off;
 }
 
+static void keep_to(struct lithosd_tenant *t, struct lithos_tpcset kept)
+{
+    struct lithosd_rightsize *s = t->rightsize;
+    if (lithos_tpcset_equal(&kept, &s->kept))
+        return;
+    for (unsigned i = 0; i < t->daemon->observe.process_high; i++) {
+        struct lithosd_process *p = &t->daemon->processes[i];
+        if (p->used && p->tenant == t && p->arena)
+            lithos_arena_keep(p->arena, kept);
+    }
+    s->kept = kept;
+    s->kept_ns = lithos_now_ns();
+}
+
+static void leave(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t bears_ns)
+{
+    struct lithosd_rightsize *s = t->rightsize;
+    if (lithos_tpcset_empty(&strip) && lithos_tpcset_empty(&s->strip))
+        return;
+    t->daemon->lend.strips -= !lithos_tpcset_empty(&s->strip);
+    t->daemon->lend.strips += !lithos_tpcset_empty(&strip);
+    s->strip = strip;
+    lithosd_lend_strip(t, strip, bears_ns);
+}
+
+/* Its launches have all of its TPCs, or what they need, again. */
+static void take_back(struct lithosd_tenant *t)
+{
+    static const struct lithos_tpcset none;
+    leave(t, none, 0);
+    keep_to(t, none);
+}
+
 void lithosd_rightsize_ended(struct lithosd_tenant *t)
 {
     if (!t->rightsize)
         return;
+    t->daemon->lend.strips -= !lithos_tpcset_empty(&t->rightsize->strip);
     free(t->rightsize->core);
     free(t->rightsize);
     t->rightsize = NULL;
@@ -88,6 +124,7 @@ void lithosd_rightsize_renew(struct lithosd_tenant *t)
     if (!s)
         return;
     s->paused = !wanted;
+    take_back(t); /* its TPCs may be others now */
     if (wanted && s->slip_ppm == t->share.slip_ppm)
         return;
     s->begun = false;
@@ -100,6 +137,8 @@ void lithosd_rightsize_renew(struct lithosd_tenant *t)
 void lithosd_rightsize_attach(struct lithosd_process *p)
 {
     const struct lithosd_rightsize *s = p->tenant->rightsize;
+    if (s)
+        lithos_arena_keep(p->arena, s->kept);
     atomic_store_explicit(&p->arena->sizing, s && !s->off, memory_order_release);
 }
 
@@ -144,7 +183,8 @@ static void publish(struct lithosd_process *p, struct lithosd_size *row, const s
 {
     const uint32_t at = (uint32_t)(row - p->reader->sizes->row);
     if (lithos_tpcset_equal(&row->size.tpcs, &size->tpcs) &&
-        lithos_tpcset_equal(&row->size.probe, &size->probe) && row->size.probe_every == size->probe_every)
+        lithos_tpcset_equal(&row->size.probe, &size->probe) && row->size.probe_every == size->probe_every &&
+        row->size.least_tpcs == size->least_tpcs)
         return;
     row->size = *size;
     lithos_size_put(p->arena->sizes, row->key, at - lithos_size_row_of(row->key), size);
@@ -205,27 +245,61 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     const struct lithos_tpcset own = lithosd_lend_own(t, 0);
     const uint32_t all = lithos_tpcset_count(&own);
     struct lithos_rightsize_kernel kernel;
-    struct lithos_rightsize_advice a;
+    struct lithos_rightsize_advice a = {.why = LITHOS_RIGHTSIZE_LEARN, .tpcs = own};
+    const bool beside = k->start_ns < t->rightsize->foreign_until_ns;
+    if (beside && find(p->reader->sizes, l->size_key))
+        return; /* what it takes beside others says nothing of how it scales */
     shape_of(t, l, all, &kernel);
-    lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns, l->tpc_count ? l->tpc_count : all,
-                           &a);
+    if (!beside)
+        lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns,
+                               l->tpc_count ? l->tpc_count : all, &a);
     struct lithosd_size *row = find_or_make(p->reader->sizes, l->size_key);
     row->function = l->function;
     row->launches++;
     row->of = all;
     row->why = a.why;
-    const struct lithos_size size = {.tpcs = a.tpcs, .probe = a.probe, .probe_every = a.probe_every};
+    const struct lithos_size size = {
+        .tpcs = a.tpcs, .probe = a.probe, .probe_every = a.probe_every, .least_tpcs = kernel.least_tpcs};
     if (!lithos_tpcset_empty(&size.tpcs))
         publish(p, row, &size);
 }
 
 /* ---- requests ---- */
 
+/* While others' work is on its TPCs all launches have all of them, unless it was told to keep off. */
+static void set_mode(struct lithosd_tenant *t, uint64_t now_ns)
+{
+    struct lithosd_rightsize *s = t->rightsize;
+    const struct lithos_tpcset away = lithosd_lend_away(t, 0);
+    if (!lithos_tpcset_empty(&away))
+        s->foreign_until_ns = now_ns + FOREIGN_NS;
+    const bool beside = now_ns < s->foreign_until_ns && lithos_tpcset_empty(&s->kept);
+    const bool off = s->paused || beside || lithos_rightsize_whole(s->core);
+    if (off != s->off)
+        say(t, off);
+}
+
+/* Did it go where its launches were told not to go? What it was about to launch when they were told does not count. */
+static bool is_astray(const struct lithosd_rightsize *s, const struct lithos_record *r,
+                      const struct lithos_timeline_launch *l)
+{
+    if (lithos_tpcset_empty(&s->kept) || r->submit_ns < s->kept_ns + TOLD_NS)
+        return false;
+    const struct lithos_tpcset outside = l ? lithos_tpcset_minus(l->tpcs, s->kept) : s->kept;
+    return !lithos_tpcset_empty(&outside) && !(l && l->flags & LITHOS_KERNEL_DRIVER);
+}
+
 void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_record *r,
                               const struct lithos_timeline_launch *l)
 {
-    if (p->tenant->rightsize->paused || !sizes_of(p))
+    static const struct lithos_tpcset none;
+    struct lithosd_rightsize *s = p->tenant->rightsize;
+    if (s->paused || !sizes_of(p))
         return;
+    if (is_astray(s, r, l)) {
+        lithos_rightsize_met(s->core);
+        leave(p->tenant, none, 0);
+    }
     struct lithosd_request *request = &p->reader->sizes->request[r->launch.thread % LITHOS_RECORD_RINGS];
     if (!request->begin_ns)
         *request = (struct lithosd_request){.begin_ns = LITHOS_MAX(r->submit_ns, 1ull)};
@@ -251,14 +325,56 @@ static struct lithosd_request *waited_for(struct lithosd_sizes *s, uint32_t thre
     return first;
 }
 
+/* Were others on its TPCs, where it had not left them any? */
+static bool is_beside(const struct lithosd_rightsize *s, const struct lithosd_request *q)
+{
+    return lithos_tpcset_empty(&s->kept) && s->foreign_until_ns > q->begin_ns;
+}
+
 /* Ran it as it was to? Where nothing is known to be enough yet, as any other. */
 static bool is_clean(const struct lithosd_rightsize *s, const struct lithosd_request *q)
 {
-    if (s->foreign_until_ns > q->begin_ns)
-        return false;
+    if (!lithos_tpcset_empty(&s->kept))
+        return s->kept_ns <= q->begin_ns;
     if (lithos_rightsize_whole(s->core))
         return q->narrow == 0;
     return q->wide * WIDE_PART <= q->narrow;
+}
+
+/* What it is to keep to in the request that begins. Until the one that has ended was, launches may have been under way that had not been
+ * told so: of the strip only that is left which they kept off as well. */
+static void follow(struct lithosd_tenant *t)
+{
+    struct lithosd_rightsize *s = t->rightsize;
+    const struct lithos_tpcset own = lithosd_lend_own(t, 0), before = s->kept;
+    uint64_t bears_ns;
+    const struct lithos_tpcset strip = lithos_rightsize_strip(s->core, own, &bears_ns);
+    leave(t, lithos_tpcset_minus(strip, lithos_tpcset_empty(&before) ? own : before), bears_ns);
+    keep_to(t, lithos_rightsize_kept(s->core, own));
+    set_mode(t, lithos_now_ns());
+}
+
+static void next_request(struct lithosd_tenant *t, uint64_t now_ns)
+{
+    lithos_rightsize_lend(t->rightsize->core, lithosd_lend_wanted(t));
+    lithos_rightsize_request(t->rightsize->core, now_ns);
+}
+
+struct lithos_tpcset lithosd_rightsize_strip(const struct lithosd_tenant *t)
+{
+    static const struct lithos_tpcset none;
+    return t->rightsize ? t->rightsize->strip : none;
+}
+
+void lithosd_rightsize_beside(struct lithosd *d, unsigned gpu, const struct lithos_tpcset *tpcs)
+{
+    for (unsigned i = 0; d->lend.strips && i < LITHOSD_TENANT_MAX; i++) {
+        const struct lithosd_tenant *t = &d->tenants[i];
+        const struct lithos_tpcset strip = lithosd_rightsize_strip(t);
+        const struct lithos_tpcset there = lithos_tpcset_and(strip, *tpcs);
+        if (t->used && !lithos_tpcset_empty(&there) && t->gpu[0] == gpu)
+            lithos_rightsize_used(t->rightsize->core);
+    }
 }
 
 void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r)
@@ -270,29 +386,22 @@ void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_recor
         return;
     if (!s->begun) {
         s->begun = true;
-        lithos_rightsize_request(s->core, end_ns);
-    } else if (is_clean(s, q)) {
+        next_request(p->tenant, end_ns);
+    } else if (is_beside(s, q) && q->narrow == 0) {
+        lithos_rightsize_request_beside(s->core, end_ns, end_ns - q->begin_ns);
+        next_request(p->tenant, end_ns);
+    } else if (!is_beside(s, q) && is_clean(s, q)) {
         lithos_rightsize_request_done(s->core, end_ns, end_ns - q->begin_ns);
-        lithos_rightsize_request(s->core, end_ns);
+        next_request(p->tenant, end_ns);
     } else {
         s->spoilt++;
         lithos_rightsize_request_spoilt(s->core);
     }
+    follow(p->tenant);
     *q = (struct lithosd_request){0};
 }
 
 /* ---- now ---- */
-
-static void look_at(struct lithosd_tenant *t, uint64_t now_ns)
-{
-    struct lithosd_rightsize *s = t->rightsize;
-    const struct lithos_tpcset away = lithosd_lend_away(t, 0);
-    if (!lithos_tpcset_empty(&away))
-        s->foreign_until_ns = now_ns + FOREIGN_NS;
-    const bool off = now_ns < s->foreign_until_ns || lithos_rightsize_whole(s->core);
-    if (off != s->off)
-        say(t, off);
-}
 
 void lithosd_rightsize_look(struct lithosd *d)
 {
@@ -301,5 +410,5 @@ void lithosd_rightsize_look(struct lithosd *d)
     const uint64_t now_ns = lithos_now_ns();
     for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
         if (d->tenants[i].used && d->tenants[i].rightsize)
-            look_at(&d->tenants[i], now_ns);
+            set_mode(&d->tenants[i], now_ns);
 }

@@ -23,6 +23,9 @@ struct lithosd_rightsize {
     bool off;                      /* its arenas say that all launches have all TPCs */
     bool begun;                    /* a request has been seen to end */
     uint64_t foreign_until_ns;     /* others' work may be on its TPCs until then */
+    struct lithos_tpcset kept;     /* its launches keep to these; empty: to what they need */
+    uint64_t kept_ns;              /* since then */
+    struct lithos_tpcset strip;    /* others may have these */
     uint64_t spoilt;               /* requests that were neither one thing nor the other */
 };
 
@@ -43,6 +46,10 @@ void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_rec
                               const struct lithos_timeline_launch *l);
 void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r);
 void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* TPCs that its launches keep off, and others may have; empty: none. */
+struct lithos_tpcset lithosd_rightsize_strip(const struct lithosd_tenant *t);
+/* Another's launch or atom goes to those TPCs of a GPU. */
+void lithosd_rightsize_beside(struct lithosd *d, unsigned gpu, const struct lithos_tpcset *tpcs);
 /* After a look at all rings and stamps. */
 void lithosd_rightsize_look(struct lithosd *d);
 

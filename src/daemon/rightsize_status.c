@@ -58,6 +58,15 @@ static json_t *operators(const struct lithosd_tenant *t)
     return array;
 }
 
+/* What it leaves to others. */
+static json_t *strip_status(const struct lithosd_rightsize *s, const struct lithos_rightsize_stats *st)
+{
+    char text[LITHOS_TPCSET_TEXT_MAX];
+    return json_pack("{s:i,s:s,s:o,s:o,s:o,s:o}", "tpcs", (int)lithos_tpcset_count(&s->strip), "bits",
+                     lithos_tpcset_format(&s->strip, text), "requests", number(st->lent), "unused",
+                     number(st->unused), "narrowed", number(st->narrowed), "met", number(st->met));
+}
+
 json_t *lithosd_rightsize_status(const struct lithosd_tenant *t)
 {
     const struct lithosd_rightsize *s = t->rightsize;
@@ -70,15 +79,15 @@ json_t *lithosd_rightsize_status(const struct lithosd_tenant *t)
     const struct lithos_rightsize_stats *st = lithos_rightsize_stats(s->core);
     json_t *kernels = json_object();
     for (int w = LITHOS_RIGHTSIZE_REFERENCE; w < LITHOS_RIGHTSIZE_WHY_MAX; w++)
-        if (w != LITHOS_RIGHTSIZE_FOREIGN)
+        if (w != LITHOS_RIGHTSIZE_FOREIGN && w != LITHOS_RIGHTSIZE_LENT)
             json_object_set_new(kernels, lithos_rightsize_why_name((enum lithos_rightsize_why)w),
                                 number(st->chosen[w]));
-    return json_pack("{s:b,s:o,s:s,s:f,s:b,s:f,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "on", 1, "slip", slip,
-                     "why", "", "slip_in_force", st->slip_ppm / 1e6, "whole", (int)s->off, "tpc_time_s",
-                     st->tpc_ns / 1e9, "tpc_time_saved_percent",
-                     st->whole_tpc_ns > 0 ? 100 * (1 - st->tpc_ns / st->whole_tpc_ns) : 0, "slower_percent",
-                     st->whole_kernel_ns > 0 ? 100 * (st->kernel_ns / st->whole_kernel_ns - 1) : 0, "kernels",
-                     kernels, "requests", number(st->requests), "references", number(st->references),
-                     "spoilt", number(s->spoilt), "undone", number(st->undone), "stopped",
-                     number(st->stopped), "operators", t->observed ? operators(t) : json_array());
+    return json_pack(
+        "{s:b,s:o,s:s,s:f,s:b,s:f,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "on", 1, "slip", slip, "why", "",
+        "slip_in_force", st->slip_ppm / 1e6, "whole", (int)s->off, "tpc_time_s", st->tpc_ns / 1e9,
+        "tpc_time_saved_percent", st->whole_tpc_ns > 0 ? 100 * (1 - st->tpc_ns / st->whole_tpc_ns) : 0,
+        "slower_percent", st->whole_kernel_ns > 0 ? 100 * (st->kernel_ns / st->whole_kernel_ns - 1) : 0,
+        "kernels", kernels, "requests", number(st->requests), "references", number(st->references), "spoilt",
+        number(s->spoilt), "undone", number(st->undone), "stopped", number(st->stopped), "strip",
+        strip_status(s, st), "operators", t->observed ? operators(t) : json_array());
 }

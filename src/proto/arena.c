@@ -90,6 +90,18 @@ int lithos_arena_read_grant(const struct lithos_arena *a, struct lithos_grant *r
     return -EAGAIN;
 }
 
+void lithos_arena_keep(struct lithos_arena *a, struct lithos_tpcset kept)
+{
+    atomic_store_explicit(&a->kept[0], kept.w[0], memory_order_release);
+    atomic_store_explicit(&a->kept[1], kept.w[1], memory_order_release);
+}
+
+struct lithos_tpcset lithos_arena_kept(const struct lithos_arena *a)
+{
+    return (struct lithos_tpcset){{atomic_load_explicit(&a->kept[0], memory_order_acquire),
+                                   atomic_load_explicit(&a->kept[1], memory_order_acquire)}};
+}
+
 int lithos_rule_validate(const struct lithos_rule *r)
 {
     if (!(r->flags & LITHOS_RULE_ON))

@@ -18,7 +18,7 @@
 #include "proto/sizes.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 14u
+#define LITHOS_ARENA_VERSION 15u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -121,6 +121,8 @@ struct lithos_arena {
     _Atomic uint32_t observe;   /* LITHOS_OBSERVE_*: what the tenant is to write */
     _Atomic uint32_t sizing;    /* 1: launches go by `sizes`, while the lease is good; 0: all have all TPCs */
     uint32_t reserved;
+    _Atomic uint64_t
+        kept[2]; /* not empty: launches that go by `sizes` keep to these TPCs, which others keep off */
     struct lithos_grant grant;
     struct lithos_rule_slot rules[LITHOS_MAX_GPUS];     /* in the grant's order of GPUs */
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
@@ -170,6 +172,12 @@ static inline uint32_t lithos_arena_rule_seq(const struct lithos_arena *a, uint3
 /* Tenant: copy a rule and validate it: 0, -EAGAIN, -EINVAL as lithos_arena_read_grant. */
 int lithos_arena_read_rule(const struct lithos_arena *a, uint32_t gpu, struct lithos_rule *ret_rule,
                            uint32_t *ret_seq);
+
+/* Daemon: TPCs that launches keep to from the next one on; empty: as `sizes` has it. Sets that follow each other lie within each
+ * other, for a launch may see a half of each. */
+void lithos_arena_keep(struct lithos_arena *a, struct lithos_tpcset kept);
+/* Tenant: any bits. */
+struct lithos_tpcset lithos_arena_kept(const struct lithos_arena *a);
 
 static inline void lithos_arena_count(struct lithos_arena *a, enum lithos_counter c, uint64_t n)
 {

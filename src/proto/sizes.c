@@ -33,7 +33,8 @@ void lithos_size_put(struct lithos_size_row *rows, uint64_t key, uint32_t way, c
     atomic_store_explicit(&r->key, 0, memory_order_relaxed);
     store(r->tpcs, &size->tpcs);
     store(r->probe, &size->probe);
-    atomic_store_explicit(&r->every, size->probe_every, memory_order_release);
+    atomic_store_explicit(&r->every, (uint64_t)size->least_tpcs << 32 | size->probe_every,
+                          memory_order_release);
     atomic_store_explicit(&r->key, key, memory_order_release);
 }
 
@@ -44,12 +45,14 @@ bool lithos_size_get(const struct lithos_size_row *rows, uint64_t key, struct li
         if (atomic_load_explicit(&r->key, memory_order_acquire) != key)
             continue;
         const struct lithos_size s = {.tpcs = load(r->tpcs), .probe = load(r->probe)};
-        const uint64_t every = atomic_load_explicit(&r->every, memory_order_acquire);
+        const uint64_t both = atomic_load_explicit(&r->every, memory_order_acquire),
+                       every = both & UINT32_MAX;
         if (atomic_load_explicit(&r->key, memory_order_relaxed) != key || every > LITHOS_SIZE_EVERY_MAX ||
             lithos_tpcset_empty(&s.tpcs) || (every && lithos_tpcset_empty(&s.probe)))
             return false;
         *ret_size = s;
         ret_size->probe_every = (uint32_t)every;
+        ret_size->least_tpcs = (uint32_t)(both >> 32);
         return true;
     }
     return false;

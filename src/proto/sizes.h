@@ -17,13 +17,14 @@
 struct lithos_size_row {
     _Alignas(64) _Atomic uint64_t key; /* 0: free, or being written */
     _Atomic uint64_t tpcs[2], probe[2];
-    _Atomic uint64_t every;
+    _Atomic uint64_t every; /* probe_every, and least_tpcs above it */
 };
 
 struct lithos_size {
     struct lithos_tpcset tpcs;  /* not empty */
     struct lithos_tpcset probe; /* and for one launch in probe_every these */
     uint32_t probe_every;       /* 1 to LITHOS_SIZE_EVERY_MAX; 0: none */
+    uint32_t least_tpcs;        /* never on fewer: its blocks may wait for each other */
 };
 
 /* What both sides call an operator: a function, by its handle in the process, with its grid and block. Never 0. */

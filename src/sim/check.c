@@ -89,6 +89,26 @@ void check_grant(struct sim *s, struct sim_tenant *t)
                    lithos_tpcset_count(&missing));
 }
 
+void check_strip(struct sim *s, struct sim_tenant *t, struct lithos_tpcset strip)
+{
+    struct sim_check_tenant *c = &t->check;
+    const struct lithos_tpcset given_up = lithos_tpcset_minus(c->strip, strip);
+
+    if (!lithos_tpcset_empty(&given_up)) {
+        c->strip_before = c->strip;
+        c->strip_ns = s->now_ns;
+    }
+    c->strip = strip;
+}
+
+/* Where others may send something though it is busy. */
+static struct lithos_tpcset left_by(const struct sim *s, const struct sim_tenant *owner, uint64_t submit_ns)
+{
+    const struct sim_check_tenant *c = &owner->check;
+    return submit_ns <= c->strip_ns + react_ns(s, submit_ns) ? lithos_tpcset_or(c->strip, c->strip_before)
+                                                             : c->strip;
+}
+
 /* After all grants of a step are out: in between, a TPC may still be with the one it is taken from. */
 static void check_lent_once(struct sim *s)
 {
@@ -202,7 +222,8 @@ static void check_loans(struct sim *s, struct sim_tenant *t, const struct sim_fl
 {
     for (uint32_t i = 0; i < s->sc->tenant_count; i++) {
         const struct sim_tenant *o = &s->tenants[i];
-        if (o == t || o->check.busy_ns == LITHOS_SIM_NEVER || !meets(tpcs, o->own))
+        const struct lithos_tpcset not_left = lithos_tpcset_minus(o->own, left_by(s, o, f->submit_ns));
+        if (o == t || o->check.busy_ns == LITHOS_SIM_NEVER || !meets(tpcs, not_left))
             continue;
         if (f->submit_ns > o->check.busy_ns + react_ns(s, f->submit_ns) && !t->spec->floor_tpcs &&
             !s->config.beside_ns)

@@ -115,6 +115,7 @@ void sim_tenant_admit(struct sim *s, struct sim_tenant *t)
     const int r = lithos_sched_add(s->sched, s->now_ns, &desc, &t->slot);
     lithos_assert(r == 0);
     t->known = true;
+    t->strip = (struct lithos_tpcset){{0, 0}};
     s->daemon_ns = s->now_ns;
 }
 

@@ -39,6 +39,9 @@ struct sim_check_tenant {
     /* Its queue waits with nothing under way, and TPCs are idle: since when without a break, and how long in all. */
     uint64_t idle_since_ns, idle_seen_ns;
     struct lithos_tpcset lent, own;
+    /* Its launches keep off these; until a while ago off those. */
+    struct lithos_tpcset strip, strip_before;
+    uint64_t strip_ns; /* strip_before was given up */
 };
 
 struct sim_tenant {
@@ -86,6 +89,7 @@ struct sim_tenant {
     void *rightsize_mem;
     struct lithos_tpcset foreign; /* its own TPCs where others' work may be, */
     uint64_t foreign_ns;          /* until then */
+    struct lithos_tpcset strip;   /* the daemon was told that its launches keep off these */
 
     struct sim_check_tenant check;
     struct lithos_sim_tenant_result result;
@@ -173,6 +177,9 @@ void sim_tenant_admit(struct sim *s, struct sim_tenant *t);
 
 /* rightsize.c */
 int sim_rightsize_begin(struct sim *s, struct sim_tenant *t);
+void sim_rightsize_request(struct sim *s, struct sim_tenant *t);
+/* Somebody's launch goes there. */
+void sim_rightsize_beside(struct sim *s, struct lithos_tpcset tpcs);
 /* Fewer of the TPCs of its next launch. */
 void sim_rightsize_choose(struct sim *s, struct sim_tenant *t, struct lithos_tpcset *tpcs,
                           struct lithos_rightsize_ticket *ret_ticket);
@@ -203,6 +210,7 @@ uint64_t sim_fault_daemon_delay_ns(const struct sim *s);
 /* check.c */
 void check_start(struct sim *s, struct sim_tenant *t);
 void check_grant(struct sim *s, struct sim_tenant *t);
+void check_strip(struct sim *s, struct sim_tenant *t, struct lithos_tpcset strip);
 void check_daemon(struct sim *s); /* all grants of a step are out */
 void check_submit(struct sim *s, struct sim_tenant *t, const struct sim_flight *f);
 void check_recalled(const struct sim *s, struct sim_tenant *t, const struct sim_flight *f);

@@ -91,7 +91,7 @@ static bool app_next(struct sim *s, struct sim_tenant *t, uint64_t *ret_ns)
         t->issuing = true;
         t->round++;
         if (t->rightsize)
-            lithos_rightsize_request(t->rightsize, s->now_ns);
+            sim_rightsize_request(s, t);
         t->kernel = 0;
         t->first = 0;
         if (waits)
@@ -236,6 +236,8 @@ static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcc
     if (s->options->check)
         check_submit(s, t, f);
     tell_launch(s, t, f);
+    if (!inline_launches(t))
+        sim_rightsize_beside(s, f->tpcs);
     t->first += c->blocks;
     if ((s->options->sabotage & LITHOS_SIM_SKIP_BLOCKS) && !f->last && t->first + k->cluster_blocks < total)
         t->first += k->cluster_blocks;

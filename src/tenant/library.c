@@ -58,7 +58,8 @@ static bool atom_choice(uint64_t operator_key, struct lithos_atom_choice *ret_ch
     return true;
 }
 
-/* While lithosd looks after it: one that is gone, or halted, may have said it of other times. Tries are spread evenly over the
+/* While lithosd looks after it: one that is gone, or halted, may have said it of other times. What others may have is kept off by
+ * whatever is known to bear it; tries are spread evenly over the
  * launches, whatever comes in between. */
 static bool size(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
                  struct lithos_tpcset *ret_tpcs)
@@ -69,6 +70,11 @@ static bool size(uint64_t function, const uint32_t grid[3], const uint32_t block
         lithos_now_ns() >
             atomic_load_explicit(&lithos_tenant_home.lease_ns, memory_order_relaxed) + LITHOS_LEASE_NS)
         return false;
+    const struct lithos_tpcset kept = lithos_arena_kept(&lithos_tenant_home);
+    if (!lithos_tpcset_empty(&kept)) {
+        *ret_tpcs = kept;
+        return s.least_tpcs <= lithos_tpcset_count(&kept);
+    }
     *ret_tpcs = s.tpcs;
     if (s.probe_every) {
         const uint32_t turn = (uint32_t)(++tries * 0x9e3779b97f4a7c15ull >> 32);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,6 +24,7 @@ struct service {
     struct lithos_arena *arena;
     struct lithos_tpcset own;
     uint64_t sequence, stamp, clock_ns; /* the end of what was launched last */
+    unsigned kernels, rounds;           /* a request is the first so many of them, so often */
     bool sloth;                         /* narrow kernels make requests slow in a way that they do not show */
     uint64_t wide, narrow;              /* launches */
     uint32_t tpcs[3];                   /* of the last one of each kernel */
@@ -48,6 +50,9 @@ static struct lithos_tpcset where(struct service *s, const uint32_t grid[3], uin
     if (!atomic_load(&s->arena->sizing) ||
         !lithos_size_get(s->arena->sizes, lithos_size_key(function, grid, block), &size))
         return s->own;
+    const struct lithos_tpcset kept = lithos_arena_kept(s->arena);
+    if (!lithos_tpcset_empty(&kept))
+        return size.least_tpcs <= lithos_tpcset_count(&kept) ? kept : s->own;
     return size.probe_every && ++tries % size.probe_every == 0 ? size.probe : size.tpcs;
 }
 
@@ -86,11 +91,21 @@ static void launch(struct service *s, unsigned i, uint64_t *ret_narrow)
     atomic_store(&stamp->payload, s->stamp);
 }
 
+/* Until what it has put is read: seen in time by whoever has few processors. */
+static void until_read(const struct lithos_arena *a)
+{
+    for (uint64_t begin_ns = lithos_now_ns();
+         atomic_load(&a->record_tails[0]) != atomic_load(&a->records.ring[0].head);) {
+        usleep(20);
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+}
+
 static void request(struct service *s)
 {
     uint64_t narrow = 0;
-    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(kernels); i++)
-        launch(s, i, &narrow);
+    for (unsigned i = 0; i < s->kernels * s->rounds; i++)
+        launch(s, i % s->kernels, &narrow);
     struct lithos_record r = {
         .kind = LITHOS_RECORD_SYNC, .flags = LITHOS_RECORD_ENDED, .submit_ns = lithos_now_ns()};
     if (s->sloth && narrow) /* a part of a millisecond more */
@@ -99,12 +114,7 @@ static void request(struct service *s)
     s->clock_ns = lithos_now_ns() + r.launch.call_ns;
     while (lithos_now_ns() < s->clock_ns)
         usleep(20);
-    /* Seen in time by whoever has few processors. */
-    for (uint64_t begin_ns = lithos_now_ns();
-         atomic_load(&s->arena->record_tails[0]) != atomic_load(&s->arena->records.ring[0].head);) {
-        usleep(20);
-        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
-    }
+    until_read(s->arena);
 }
 
 static json_t *rightsize_of(const struct rig *rig, json_t **ret_status)
@@ -128,7 +138,8 @@ static struct rig_tenant service_starts(struct rig *rig, uint32_t slip_ppm, stru
     m.admit.share = (struct lithos_share){.given = slip_ppm ? LITHOS_SHARE_SLIP : 0, .slip_ppm = slip_ppm};
     struct rig_tenant t = rig_tenant(rig, &m, RIG_WAIT);
     *ret_sock = rig_connect(rig);
-    *s = (struct service){.arena = rig_attach(&t, *ret_sock)};
+    *s = (struct service){
+        .arena = rig_attach(&t, *ret_sock), .kernels = LITHOS_ARRAY_SIZE(kernels), .rounds = 1};
     s->own = t.answer.admitted.grant.gpus[0].own;
     return t;
 }
@@ -229,6 +240,150 @@ static void only_who_asked(void **state)
     close(sock);
 }
 
+/* A neighbour that owns nothing, has always something to launch, and launches where it is let. */
+struct neighbour {
+    struct lithos_arena *arena;
+    const struct rig *rig;
+    int sock;
+    uint64_t sequence;
+};
+
+static struct neighbour neighbour_comes(struct rig *rig)
+{
+    union lithos_message m;
+    rig_admit_message(&m, "be", "0");
+    m.admit.class = LITHOS_CLASS_BEST_EFFORT;
+    struct rig_tenant t = rig_tenant(rig, &m, RIG_WAIT);
+    struct neighbour n = {.rig = rig, .sock = rig_connect(rig)};
+    n.arena = rig_attach(&t, n.sock);
+    atomic_store(&n.arena->queue_depth, 3);
+    return n;
+}
+
+static struct lithos_tpcset lent_to(const struct neighbour *n, const struct service *from)
+{
+    struct lithos_rule r;
+    uint32_t seq;
+    for (uint64_t begin_ns = lithos_now_ns(); lithos_arena_read_rule(n->arena, 0, &r, &seq) == -EAGAIN;
+         usleep(20))
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    return lithos_tpcset_and(lithos_tpcset_or(r.lent, r.spare), from->own);
+}
+
+/* A short kernel there. */
+static void use(struct neighbour *n, struct lithos_tpcset tpcs)
+{
+    struct lithos_record r = {.sequence = ++n->sequence,
+                              .submit_ns = lithos_now_ns(),
+                              .function = 7,
+                              .kind = LITHOS_RECORD_LAUNCH,
+                              .cluster = 1,
+                              .launch = {.grid = {1000, 1, 1}, .block = {128, 1, 1}, .tpcs = tpcs}};
+    r.launch.stamp = n->sequence;
+    assert_true(lithos_record_put(&n->arena->records, 0, &n->arena->record_tails[0], &r));
+    until_read(n->arena);
+    struct lithos_stamp *s = &n->arena->stamps[n->sequence % LITHOS_STAMP_SLOTS];
+    atomic_store(&s->time_ns, lithos_now_ns());
+    atomic_store(&s->payload, n->sequence);
+}
+
+/* What is lent while a kernel of the service is under way: nothing that that may run on. */
+static struct lithos_tpcset lent_beside(struct service *s, struct neighbour *n, uint64_t function)
+{
+    struct lithos_record r = {.kind = LITHOS_RECORD_LAUNCH,
+                              .submit_ns = lithos_now_ns(),
+                              .function = function,
+                              .registers = 32,
+                              .launch = {.stamp = ++s->stamp, .grid = {8, 1, 1}, .block = {128, 1, 1}}};
+    r.launch.tpcs = where(s, r.launch.grid, function);
+    put(s, &r);
+    until_read(s->arena);
+    struct lithos_tpcset lent, both;
+    for (uint64_t begin_ns = lithos_now_ns();; usleep(20)) { /* it is decided on after it has been read */
+        lent = lent_to(n, s);
+        both = lithos_tpcset_and(lent, r.launch.tpcs);
+        if (lithos_tpcset_empty(&both))
+            break;
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+    if (!lithos_tpcset_empty(&lent))
+        use(n, lent);
+    s->clock_ns = LITHOS_MAX(lithos_now_ns(), s->clock_ns);
+    struct lithos_stamp *stamp = &s->arena->stamps[s->stamp % LITHOS_STAMP_SLOTS];
+    atomic_store(&stamp->time_ns, s->clock_ns);
+    atomic_store(&stamp->payload, s->stamp);
+    return lent;
+}
+
+static json_int_t strip_figure(const struct rig *rig, const char *key)
+{
+    json_t *status, *r = rightsize_of(rig, &status);
+    const json_int_t v = json_integer_value(json_object_get(json_object_get(r, "strip"), key));
+    json_decref(status);
+    return v;
+}
+
+static const char *rightsize_text(const struct rig *rig)
+{
+    static char text[2048];
+    json_t *status, *r = rightsize_of(rig, &status);
+    char *dump = json_dumps(r, JSON_COMPACT);
+    snprintf(text, sizeof text, "%s", dump ? dump : "?");
+    free(dump);
+    json_decref(status);
+    return text;
+}
+
+static void until_lent_beside(struct service *s, struct neighbour *n, uint32_t requests)
+{
+    uint32_t good = 0;
+    for (uint64_t begin_ns = lithos_now_ns(); good < requests;) {
+        const struct lithos_tpcset lent = lent_beside(s, n, 0x100);
+        request(s);
+        good += !lithos_tpcset_empty(&lent);
+        if (lithos_now_ns() - begin_ns > PATIENCE_NS)
+            fail_msg("nothing is lent beside the service: %s", rightsize_text(n->rig));
+    }
+}
+
+/* Its launches keep off some TPCs, and a neighbour has those though it is busy, until a launch goes there or nobody borrows. */
+static void what_it_leaves_is_lent(void **state)
+{
+    struct rig *rig = *state;
+    struct service s;
+    struct neighbour n;
+    int sock;
+    service_starts(rig, 1500000, &s, &sock);
+    s.kernels = 2;
+    s.rounds = 8;
+    n = neighbour_comes(rig);
+    until_lent_beside(&s, &n, 20);
+    assert_true(strip_figure(rig, "requests") >= 10);
+    assert_int_equal(strip_figure(rig, "met"), 0);
+    /* a kernel of which nothing is known has all TPCs, at once */
+    uint64_t function = 0x900;
+    for (uint64_t begin_ns = lithos_now_ns(); strip_figure(rig, "met") == 0;) {
+        lent_beside(&s, &n, ++function);
+        request(&s);
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+    until_lent_beside(&s, &n, 5);
+    /* it needs nothing any more */
+    until_lent_beside(&s, &n, 1);
+    atomic_store(&n.arena->queue_depth, 0);
+    const json_int_t left = strip_figure(rig, "requests");
+    for (int i = 0; i < 40; i++)
+        request(&s);
+    const struct lithos_tpcset kept = lithos_arena_kept(s.arena);
+    assert_true(lithos_tpcset_empty(&kept) && strip_figure(rig, "tpcs") == 0);
+    /* not only since nobody took it: that takes more */
+    assert_true(strip_figure(rig, "requests") - left < 8);
+    munmap(n.arena, LITHOS_ARENA_BYTES);
+    munmap(s.arena, LITHOS_ARENA_BYTES);
+    close(n.sock);
+    close(sock);
+}
+
 static int setup(void **state)
 {
     static struct rig rig;
@@ -251,6 +406,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(kernels_run_on_few_tpcs, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_that_suffer_end_it, setup, teardown),
         cmocka_unit_test_setup_teardown(only_who_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_it_leaves_is_lent, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "base/util.h"
 #include "unit/sched_stand.h"
 
 /* --- nobody starves --- */
@@ -281,6 +282,106 @@ static void test_explain_accounts_for_the_last_second(void **state)
         assert_string_not_equal(lithos_sched_why_name(i), "unknown");
 }
 
+/* --- what a busy owner leaves --- */
+
+static void leave(struct stand *st, uint32_t owner, const char *tpcs, uint64_t bears_ns)
+{
+    tell(st, (struct lithos_sched_event){
+                 .kind = LITHOS_SCHED_STRIP, .slot = owner, .strip = {set(tpcs), bears_ns}});
+}
+
+static void test_a_strip_is_lent_while_its_owner_is_busy(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "0-3,9-16,18-25,27-34,36-43,45-52,54-71,75,78,81,83", 0, 1100000);
+    const uint32_t be = add_best_effort(st, 2, "-", 1);
+    const struct lithos_tpcset kept = set("0-3,9-16,18-25,27-34,36-43,45-52,75,78,81,83");
+
+    launch_on(st, owner, 1 * MS, kept, 1);
+    queue(st, be, 3, 300 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, be)));
+    leave(st, owner, "54-71", 500 * US);
+    assert_set(lent(st, be), "54-71");
+    /* what it bears, less what it takes to take it back; nothing is said of when it comes back, for it does not */
+    assert_int_equal(st->grant[be].part_count, 1);
+    assert_int_equal(st->grant[be].parts[0].longest_ns, 465 * US);
+    assert_int_equal(st->grant[be].parts[0].until_ns, 0);
+    assert_set(explain(st, owner).strip, "54-71");
+    assert_set(explain(st, owner).lent_away, "54-71");
+
+    /* whatever others have under way there, its launches beside it do not wait for that */
+    launch_on(st, be, 50 * MS, set("54-71"), 1);
+    for (unsigned i = 0; i < 8; i++) {
+        wait_until(st, st->now + 1 * MS);
+        done(st, owner, 1 * MS, 1 * MS);
+        launch_on(st, owner, 1 * MS, kept, 1);
+    }
+    assert_set(lent(st, be), "54-71");
+    assert_int_equal(explain(st, owner).hits, 0);
+    /* one that goes there ends it */
+    launch_on(st, owner, 1 * MS, set("0-3,71"), 1);
+    assert_true(nothing(lent(st, be)));
+    assert_true(nothing(explain(st, owner).strip));
+    leave(st, owner, "54-62", 500 * US);
+    assert_set(lent(st, be), "54-62");
+    leave(st, owner, "-", 0);
+    assert_true(nothing(lent(st, be)));
+}
+
+static void test_a_strip_is_no_more_than_its_owner_has_and_bears(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "0-3,9-16,18-25", 0, 1100000);
+    const uint32_t owning = add_best_effort(st, 2, "27-34", 1), be = add_best_effort(st, 3, "-", 1);
+    const char *const others = "36-43,45-52,54-71,75,78,81,83";
+    struct lithos_sched_tenant desc = {.id = 1, .own = set("0-3,9-16"), .class = LITHOS_SCHED_HIGH};
+
+    launch(st, owner, 1 * MS);
+    launch(st, owning, 1 * MS);
+    queue(st, be, 3, 300 * US, LITHOS_PICK_RUN);
+    leave(st, owner, "18-25,27-34", 60 * US); /* 35 us of that are gone before it has them back */
+    assert_set(lithos_tpcset_or(lent(st, be), lent(st, owning)), others);
+    leave(st, owner, "18-25,27-34", 70 * US);
+    assert_set(lithos_tpcset_or(lent(st, be), lent(st, owning)), "18-25,36-43,45-52,54-71,75,78,81,83");
+    /* best-effort owners leave nothing: theirs are lent by who is idle */
+    leave(st, owning, "27-34", 1 * MS);
+    assert_true(nothing(explain(st, owning).strip));
+    /* what it was of is another set now */
+    assert_int_equal(lithos_sched_change(st->s, st->now, owner, &desc), 0);
+    run(st);
+    assert_true(nothing(explain(st, owner).strip));
+}
+
+/* Its owner's own latency says how wide a strip may be; that its kernels are slower is part of that. */
+static void test_a_strip_is_not_squeezed(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "0-3,9-16,18-25,27-34,36-43,45-52", 0, 1100000);
+    const uint32_t be = add_best_effort(st, 2, "-", 1);
+    const struct lithos_tpcset kept = set("0-3,9-16,18-25,27-34");
+    unsigned fewest = 66;
+
+    launch_on(st, owner, 100 * US, kept, 1);
+    for (unsigned i = 0; i < 200; i++) { /* half as fast with somebody beside it */
+        const bool beside = i % 4 != 0;
+        launch_on(st, owner, 100 * US, kept, 1);
+        leave(st, owner, beside ? "36-43,45-52" : "-", 1 * MS);
+        queue(st, be, beside, 300 * US, LITHOS_PICK_RUN);
+        if (beside)
+            launch_on(st, be, 300 * US, set("36-43"), 1);
+        wait_until(st, st->now + 1 * MS);
+        done(st, owner, beside ? 200 * US : 100 * US, 100 * US);
+        if (beside) {
+            const struct lithos_tpcset strip = lithos_tpcset_and(lent(st, be), set("36-43,45-52"));
+            assert_int_equal(count(strip), 16);
+            fewest = LITHOS_MIN(fewest, count(lent(st, be)));
+            done(st, be, 300 * US, 300 * US);
+        }
+    }
+    assert_true(explain(st, owner).squeeze_ppm < 500000);
+    assert_true(fewest < 16 + 20 / 2); /* of those of nobody it gets less */
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, stand_begin, stand_end)
@@ -295,6 +396,9 @@ int main(void)
         T(test_advice_on_multiprocessors),
         T(test_advice_to_take_turns),
         T(test_explain_accounts_for_the_last_second),
+        T(test_a_strip_is_lent_while_its_owner_is_busy),
+        T(test_a_strip_is_no_more_than_its_owner_has_and_bears),
+        T(test_a_strip_is_not_squeezed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

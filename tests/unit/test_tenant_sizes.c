@@ -158,6 +158,61 @@ static void tries(void)
     daemon_dies();
 }
 
+static void say_least(uint32_t least_tpcs)
+{
+    const struct lithos_size size = {.tpcs = set_of(FEW), .least_tpcs = least_tpcs};
+    lithos_size_put(fake.arena->sizes, lithos_size_key(0x20, grid, block), 2, &size);
+}
+
+/* While others have a part of the quota, launches that are known to bear it have all of the rest. */
+static void kept(void)
+{
+    begin();
+    atomic_store(&fake.arena->sizing, 1);
+    say(FEW, TRY, 1);
+    lithos_arena_keep(fake.arena, set_of("9-16"));
+    launch();
+    CHECK(masked_with("9-16"));
+    /* one of which nothing is known; whose blocks have to be there at once */
+    CHECK_EQ(((launch_fn)OURS("cuLaunchKernel"))((CUfunction)0x20, 9, 1, 1, 32, 1, 1, 0, NULL, NULL, NULL),
+             0);
+    CHECK(masked_with(QUOTA));
+    say_least(9);
+    launch();
+    CHECK(masked_with(QUOTA));
+    say_least(8);
+    launch();
+    CHECK(masked_with("9-16"));
+    /* with no room for its clusters of 8 blocks, which take 4 TPCs of a GPC; what is not its own */
+    stub->cluster[0] = 8;
+    stub->cluster[1] = stub->cluster[2] = 1;
+    grid[0] = 8 * 8;
+    say_least(0);
+    lithos_arena_keep(fake.arena, set_of("2-3,9-11,18-20"));
+    launch();
+    CHECK(masked_with(QUOTA));
+    lithos_arena_keep(fake.arena, set_of("9-12,18-20"));
+    launch();
+    CHECK(masked_with("9-12,18-20"));
+    lithos_arena_keep(fake.arena, set_of("9-16,27"));
+    launch();
+    CHECK(masked_with(QUOTA));
+    /* nobody looks after it; it is not on; it is over */
+    lithos_arena_keep(fake.arena, set_of("9-16"));
+    say_lease(LITHOS_LEASE_NS + LITHOS_NSEC_PER_MSEC);
+    launch();
+    CHECK(masked_with(QUOTA));
+    say_lease(0);
+    atomic_store(&fake.arena->sizing, 0);
+    launch();
+    CHECK(masked_with(QUOTA));
+    atomic_store(&fake.arena->sizing, 1);
+    lithos_arena_keep(fake.arena, (struct lithos_tpcset){{0, 0}});
+    launch();
+    CHECK(masked_with(FEW));
+    daemon_dies();
+}
+
 static _Atomic int saying = 1, odd, few;
 
 static void mask_seen(const struct lithos_tpcset *set, int masked)
@@ -213,6 +268,7 @@ IN_CHILD(narrow)
 IN_CHILD(not_believed)
 IN_CHILD(without_a_daemon)
 IN_CHILD(tries)
+IN_CHILD(kept)
 IN_CHILD(races)
 
 int main(void)
@@ -222,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_not_believed),
         cmocka_unit_test(test_without_a_daemon),
         cmocka_unit_test(test_tries),
+        cmocka_unit_test(test_kept),
         cmocka_unit_test(test_races),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

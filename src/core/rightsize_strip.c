@@ -1,0 +1,239 @@
+/* What is left for others: a strip of TPCs that all launches keep off, as wide as the tenant's own latency bears. */
+#include "core/rightsize_internal.h"
+
+#define STRIP_PARTS 16u
+#define STRIP_FIRST 4u
+#define STRIP_WIDE 8u
+#define STRIP_MOST 12u
+/* Until then operators are learnt without anybody beside. */
+#define LEARN_REQUESTS 64u
+#define REFERENCES_LEAST 8u
+/* Of what a request may take longer: the rest is for what was measured too well. */
+#define PART 0.9f
+/* Looks: after so few where all of them are over it, and so often. Far over it, little of the strip is tried next. */
+#define LOOK_FIRST 4u
+#define LOOK_EVERY 16u
+/* From so many on the tail is looked at, though there may be fewer references. */
+#define LOOK_TAIL 128u
+#define FAR 2.0f
+/* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
+#define BAD_REQUESTS 4096u
+#define GOOD_REQUESTS 256u
+#define USE_LEAST 0.25f
+#define USE_SMOOTH 8.0f
+/* What a launch that goes there all the same may wait: such requests are seldom enough not to be felt in the 99th percentile. */
+#define MET_PART 0.5f
+#define MET_MOST_NS (5 * LITHOS_NSEC_PER_MSEC)
+#define STOP_NS (8 * LITHOS_NSEC_PER_SEC)
+#define STOP_MOST_NS (64 * LITHOS_NSEC_PER_SEC)
+#define MET_MOST 256u
+
+void lithos_rightsize_lend(struct lithos_rightsize *r, bool wanted)
+{
+    r->strip.wanted = wanted;
+}
+
+static bool is_lending(const struct lithos_rightsize *r)
+{
+    return r->loop.open && r->loop.kind == RIGHTSIZE_LENT;
+}
+
+static uint64_t bears_ns(const struct lithos_rightsize *r)
+{
+    return LITHOS_MIN((uint64_t)(r->strip.usual_us * MET_PART * 1000), MET_MOST_NS);
+}
+
+struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available)
+{
+    struct rightsize_strip *p = &r->strip;
+    const struct lithos_tpcset none = {{0, 0}};
+
+    if (!r->loop.open || (r->loop.kind != RIGHTSIZE_LENT && r->loop.kind != RIGHTSIZE_DRAIN))
+        return none;
+    available = lithos_tpcset_and(available, r->config.topology.valid);
+    const uint32_t level = p->level | (uint32_t)p->cluster_blocks << 16;
+    if (p->kept_level != level || !lithos_tpcset_equal(&p->of, &available)) {
+        const uint32_t all = lithos_tpcset_count(&available);
+        p->of = available;
+        p->kept_level = level;
+        p->kept = lithos_rightsize_pick(&r->config.topology, available, all - all * p->level / STRIP_PARTS,
+                                        p->cluster_blocks);
+    }
+    return p->kept;
+}
+
+struct lithos_tpcset lithos_rightsize_strip(struct lithos_rightsize *r, struct lithos_tpcset available,
+                                            uint64_t *ret_bears_ns)
+{
+    *ret_bears_ns = 0;
+    if (!is_lending(r))
+        return (struct lithos_tpcset){{0, 0}};
+    *ret_bears_ns = bears_ns(r);
+    return lithos_tpcset_minus(lithos_tpcset_and(available, r->config.topology.valid),
+                               lithos_rightsize_kept(r, available));
+}
+
+void rightsize_strip_note(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k)
+{
+    if (k->cluster_blocks > r->strip.cluster_blocks && k->cluster_blocks <= LITHOS_CLUSTER_MAX)
+        r->strip.cluster_blocks = (uint16_t)k->cluster_blocks;
+}
+
+bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,
+                           struct lithos_tpcset kept)
+{
+    return k->least_tpcs <= lithos_tpcset_count(&kept) &&
+           lithos_topology_has_room(&r->config.topology, kept, k->cluster_blocks);
+}
+
+static void change_level(struct rightsize_strip *p, uint32_t level)
+{
+    p->level = level;
+    p->lent.count = p->lent.next = 0;
+    p->good = 0;
+}
+
+static void too_much(struct rightsize_strip *p, uint32_t level)
+{
+    p->bad = p->level;
+    p->bad_for = BAD_REQUESTS;
+    change_level(p, level);
+}
+
+void lithos_rightsize_met(struct lithos_rightsize *r)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    if (!is_lending(r))
+        return;
+    r->stats.met++;
+    r->loop.kind = RIGHTSIZE_DRAIN;
+    p->met_for = LITHOS_MIN(LITHOS_MAX(2 * p->met_for, 1u), MET_MOST);
+    p->met_pause = p->met_for;
+    p->halve = p->level > 1;
+}
+
+void lithos_rightsize_used(struct lithos_rightsize *r)
+{
+    r->strip.used = true;
+}
+
+static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    if (p->met_pause && p->met_pause--)
+        return false;
+    return p->wanted && now_ns >= p->begin_ns && r->stats.requests >= LEARN_REQUESTS &&
+           p->whole.count >= REFERENCES_LEAST && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
+}
+
+enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every)
+{
+    struct rightsize_strip *p = &r->strip;
+    const uint64_t place = r->loop.number % every;
+
+    if (p->halve) /* what was in its way may find room then */
+        too_much(p, p->level / 2);
+    p->halve = false;
+    const bool lends = may_lend(r, now_ns),
+               drained = now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
+
+    if (place == 0 && (drained || !p->ended_ns))
+        return RIGHTSIZE_REFERENCE;
+    if (place == 0) {
+        r->loop.number--; /* what is due now is due next */
+        return RIGHTSIZE_DRAIN;
+    }
+    if (!lends || place == 1)
+        return RIGHTSIZE_SIZED;
+    if (!p->level) {
+        p->level = p->wide ? STRIP_WIDE : STRIP_FIRST;
+        p->use = 1;
+    }
+    p->used = false;
+    return RIGHTSIZE_LENT;
+}
+
+static void stop(struct rightsize_strip *p, uint64_t now_ns)
+{
+    change_level(p, 0);
+    p->bad = 0;
+    p->stop_for_ns = LITHOS_MIN(LITHOS_MAX(2 * p->stop_for_ns, STOP_NS), STOP_MOST_NS);
+    p->begin_ns = now_ns + p->stop_for_ns;
+}
+
+static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    r->stats.narrowed++;
+    /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
+    too_much(p, far && p->level > 1 ? 1 : p->level / 2);
+    p->wide = false;
+    if (!p->level)
+        stop(p, now_ns);
+}
+
+/* What nobody takes costs the tenant as much. */
+static bool is_of_use(struct lithos_rightsize *r)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    p->use += ((p->used ? 1.0f : 0.0f) - p->use) / USE_SMOOTH;
+    r->stats.unused += !p->used;
+    return p->use >= USE_LEAST;
+}
+
+void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
+{
+    rightsize_keep(&r->strip.whole, latency_ns);
+    r->strip.usual_us = rightsize_latency_us(&r->strip.whole, 50);
+}
+
+/* More than one in a hundred is over what the slowest references may take. */
+static bool has_long_tail(const struct lithos_rightsize *r, float may)
+{
+    const struct rightsize_latencies *l = &r->strip.lent;
+    const float may_us = may * rightsize_latency_us(&r->strip.whole, 99);
+    uint32_t over = 0;
+
+    if (l->count < LOOK_TAIL)
+        return false;
+    for (uint32_t i = 0; i < l->count; i++)
+        over += l->us[i] > may_us;
+    return 100 * over > l->count;
+}
+
+void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
+{
+    struct rightsize_strip *p = &r->strip;
+    const float may =
+        1 + PART * (float)(r->stats.slip_ppm - LITHOS_RIGHTSIZE_PPM) / (float)LITHOS_RIGHTSIZE_PPM;
+
+    r->stats.lent++;
+    p->ended_ns = now_ns;
+    p->bad_for -= p->bad_for > 0;
+    if (!p->bad_for)
+        p->bad = 0;
+    if (!is_of_use(r)) {
+        p->wide = p->level < STRIP_WIDE &&
+                  !p->bad; /* where others' kernels find no place it is of more use, if it is borne */
+        stop(p, now_ns);
+        return;
+    }
+    if (!p->used)
+        return;
+    rightsize_keep(&p->lent, latency_ns);
+    p->good++;
+    const float least = p->good == LOOK_FIRST ? rightsize_latency_us(&p->lent, 0) / r->strip.usual_us : 0;
+    if (least > may || (p->good % (LOOK_EVERY / 2) == 0 &&
+                        (rightsize_is_slower(&p->lent, &p->whole, may) || has_long_tail(r, may)))) {
+        narrow(r, now_ns, least > 1 + FAR * (may - 1));
+        return;
+    }
+    if (p->good >= GOOD_REQUESTS)
+        p->stop_for_ns = p->met_for = 0;
+    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad)
+        change_level(p, p->level + 1);
+}

@@ -1,0 +1,395 @@
+/* core/rightsize: what a tenant leaves for others, by what its own requests are slowed down. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "core/rightsize.h"
+#include "unit/cards.h"
+
+#define ALL 66u
+#define US LITHOS_NSEC_PER_USEC
+#define MS LITHOS_NSEC_PER_MSEC
+
+/* Requests of one kernel, 1 ms on all TPCs, and somebody who borrows whatever he is given. */
+struct stand {
+    struct lithos_rightsize *r;
+    void *mem;
+    uint64_t now_ns, requests;
+    struct lithos_tpcset own;
+    struct lithos_rightsize_kernel k;
+    uint64_t (*takes_ns)(uint32_t tpcs, bool beside); /* a request */
+    bool idle;                                        /* nobody borrows */
+    bool pauses;            /* it does: its requests begin with others' work on all of its TPCs */
+    uint64_t lent_until_ns; /* the last strip was given back */
+    uint64_t lent;          /* requests that left a strip, in a row */
+    uint64_t strips, over;  /* in all; slower than slip */
+    struct lithos_tpcset widest;
+};
+
+static struct lithos_tpcset whole(void)
+{
+    return card_h200().valid;
+}
+
+static bool is_empty(struct lithos_tpcset s)
+{
+    return lithos_tpcset_empty(&s);
+}
+
+static uint32_t count(struct lithos_tpcset s)
+{
+    return lithos_tpcset_count(&s);
+}
+
+static void begin(struct stand *s, uint64_t (*takes_ns)(uint32_t tpcs, bool beside))
+{
+    struct lithos_rightsize_config c = {.topology = card_h200()};
+    size_t bytes = 0;
+
+    *s = (struct stand){
+        .own = whole(), .takes_ns = takes_ns, .k = {.key = 1, .blocks = 100000, .residency = 1}};
+    lithos_rightsize_config_defaults(&c);
+    c.operators = 64;
+    assert_int_equal(lithos_rightsize_size(&c, &bytes), 0);
+    s->mem = aligned_alloc(16, (bytes + 15) / 16 * 16);
+    assert_non_null(s->mem);
+    assert_int_equal(lithos_rightsize_init(s->mem, bytes, &c, &s->r), 0);
+    lithos_rightsize_lend(s->r, true);
+}
+
+static void end(struct stand *s)
+{
+    free(s->mem);
+}
+
+static struct lithos_tpcset strip(struct stand *s)
+{
+    uint64_t bears_ns;
+    return lithos_rightsize_strip(s->r, s->own, &bears_ns);
+}
+
+/* What every request keeps to, whatever it is. */
+static void check_request(struct stand *s, const struct lithos_rightsize_choice *c, struct lithos_tpcset left)
+{
+    const struct lithos_tpcset kept = lithos_rightsize_kept(s->r, s->own);
+    const struct lithos_tpcset met = lithos_tpcset_and(c->tpcs, left);
+
+    assert_true(is_empty(met));
+    if (is_empty(kept)) {
+        assert_true(is_empty(left));
+        return;
+    }
+    assert_true(lithos_tpcset_equal(&c->tpcs, &kept));
+    assert_true(c->ticket.beside && c->why == LITHOS_RIGHTSIZE_LENT);
+}
+
+/* Its TPCs. */
+static uint32_t request(struct stand *s)
+{
+    struct lithos_rightsize_choice c;
+
+    lithos_rightsize_request(s->r, s->now_ns);
+    const struct lithos_tpcset left = strip(s);
+    lithos_rightsize_choose(s->r, &s->k, s->own, (struct lithos_tpcset){{0, 0}}, &c);
+    check_request(s, &c, left);
+    /* narrower ones lie within wider ones */
+    const struct lithos_tpcset outside = lithos_tpcset_minus(left, s->widest);
+    s->widest = lithos_tpcset_or(s->widest, left);
+    assert_true(is_empty(outside) || count(left) == count(s->widest));
+    const uint64_t alone_ns = s->takes_ns(ALL, false);
+    const uint64_t took_ns = s->takes_ns(count(c.tpcs), !is_empty(left) && !s->idle);
+    if (!is_empty(left) && !s->idle)
+        lithos_rightsize_used(s->r);
+    /* what it is compared with finds nobody there */
+    if (c.why == LITHOS_RIGHTSIZE_REFERENCE)
+        assert_true(!s->lent_until_ns || s->now_ns >= s->lent_until_ns + 2 * MS);
+    s->now_ns += took_ns;
+    lithos_rightsize_observe(s->r, &c.ticket, took_ns, count(c.tpcs));
+    if (!is_empty(left)) {
+        s->lent_until_ns = s->now_ns;
+        s->strips++;
+    }
+    s->over += took_ns > alone_ns * 11 / 10;
+    s->requests++;
+    if (!s->pauses)
+        lithos_rightsize_request_done(s->r, s->now_ns, took_ns);
+    else if (c.why == LITHOS_RIGHTSIZE_REFERENCE || !is_empty(lithos_rightsize_kept(s->r, s->own)))
+        lithos_rightsize_request_beside(s->r, s->now_ns, took_ns);
+    else /* of right-sizing by kernels it would say that it is too slow */
+        lithos_rightsize_request_beside(s->r, s->now_ns, 3 * took_ns);
+    return count(c.tpcs);
+}
+
+static void requests(struct stand *s, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        request(s);
+}
+
+static uint64_t never_slower(uint32_t tpcs, bool beside)
+{
+    (void)tpcs;
+    (void)beside;
+    return 1 * MS;
+}
+
+/* The first TPC that it does not have costs it a second wave. */
+static uint64_t by_waves(uint32_t tpcs, bool beside)
+{
+    (void)beside;
+    return tpcs == ALL ? 1 * MS : 1400 * US;
+}
+
+/* Alone it needs half of the TPCs, but a neighbour on more than 16 of the others holds its memory up. */
+static uint64_t held_up(uint32_t tpcs, bool beside)
+{
+    return beside && ALL - tpcs > 16 ? 1200 * US : 1 * MS;
+}
+
+/* One request in thirty is slow with others beside it: its median says nothing of that. */
+static uint64_t now_and_then(uint32_t tpcs, bool beside)
+{
+    static uint32_t n;
+    (void)tpcs;
+    return beside && ++n % 30 == 0 ? 1500 * US : 1 * MS;
+}
+
+/* A program whose card waits for it leaves three quarters of it, for nearly all of the time. */
+static void leaves_what_is_not_felt(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, never_slower);
+    requests(&s, 64);
+    assert_int_equal(s.strips, 0); /* it is learnt by itself first */
+    requests(&s, 1000);
+    const uint64_t before = s.strips;
+    requests(&s, 3200);
+    assert_true(s.strips - before > 2700 && s.strips - before < 3100);
+    assert_int_equal(count(s.widest), 49);
+    const struct lithos_rightsize_stats *st = lithos_rightsize_stats(s.r);
+    assert_int_equal(st->lent, s.strips);
+    assert_int_equal(st->narrowed + st->met + st->unused, 0);
+    /* nobody is there any more */
+    lithos_rightsize_lend(s.r, false);
+    request(&s);
+    assert_true(is_empty(strip(&s)));
+    end(&s);
+}
+
+/* Too much at any width: found with a few requests, and seldom tried again. */
+static void leaves_nothing_that_is_felt(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, by_waves);
+    requests(&s, 10000); /* ten seconds */
+    assert_in_range(s.strips, 4, 40);
+    assert_true(s.over < 100); /* one in a hundred, draining and tries included */
+    assert_true(lithos_rightsize_stats(s.r)->narrowed >= 2);
+    end(&s);
+}
+
+static void finds_how_much_is_borne(void **unused)
+{
+    struct stand s;
+    uint64_t wide = 0;
+
+    (void)unused;
+    begin(&s, held_up);
+    requests(&s, 2000);
+    s.strips = s.over = 0;
+    for (int i = 0; i < 2000; i++)
+        wide += request(&s) <= ALL - 12; /* a level below what is too much */
+    assert_true(s.strips > 1600);
+    assert_true(wide > 1500);
+    assert_true(s.over < 40);
+    end(&s);
+}
+
+static void looks_at_the_tail(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, now_and_then);
+    requests(&s, 20000);
+    assert_true(s.strips < 8000);
+    assert_true(s.over < 250);
+    end(&s);
+}
+
+/* What nobody takes is not left: it costs the owner as much. */
+static void leaves_nothing_to_nobody(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, never_slower);
+    s.idle = true;
+    requests(&s, 3000);
+    assert_in_range(s.strips, 5, 40);
+    assert_int_equal(count(s.widest), 16);
+    s.now_ns += 9 * LITHOS_NSEC_PER_SEC;
+    requests(&s, 500);
+    assert_int_equal(lithos_rightsize_stats(s.r)->unused, s.strips);
+    assert_int_equal(count(s.widest), 33); /* more of it was of no use either */
+    /* it is offered again later, and then taken */
+    s.idle = false;
+    s.now_ns += 17 * LITHOS_NSEC_PER_SEC;
+    s.strips = 0;
+    requests(&s, 1000);
+    assert_true(s.strips > 700);
+    end(&s);
+}
+
+/* What it is compared with has others' work on it as well, and of right-sizing by kernels nothing is said. */
+static void who_pauses_leaves_something_too(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, held_up);
+    s.pauses = true;
+    requests(&s, 4000);
+    assert_true(s.strips > 3000);
+    assert_true(lithos_rightsize_stats(s.r)->narrowed > 0);
+    assert_int_equal(lithos_rightsize_stats(s.r)->undone, 0);
+    end(&s);
+    begin(&s, by_waves);
+    s.pauses = true;
+    requests(&s, 4000);
+    assert_in_range(s.strips, 4, 40);
+    end(&s);
+}
+
+/* A kernel whose blocks have to be there at once ends a strip that it does not fit beside, for longer each time. */
+static void is_taken_back_when_met(void **unused)
+{
+    const struct lithos_rightsize_kernel large = {.key = 2, .blocks = 132, .residency = 1, .least_tpcs = ALL};
+    struct lithos_rightsize_choice c;
+    struct stand s;
+    uint64_t met = 0;
+
+    (void)unused;
+    begin(&s, never_slower);
+    requests(&s, 200);
+    for (int i = 0; i < 2000; i++) {
+        lithos_rightsize_request(s.r, s.now_ns);
+        const bool left = !is_empty(strip(&s));
+        if (left) {
+            lithos_rightsize_used(s.r);
+            lithos_rightsize_choose(s.r, &large, whole(), (struct lithos_tpcset){{0, 0}}, &c);
+            assert_int_equal(count(c.tpcs), ALL);
+            assert_true(is_empty(strip(&s)));                            /* at once, */
+            assert_false(is_empty(lithos_rightsize_kept(s.r, whole()))); /* though others are still there */
+            met++;
+        }
+        s.now_ns += 1 * MS;
+        lithos_rightsize_request_done(s.r, s.now_ns,
+                                      left ? 9 * MS : 1 * MS); /* which says nothing of the strip */
+    }
+    assert_in_range(met, 8, 16); /* after 1, 2, 4 and so on up to 256 requests */
+    assert_int_equal(lithos_rightsize_stats(s.r)->met, met);
+    assert_int_equal(lithos_rightsize_stats(s.r)->lent, s.strips);
+    assert_int_equal(lithos_rightsize_stats(s.r)->narrowed, 0);
+    end(&s);
+}
+
+/* One that needs 20 TPCs ends the strip that is too wide for it, and then there is one that is not. */
+static void is_as_wide_as_kernels_let_it_be(void **unused)
+{
+    const struct lithos_rightsize_kernel large = {.key = 2, .blocks = 40, .residency = 1, .least_tpcs = 20};
+    struct lithos_rightsize_choice c;
+    struct stand s;
+    uint32_t narrowest = ALL;
+
+    (void)unused;
+    begin(&s, never_slower);
+    for (int i = 0; i < 3000; i++) {
+        lithos_rightsize_request(s.r, s.now_ns);
+        const struct lithos_tpcset left = strip(&s);
+        for (int n = 0; n < 3; n++) { /* of one request it counts once */
+            lithos_rightsize_choose(s.r, &large, whole(), (struct lithos_tpcset){{0, 0}}, &c);
+            assert_true(count(c.tpcs) >= 20);
+        }
+        if (!is_empty(left)) {
+            lithos_rightsize_used(s.r);
+            narrowest = LITHOS_MIN(narrowest, ALL - count(left));
+        }
+        s.strips += ALL - count(left) >= 20 && !is_empty(left);
+        s.now_ns += 1 * MS;
+        lithos_rightsize_request_done(s.r, s.now_ns, 1 * MS);
+    }
+    assert_in_range(lithos_rightsize_stats(s.r)->met, 1, 4);
+    assert_true(s.strips > 2000);
+    assert_true(narrowest < 20); /* it was tried */
+    end(&s);
+}
+
+/* The first TPCs that are kept are single ones, where no cluster fits. */
+static void clusters_keep_room(void **unused)
+{
+    const struct lithos_topology t = card_h200();
+    struct stand s;
+
+    (void)unused;
+    begin(&s, never_slower);
+    assert_int_equal(lithos_tpcset_parse("0-3,9-16,75,78,81,83", &s.own), 0);
+    s.k.cluster_blocks = 16;
+    for (int i = 0; i < 2000; i++) {
+        request(&s);
+        const struct lithos_tpcset kept = lithos_rightsize_kept(s.r, s.own);
+        assert_true(is_empty(kept) || lithos_topology_has_room(&t, kept, 16));
+    }
+    assert_true(s.strips > 1000);
+    assert_int_equal(count(s.widest), 8);
+    end(&s);
+}
+
+/* What a kernel takes beside others says nothing of how it scales. */
+static void what_is_measured_beside_does_not_count(void **unused)
+{
+    struct lithos_rightsize_choice c;
+    struct stand s;
+    double m, b;
+
+    (void)unused;
+    begin(&s, never_slower);
+    lithos_rightsize_lend(s.r, false);
+    for (int i = 0; i < 600; i++) { /* l = 660 / t + 90 us */
+        lithos_rightsize_choose(s.r, &s.k, whole(), (struct lithos_tpcset){{0, 0}}, &c);
+        lithos_rightsize_observe(s.r, &c.ticket, 660 * US / count(c.tpcs) + 90 * US, count(c.tpcs));
+    }
+    assert_true(lithos_rightsize_line(s.r, 1, &m, &b));
+    const double before = m;
+    const double tpc_ns = lithos_rightsize_stats(s.r)->tpc_ns;
+    for (int i = 0; i < 100; i++) {
+        lithos_rightsize_choose(s.r, &s.k, whole(), (struct lithos_tpcset){{0, 0}}, &c);
+        c.ticket.beside = true;
+        lithos_rightsize_observe(s.r, &c.ticket, 300 * US, count(c.tpcs));
+    }
+    assert_true(lithos_rightsize_line(s.r, 1, &m, &b));
+    assert_true(m == before);
+    assert_true(lithos_rightsize_stats(s.r)->tpc_ns > tpc_ns); /* it is accounted for all the same */
+    end(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(leaves_what_is_not_felt),  cmocka_unit_test(leaves_nothing_that_is_felt),
+        cmocka_unit_test(finds_how_much_is_borne),  cmocka_unit_test(looks_at_the_tail),
+        cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(who_pauses_leaves_something_too),
+        cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
+        cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
