@@ -40,7 +40,7 @@ enum lithos_order_act {
     LITHOS_ORDER_CAPTURE_BEGIN, /* nothing is queued while a stream captures */
     LITHOS_ORDER_CAPTURE_END,
     LITHOS_ORDER_ALLOC, /* now; once more after a drain when there is no memory: what is queued may free some */
-    LITHOS_ORDER_ATTRIBUTE, /* of a function: drains when it changes what becomes of launches */
+    LITHOS_ORDER_ATTRIBUTE,     /* of a function: drains when it changes what becomes of launches */
     LITHOS_ORDER_ATTRIBUTE_ASK, /* what was set, though the driver was given another */
     LITHOS_ORDER_UNLOAD,
     LITHOS_ORDER_ACT_MAX,

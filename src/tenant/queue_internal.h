@@ -185,7 +185,8 @@ struct queue {
     _Atomic uint32_t turn_wanted;         /* who waits to be it */
     _Alignas(64) _Atomic uint32_t asleep; /* the dispatcher waits for the tail to move */
     _Atomic uint32_t waiters, progress;   /* who waits for entries to be issued, and the word they wait on */
-    atomic_bool open;                     /* issue without a window or rules: they are for the dispatcher's sake, or the process ends */
+    atomic_bool
+        open; /* issue without a window or rules: they are for the dispatcher's sake, or the process ends */
 
     atomic_bool used, ending;
     _Atomic uint32_t capturing; /* streams that the app's captures began in */
