@@ -138,14 +138,11 @@ def main():
     p.add_argument("--iters", type=int, default=13333, help="loop turns of the job's blocks: 10 ms a kernel")
     p.add_argument("--only", help="run only cases whose name has this in it, and what they are compared with")
     o, place = cli.start(p)
-    begun, failures, done = time.monotonic(), 0, 0
+    begun, failures = time.monotonic(), 0
     with servers.Scratch() as scratch:
         bench = Bench(o, place, scratch)
         result = results.Result("hol", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
-        for rep in range(1, o.repetitions + 1):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
+        for rep in result.repeat(o, begun):
             for name, run in cases(bench):
                 if o.only and o.only not in name and name not in (ALONE, BE_ALONE, UNCUT, UNCUT + SELDOM):
                     continue
@@ -157,8 +154,6 @@ def main():
                     failures += 1
                     result.case(name, rep, error=str(e)[:1000])
                     log(f"[{rep}/{o.repetitions}] {name}: FAILED: {e}")
-            done = rep
-        result.doc["repetitions"] = done
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
         bars(result)

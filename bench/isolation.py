@@ -11,8 +11,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, results, servers  # noqa: E402
-from lib.pairs import Pairs, figures  # noqa: E402
-from lib.proc import Failed, log  # noqa: E402
+from lib.pairs import Pairs, Table, figures  # noqa: E402
 
 KINDS = (("short", "short waves"), ("long", "long blocks"))
 LIMITS = {"short": 1.15, "long": 1.25}
@@ -89,36 +88,21 @@ def main():
     p.add_argument("--warmup", type=float, default=0.5)
     p.add_argument("--only", help="run only cases whose name has this in it, and the ones alone")
     o, place = cli.start(p)
-    begun, failures = time.monotonic(), 0
+    begun = time.monotonic()
     with servers.Scratch() as scratch:
         bench = Bench(o, place, scratch)
         result = results.Result("isolation", cli.command_line(), o.repetitions, place,
                                 results.probe(place, servers.clean_env()))
-        done = 0
-        for rep in range(1, o.repetitions + 1):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
+        table = Table(result, lambda name: not o.only or o.only in name or "alone" in name)
+        for rep in result.repeat(o, begun):
             for name, run in cases(bench):
-                if o.only and o.only not in name and "alone" not in name:
-                    continue
-                try:
-                    got = figures(*run())
-                    result.case(name, rep, **got)
-                    log(f"[{rep}/{o.repetitions}] {name}:", ", ".join(f"{k} {v}" for k, v in got.items()))
-                except Failed as e:
-                    failures += 1
-                    result.case(name, rep, error=str(e)[:1000])
-                    result.note(f"{name}: failed in repetition {rep}.")
-                    log(f"[{rep}/{o.repetitions}] {name}: FAILED: {e}")
-            done = rep
-        result.doc["repetitions"] = done
+                table.case(name, rep, lambda run=run: figures(*run()))
         result.note("Requests arrive open-loop, every 2 ms: where a case serves them more slowly, waiting adds up over the "
                     "run, and p99 says how long the run was rather than how long one request is held up.")
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
         bars(result)
-        result.end(o.out, failures)
+        result.end(o.out, table.failures)
 
 
 main()

@@ -14,8 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, results, servers  # noqa: E402
-from lib.pairs import Pairs, figures  # noqa: E402
-from lib.proc import Failed, log  # noqa: E402
+from lib.pairs import Pairs, Table, figures  # noqa: E402
 
 # The neighbour's kernels: of so many blocks an SM; 5 ns a turn, times the blocks that live in an SM. An SM of Hopper holds 8 of so much memory.
 KINDS = {
@@ -96,29 +95,12 @@ class Bench(Pairs):
         return {**figures(*self.pair(hp, be, d.env, d.env, before, after)), **told}
 
 
-class Table:
-    """The cases of a repetition, as they are run."""
-
-    def __init__(self, result, only):
-        self.result, self.only, self.failures = result, only, 0
-
-    def wants(self, name):
-        return not self.only or any(word in name for word in self.only.split(";"))
-
-    def case(self, name, rep, run):
-        try:
-            got = run()
-            self.result.case(name, rep, **got)
-            log(f"[{rep}] {name}:", ", ".join(f"{k} {v:g}" for k, v in got.items() if isinstance(v, (int, float))))
-        except Failed as e:
-            self.failures += 1
-            self.result.case(name, rep, error=str(e)[:1000])
-            self.result.note(f"{name}: failed in repetition {rep}.")
-            log(f"[{rep}] {name}: FAILED: {e}")
+def wants(o, name):
+    return not o.only or any(word in name for word in o.only.split(";"))
 
 
 def repetition(bench, table, rep):
-    wanted = [case for case in CASES if table.wants(", ".join(case[1:]))]
+    wanted = [case for case in CASES if wants(bench.o, ", ".join(case[1:]))]
     for gaps in dict.fromkeys(case[3] for case in wanted):
         table.case(f"{HP}, {gaps}", rep, lambda: figures(*bench.pair(hp=bench.owner(gaps))))
     for kind in dict.fromkeys(case[2] for case in wanted):
@@ -139,9 +121,9 @@ def kept(result, way, kind, gaps):
     return results.percent(beside, alone) if beside is not None and alone else None
 
 
-def bars(result, table):
+def bars(result, o):
     for way, kind, gaps in ((LITHOS, SHORT, EVEN), (ADVISED, SHORT, EVEN), (ADVISED, QUICK, RANDOM)):
-        if table.wants(f"{way}, {kind}, {gaps}"):
+        if wants(o, f"{way}, {kind}, {gaps}"):
             result.bar(f"{way}, {kind}, {gaps}: HP p99 over alone", over_alone(result, way, kind, gaps), "<=", BAR[0])
             result.bar(f"{way}, {kind}, {gaps}: BE kept %", kept(result, way, kind, gaps), ">=", BAR[1])
     for _, *case in CASES:
@@ -163,14 +145,9 @@ def main():
         gpus = results.probe(place, servers.clean_env())
         bench = Bench(o, place, scratch, gpus["gpus"][0]["sm_count"])
         result = results.Result("lending", cli.command_line(), o.repetitions, place, gpus)
-        table, done = Table(result, o.only), 0
-        for rep in range(1, o.repetitions + 1):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
+        table = Table(result)
+        for rep in result.repeat(o, begun):
             repetition(bench, table, rep)
-            done = rep
-        result.doc["repetitions"] = done
         for way, (options, atom) in TENANTS.items():
             result.note(f"{way}: owner {' '.join(['--quota 50%', *options])}; neighbour --quota 50% --class best-effort --atom "
                         f"{atom if atom == 'off' else f'{atom}us'}.")
@@ -178,7 +155,7 @@ def main():
                     "the owner before the window.")
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
-        bars(result, table)
+        bars(result, o)
         result.end(o.out, table.failures)
 
 

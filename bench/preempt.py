@@ -11,8 +11,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, models, results, servers  # noqa: E402
-from lib.pairs import Pairs, figures  # noqa: E402
-from lib.proc import Failed, log  # noqa: E402
+from lib.pairs import Pairs, Table, figures  # noqa: E402
 
 GEMM = pathlib.Path(__file__).resolve().parent / "kernels" / "gemm.py"
 GEMMS = "matrix products"
@@ -55,26 +54,6 @@ class Bench(Pairs):
                 yield run
 
 
-class Table:
-    """The cases of one repetition, as they are run."""
-
-    def __init__(self, result, only):
-        self.result, self.only, self.failures = result, only, 0
-
-    def case(self, name, rep, run):
-        if self.only and self.only not in name and "alone" not in name:
-            return
-        try:
-            got = run()
-            self.result.case(name, rep, **got)
-            log(f"[{rep}] {name}:", ", ".join(f"{k} {v:g}" for k, v in got.items()))
-        except Failed as e:
-            self.failures += 1
-            self.result.case(name, rep, error=str(e)[:1000])
-            self.result.note(f"{name}: failed in repetition {rep}.")
-            log(f"[{rep}] {name}: FAILED: {e}")
-
-
 def repetition(bench, table, kinds, rep):
     table.case(ALONE, rep, lambda: figures(*bench.pair(hp=bench.hp())))
     for words in kinds:
@@ -113,18 +92,14 @@ def main():
         gpus = results.probe(place, servers.clean_env())
         bench = Bench(o, place, scratch, gpus["gpus"][0]["sm_count"])
         result = results.Result("preempt", cli.command_line(), o.repetitions, place, gpus)
-        table, done, kinds = Table(result, o.only), 0, list(bench.kinds)
+        table = Table(result, lambda name: not o.only or o.only in name or "alone" in name)
+        kinds = list(bench.kinds)
         if not o.virtual and models.has_module(o.python, "torch"):
             kinds.append(GEMMS)
         else:
             result.note(f"{GEMMS}: not run, there is no PyTorch here.")
-        for rep in range(1, o.repetitions + 1):
-            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
-                result.note(f"Only {done} repetitions: time ran out.")
-                break
+        for rep in result.repeat(o, begun):
             repetition(bench, table, kinds, rep)
-            done = rep
-        result.doc["repetitions"] = done
         if o.virtual:
             result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times are given in the card's time.")
         bars(result, kinds)

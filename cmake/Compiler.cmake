@@ -13,6 +13,7 @@ add_compile_options(
 if(LITHOS_WERROR)
   add_compile_options($<$<COMPILE_LANGUAGE:C>:-Werror>)
 endif()
+
 # What target is linked from, optimised as if it were one file. The objects also hold code of their own, with which all else is linked.
 function(lithos_optimise_together target)
   if(LITHOS_SANITIZE OR NOT CMAKE_C_COMPILER_ID STREQUAL "GNU")

@@ -3,7 +3,7 @@ import signal
 import time
 
 from lib import servers
-from lib.proc import Child
+from lib.proc import Child, Failed, log
 
 START_S = 60  # for a tenant to be ready
 
@@ -71,3 +71,23 @@ def figures(served, burned):
     if burned:
         out.update(be_kernels=burned["kernels"], be_kernels_per_s=burned["kernels_per_s"])
     return out
+
+
+class Table:
+    """Cases as they are run, each by itself: what fails is noted, and the others go on. wants: which, by name."""
+
+    def __init__(self, result, wants=lambda name: True):
+        self.result, self.wants, self.failures = result, wants, 0
+
+    def case(self, name, rep, run):
+        if not self.wants(name):
+            return
+        try:
+            got = run()
+            self.result.case(name, rep, **got)
+            log(f"[{rep}] {name}:", ", ".join(f"{k} {v:g}" for k, v in got.items() if isinstance(v, (int, float))))
+        except Failed as e:
+            self.failures += 1
+            self.result.case(name, rep, error=str(e)[:1000])
+            self.result.note(f"{name}: failed in repetition {rep}.")
+            log(f"[{rep}] {name}: FAILED: {e}")

@@ -9,6 +9,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 OPS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -64,6 +65,17 @@ class Result:
         if self.part:
             self.save(self.part, {**self.doc, "bars": [], "notes": " ".join(self.notes),
                                   "incomplete": "ended before all was measured, and so without bars"})
+
+    def repeat(self, o, begun):
+        """The repetitions' numbers, until --keep-going-after since begun (time.monotonic()) is over. The result has those that were ended."""
+        done = 0
+        for rep in range(1, o.repetitions + 1):
+            if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
+                self.note(f"Only {done} repetitions: time ran out.")
+                break
+            yield rep
+            done = rep
+        self.doc["repetitions"] = done
 
     @contextlib.contextmanager
     def keeps_what_was_measured(self):
