@@ -146,7 +146,8 @@ def daemon_says_no(stack):
     wait_for("the tenant", lambda: stack.tenants().get("denied"), 20)
     a = stack.tenants()["denied"]["atoms"]
     check(not a["available"] and "LITHOS_ATOMS=off" in a["why"] and a["cut"] == 0, a)
-    check("cannot be cut into atoms" in stack.log("denied"), stack.log("denied"))
+    # said by the tenant once the daemon has admitted it, which is when it shows in the daemon's status
+    wait_for("the tenant's word", lambda: "cannot be cut into atoms" in stack.log("denied"), 20)
     done = stack.lithos("set", "denied", "--atom", "x2")
     check(done.returncode == 1 and "LITHOS_ATOMS=off" in done.stderr, done)
 
