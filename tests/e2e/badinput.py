@@ -140,7 +140,7 @@ def main():
         wait_for("the coarse tenant is admitted", lambda: "coarse" in stack.tenants(), 20)
         tenant = stack.tenants()["coarse"]
         check(tenant["mode"] == "coarse", f"mode {tenant['mode']}")
-        check("coarse" in stack.log("coarse").lower(), f"not said: {stack.log('coarse')}")
+        wait_for("the tenant's word", lambda: "coarse" in stack.log("coarse").lower(), 20)
         expect(stack.lithos("set", "coarse", "10"), None, "coarse")
 
 
