@@ -76,8 +76,7 @@ static uint64_t predicted(void)
  * test gets to run. */
 static void know_clock(uint64_t now_ns)
 {
-    q->devices[0].clock_seen_ns = now_ns;
-    q->devices[0].clock_apart_ns = 0;
+    q->devices[0].clock = (struct queue_clock){.card_ns = now_ns, .at_ns = now_ns, .seen_ns = now_ns};
 }
 
 /* A kernel under way that was launched then. */
@@ -125,6 +124,40 @@ static void learning(void)
     CHECK_EQ(s->outstanding_ns, 0);
     CHECK_EQ(q->devices[0].outstanding_ns, 0);
     CHECK_EQ(q->devices[0].in_flight, 0);
+}
+
+/* A card's clock that ticks ten times slower than ours, as a virtual GPU's may: what is learnt is in our time once lithosd has said so. */
+static void slow_clock(void)
+{
+    begin();
+    uint64_t issued_ns = lithos_now_ns() - 5 * LITHOS_NSEC_PER_SEC, card_ns = 777 * LITHOS_NSEC_PER_SEC;
+    atomic_store(&lithos_tenant_home.clock_drift_ppb[0], 9000000000);
+    struct queue_clock *clock = &q->devices[0].clock;
+    *clock = (struct queue_clock){
+        .card_ns = card_ns, .at_ns = issued_ns, .drift_ppb = 9000000000, .seen_ns = lithos_now_ns()};
+    for (int i = 0; i < 40; i++) { /* 40 us of the card, behind each other */
+        fly_at(issued_ns + (uint64_t)i * 390 * US);
+        card_ns += 40 * US;
+        ends(sequence, card_ns);
+        CHECK(lithos_queue_reap(q));
+    }
+    CHECK(predicted() >= 395 * US && predicted() <= 405 * US);
+    CHECK(s->end_host_ns >= issued_ns + 16000 * US && s->end_host_ns <= issued_ns + 16100 * US);
+
+    lithos_queue_clock_drift(clock, 9000000100); /* as good as before */
+    CHECK(clock->at_ns && clock->drift_ppb == 9000000100);
+    lithos_queue_clock_drift(clock, 0); /* another clock */
+    CHECK(!clock->at_ns && clock->drift_ppb == 0);
+    lithos_queue_clock_drift(clock, INT64_MIN); /* none at all */
+    lithos_queue_clock_drift(clock, INT64_MAX);
+    CHECK_EQ(clock->drift_ppb, 0);
+    clock->drift_ppb = 9000000000;
+    CHECK_EQ(lithos_queue_clock_span_ns(clock, 40), 400);
+    CHECK_EQ(lithos_queue_clock_span_ns(clock, -40), -400);
+    CHECK(lithos_queue_clock_span_ns(clock, INT64_MAX) > 0 &&
+          lithos_queue_clock_span_ns(clock, INT64_MIN) < 0);
+    (void)lithos_queue_clock_at_ns(clock, UINT64_MAX / 2, lithos_now_ns(), 0); /* any stamp */
+    (void)lithos_queue_clock_at_ns(clock, 0, lithos_now_ns(), 0);
 }
 
 /* Room for a window, and for two kernels of a stream whatever they take. */
@@ -309,6 +342,7 @@ static void place_taken(void)
         assert_int_equal(in_child(name, NULL, 0), 0); \
     }
 IN_CHILD(learning)
+IN_CHILD(slow_clock)
 IN_CHILD(window)
 IN_CHILD(rules)
 IN_CHILD(widths)
@@ -320,10 +354,11 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning),     cmocka_unit_test(test_window),
-        cmocka_unit_test(test_rules),        cmocka_unit_test(test_widths),
-        cmocka_unit_test(test_over_in_time), cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_place_taken),  cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_learning), cmocka_unit_test(test_slow_clock),
+        cmocka_unit_test(test_window),   cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_widths),   cmocka_unit_test(test_over_in_time),
+        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken),
+        cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
