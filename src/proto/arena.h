@@ -70,8 +70,10 @@ struct lithos_grant {
 
 /* What the scheduler says of the next kernels of a best-effort tenant on a GPU. The tenant looks before it issues each one. */
 struct lithos_rule {
-    uint32_t flags;     /* LITHOS_RULE_* */
-    uint32_t window_ns; /* issue while less than this is outstanding, by prediction */
+    uint32_t flags;         /* LITHOS_RULE_* */
+    uint32_t window_ns;     /* issue to `lent` while less than this is outstanding, by prediction */
+    uint32_t own_window_ns; /* the same for what goes to the quota and `spare` */
+    uint32_t reserved;
     uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
     uint32_t
         longest_ns; /* kernels that are predicted to take longer do not go to `lent`; 0: none is too long */

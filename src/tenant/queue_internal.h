@@ -330,8 +330,6 @@ CUresult lithos_queue_launch(enum lithos_export function, const struct lithos_la
 
 /* ---- queue_window.c; all the issuer's ---- */
 uint64_t lithos_queue_estimate_key(const struct lithos_launch *l);
-/* May work of a stream that is predicted to take so long be issued now? Looks at the rule. */
-bool lithos_queue_room(struct queue *q, struct queue_stream *s);
 /* How long what has this key will take, in ns: learnt here from stamps; the place where a prediction of lithosd's would come in. The
  * whole of it; *ret_estimate: where that is learnt. */
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width width,
@@ -346,6 +344,9 @@ struct queue_length {
 #define QUEUE_AS_EVER UINT32_MAX
 struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key,
                                         uint32_t parts);
+/* May work of a stream that is predicted to take so long be issued now? Looks at the rule: what may not go to lent TPCs has the
+ * window of its own ones. */
+bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);

@@ -192,21 +192,6 @@ static uint64_t ran_ns(const struct queue_stream *s)
     return LITHOS_MIN(now_ns > begin_ns ? now_ns - begin_ns : 0, f->predicted_ns);
 }
 
-bool lithos_queue_room(struct queue *q, struct queue_stream *s)
-{
-    if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
-        (s->context && atomic_load_explicit(&s->context->lost, memory_order_relaxed)))
-        return true;
-    struct queue_device *d = device_of(q, s);
-    const struct lithos_rule *rule = rule_of(d);
-    uint32_t floor = rule->flags ? rule->floor : FLOOR;
-    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
-    uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
-    if (in_flight < floor || d->outstanding_ns < window_ns)
-        return true;
-    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
-}
-
 /* Do the owners of what is lent bear it? It comes behind what is outstanding. */
 static bool borne(const struct queue_device *d, const struct queue_stream *s, const struct lithos_rule *rule,
                   uint64_t lent_ns)
@@ -217,6 +202,23 @@ static bool borne(const struct queue_device *d, const struct queue_stream *s, co
         return false;
     uint64_t begin_ns = lithos_now_ns() + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
     return begin_ns + lent_ns + (d->in_flight ? 0 : LAUNCH_NS) <= rule->until_ns;
+}
+
+bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct queue_length *length)
+{
+    if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
+        (s->context && atomic_load_explicit(&s->context->lost, memory_order_relaxed)))
+        return true;
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    uint32_t floor = rule->flags ? rule->floor : FLOOR;
+    uint64_t window_ns = !rule->flags                                           ? lithos_queue_window_ns
+                         : d->lent && borne(d, s, rule, length->ns[QUEUE_LENT]) ? rule->window_ns
+                                                                                : rule->own_window_ns;
+    uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
+    if (in_flight < floor || d->outstanding_ns < window_ns)
+        return true;
+    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
@@ -497,7 +499,7 @@ static uint64_t due_ns(const struct queue_stream *s)
 static uint64_t awake_ns(const struct queue *q, const struct queue_stream *s)
 {
     const struct lithos_rule *rule = &q->devices[s->flights[s->first].device].rule;
-    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
+    uint64_t window_ns = rule->flags ? rule->own_window_ns : lithos_queue_window_ns;
     return LITHOS_MIN(window_ns + AWAKE_NS, AWAKE_MAX_NS);
 }
 

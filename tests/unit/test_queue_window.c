@@ -160,6 +160,13 @@ static void slow_clock(void)
     (void)lithos_queue_clock_at_ns(clock, 0, lithos_now_ns(), 0);
 }
 
+/* For a kernel of 40 us. */
+static bool room(struct queue_stream *of)
+{
+    static const struct queue_length length = {{40 * US, 40 * US}};
+    return lithos_queue_room(q, of, &length);
+}
+
 /* Room for a window, and for two kernels of a stream whatever they take. */
 static void window(void)
 {
@@ -167,34 +174,37 @@ static void window(void)
     lithos_queue_window_ns = 100 * US;
     takes(40 * US);
     for (int i = 0; i < 3; i++) {
-        CHECK(lithos_queue_room(q, s));
+        CHECK(room(s));
         fly();
     }
-    CHECK(!lithos_queue_room(q, s)); /* 120 us */
+    CHECK(!room(s)); /* 120 us */
     lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
-    CHECK(lithos_queue_room(q, s) && !lithos_queue_closed(q));
+    CHECK(room(s) && !lithos_queue_closed(q));
     lithos_queue_set_use(LITHOS_QUEUE_UNUSED);
     CHECK(lithos_queue_closed(q));
     lithos_queue_set_use(LITHOS_QUEUE_WINDOW);
-    CHECK(!lithos_queue_room(q, s) && !lithos_queue_closed(q));
+    CHECK(!room(s) && !lithos_queue_closed(q));
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
-    CHECK(lithos_queue_room(q, other)); /* it has none of its two */
+    CHECK(room(other)); /* it has none of its two */
     ends(1, 1000000000);
     CHECK(lithos_queue_reap(q));
-    CHECK(lithos_queue_room(q, s));
+    CHECK(room(s));
     takes(5000 * US);
     fly();
-    CHECK(!lithos_queue_room(q, s));
+    CHECK(!room(s));
     ends(2, 1000040000), ends(3, 1000080000);
     lithos_queue_reap(q);
-    CHECK(s->in_flight == 1 && lithos_queue_room(q, s));
+    CHECK(s->in_flight == 1 && room(s));
 }
 
 static void set_rule(uint32_t flags, uint32_t window_ns, uint32_t floor, const char *lent,
                      uint32_t longest_ns)
 {
-    struct lithos_rule rule = {
-        .flags = flags, .window_ns = window_ns, .floor = floor, .longest_ns = longest_ns};
+    struct lithos_rule rule = {.flags = flags,
+                               .window_ns = window_ns,
+                               .own_window_ns = 4 * window_ns,
+                               .floor = floor,
+                               .longest_ns = longest_ns};
     lithos_tpcset_parse(lent, &rule.lent);
     atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
@@ -205,18 +215,24 @@ static void rules(void)
     struct lithos_tpcset both;
     begin();
     takes(40 * US);
-    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
-    CHECK(lithos_queue_room(q, s));
+    set_rule(LITHOS_RULE_ON, 30 * US, 1, "9-12", 50 * (uint32_t)US);
+    CHECK(room(s));
     fly();
-    CHECK(!lithos_queue_room(q, s)); /* narrower than without */
+    CHECK(!room(s)); /* narrower than without */
+    const struct queue_length too_long = {{90 * US, 60 * US}};
+    CHECK(lithos_queue_room(q, s, &too_long)); /* it goes to its own TPCs, which have a window of their own */
+    fly(), fly();
+    CHECK(!lithos_queue_room(q, s, &too_long));
+    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
+    CHECK(!room(s)); /* nor is there for others, where nothing is lent */
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
-    CHECK(lithos_queue_room(q, other));
+    CHECK(room(other));
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_STRICT, 30 * US, 1, "", 0);
-    CHECK(!lithos_queue_room(q, other)); /* the floor is for all streams */
+    CHECK(!room(other)); /* the floor is for all streams */
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
     CHECK(lithos_queue_held(q, s) && lithos_queue_holds(0));
     set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12", 50 * (uint32_t)US);
-    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && lithos_queue_room(q, s));
+    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && room(s));
     const struct lithos_gate *gate = gate_for(90 * US, 40 * US);
     lithos_tpcset_parse("0-5,9-12", &both);
     CHECK(gate && lithos_tpcset_equal(&gate->rows[0].set, &both));
