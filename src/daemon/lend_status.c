@@ -66,12 +66,13 @@ static json_t *rule_status(const struct lithos_rule *r)
     if (!r->flags)
         return json_null();
     return json_pack(
-        "{s:b,s:b,s:o,s:o,s:i,s:o,s:o,s:o,s:o}", "hold", r->flags & LITHOS_RULE_HOLD, "strict",
+        "{s:b,s:b,s:o,s:o,s:i,s:o,s:o,s:o,s:o,s:i,s:o}", "hold", r->flags & LITHOS_RULE_HOLD, "strict",
         r->flags & LITHOS_RULE_STRICT, "window_us", us(r->window_ns), "own_window_us", us(r->own_window_ns),
         "floor", (int)r->floor, "longest_us", r->longest_ns ? us(r->longest_ns) : json_null(), "until_us",
         r->until_ns == LITHOS_TPCGRANT_FOREVER ? json_null()
                                                : us(r->until_ns - LITHOS_MIN(r->until_ns, now_ns)),
-        "spare", bits(r->spare), "lent", bits(r->lent));
+        "spare", bits(r->spare), "lent", bits(r->lent), "wider_tpcs", (int)r->wider_tpcs, "wider_us",
+        r->wider_tpcs ? us(r->wider_ns - LITHOS_MIN(r->wider_ns, now_ns)) : json_null());
 }
 
 static json_t *owner_status(const struct lithos_sched_explain *e)

@@ -76,7 +76,8 @@ struct queue_stream {
     bool is_active, is_flying;
     uint32_t first, in_flight; /* of flights, a ring */
     uint64_t outstanding_ns, end_ns,
-        end_host_ns; /* by prediction; the last end by the card's clock and by ours */
+        end_host_ns;         /* by prediction; the last end by the card's clock and by ours */
+    uint64_t waits_since_ns; /* its first, for wider TPCs; 0: it does not */
     struct queue_flight flights[QUEUE_FLIGHTS];
 };
 
@@ -339,6 +340,7 @@ uint32_t lithos_queue_parts(struct queue *q, uint64_t key);
 /* Each of the parts that it is given to the card in, by where it runs. */
 struct queue_length {
     uint64_t ns[QUEUE_WIDTHS];
+    bool learnt[QUEUE_WIDTHS];
 };
 /* parts: that many; 0: whole; QUEUE_AS_EVER: as it was last. All 0 for key 0. */
 #define QUEUE_AS_EVER UINT32_MAX
@@ -350,6 +352,9 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);
+/* Would what takes so long, in one piece, be over sooner if it waited for TPCs that are about to be lent? For no longer than it takes on its
+ * own. Of the stream's first. */
+bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
  * as ever. */
 uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate);

@@ -231,6 +231,11 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
         sched_yield();
 }
 
+static bool is_whole(struct queue *q, uint64_t key, uint32_t parts)
+{
+    return !(parts == QUEUE_AS_EVER ? lithos_queue_parts(q, key) : parts);
+}
+
 /* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
  * wait for the rule alone. */
 static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
@@ -239,9 +244,13 @@ static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint3
     enum lithos_tpcpick why = lithos_queue_held(q, s)                       ? LITHOS_PICK_HELD
                               : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
                               : key && !lithos_queue_room(q, s, &length)    ? LITHOS_PICK_WINDOW
-                                                                            : LITHOS_PICK_RUN;
-    if (why == LITHOS_PICK_RUN)
+                              : key && is_whole(q, key, parts) && lithos_queue_waits_for_wider(q, s, &length)
+                                  ? LITHOS_PICK_WIDER
+                                  : LITHOS_PICK_RUN;
+    if (why == LITHOS_PICK_RUN) {
+        s->waits_since_ns = 0;
         return false;
+    }
     q->blocked = why;
     q->blocked_ns = length.ns[QUEUE_LENT];
     return true;

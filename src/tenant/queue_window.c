@@ -244,6 +244,30 @@ uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const stru
     return here && here * FEW_PART < all ? all / here : 1;
 }
 
+bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length)
+{
+    if (atomic_load_explicit(&q->open, memory_order_relaxed))
+        return false;
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    uint64_t own_ns = length->ns[QUEUE_OWN], wide_ns = length->ns[QUEUE_LENT];
+    if (!rule->wider_tpcs || !d->own_tpcs || (d->lent && borne(d, s, rule, wide_ns)))
+        return false;
+    /* what is not known of one is taken from the other */
+    if (!length->learnt[QUEUE_LENT])
+        wide_ns = own_ns * d->own_tpcs / (d->own_tpcs + rule->wider_tpcs);
+    else if (!length->learnt[QUEUE_OWN])
+        own_ns = wide_ns * (d->own_tpcs + rule->wider_tpcs) / d->own_tpcs;
+    own_ns *= lithos_queue_longer(q, s, d->spare ? &d->spare_gate : NULL);
+    const uint64_t now_ns = lithos_now_ns();
+    if (!s->waits_since_ns)
+        s->waits_since_ns = now_ns;
+    if (now_ns - s->waits_since_ns >= own_ns)
+        return false;
+    const uint64_t begin_ns = now_ns + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
+    return LITHOS_MAX(rule->wider_ns, begin_ns) + wide_ns < begin_ns + own_ns;
+}
+
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length)
 {
     if (atomic_load_explicit(&q->open, memory_order_relaxed))
@@ -290,7 +314,7 @@ uint32_t lithos_queue_parts(struct queue *q, uint64_t key)
 
 struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
 {
-    struct queue_length l = {{0, 0}};
+    struct queue_length l = {0};
     uint32_t place;
     if (!key)
         return l;
@@ -300,8 +324,10 @@ struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s,
         parts = e->parts;
     for (int w = 0; w < QUEUE_WIDTHS; w++)
         l.ns[w] = lithos_queue_predict_ns(q, key, (enum queue_width)w, &place) / LITHOS_MAX(parts, 1u);
-    /* What is cut has waves enough to be the faster the more TPCs it has, until it is seen how much (paper 5.7). */
-    if (parts && !e->learnt[QUEUE_LENT] && d->own_tpcs && d->lent_tpcs)
+    /* It is taken to be the faster the more TPCs it has, until it is seen how much (paper 5.7). What was first seen on a small quota would never
+     * be borne on what is lent otherwise. */
+    memcpy(l.learnt, e->learnt, sizeof l.learnt);
+    if (!e->learnt[QUEUE_LENT] && d->own_tpcs && d->lent_tpcs)
         l.ns[QUEUE_LENT] = l.ns[QUEUE_OWN] * d->own_tpcs / d->lent_tpcs;
     return l;
 }

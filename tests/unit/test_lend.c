@@ -74,6 +74,19 @@ static void lent_within_the_narrowest_limits(void **state)
     assert_int_equal(lithos_rule_validate(&r), 0);
 }
 
+static void what_is_expected_to_be_lent(void **state)
+{
+    (void)state;
+    struct lithos_tpcgrant g = grant_of(own);
+    assert_int_equal(lithosd_rule(&g, true).wider_tpcs, 0);
+    g.wider = lithos_tpcset_or(own, lithos_tpcset_or(a, b));
+    g.wider_ns = 77;
+    add_part(&g, b, 200000, 0);
+    struct lithos_rule r = lithosd_rule(&g, true);
+    assert_int_equal(r.wider_tpcs, lithos_tpcset_count(&a)); /* the others it has */
+    assert_int_equal(r.wider_ns, 77);
+}
+
 static void what_nobody_owns_is_for_all_kernels(void **state)
 {
     (void)state;
@@ -181,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(own_tpcs_alone),
         cmocka_unit_test(lent_within_the_narrowest_limits),
+        cmocka_unit_test(what_is_expected_to_be_lent),
         cmocka_unit_test(what_nobody_owns_is_for_all_kernels),
         cmocka_unit_test(without_own_tpcs_it_waits),
         cmocka_unit_test(policies),

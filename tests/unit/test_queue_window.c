@@ -57,7 +57,7 @@ static struct queue_estimate *takes(uint64_t own_ns)
 
 static const struct lithos_gate *gate_for(uint64_t own_ns, uint64_t lent_ns)
 {
-    const struct queue_length length = {{own_ns, lent_ns}};
+    const struct queue_length length = {.ns = {own_ns, lent_ns}};
     enum queue_width width;
     const struct lithos_gate *gate = lithos_queue_gate(q, s, &length, &width);
     CHECK(gate ? width == QUEUE_LENT : width == QUEUE_OWN); /* no rule here has TPCs to spare */
@@ -163,7 +163,7 @@ static void slow_clock(void)
 /* For a kernel of 40 us. */
 static bool room(struct queue_stream *of)
 {
-    static const struct queue_length length = {{40 * US, 40 * US}};
+    static const struct queue_length length = {.ns = {40 * US, 40 * US}};
     return lithos_queue_room(q, of, &length);
 }
 
@@ -219,7 +219,7 @@ static void rules(void)
     CHECK(room(s));
     fly();
     CHECK(!room(s)); /* narrower than without */
-    const struct queue_length too_long = {{90 * US, 60 * US}};
+    const struct queue_length too_long = {.ns = {90 * US, 60 * US}};
     CHECK(lithos_queue_room(q, s, &too_long)); /* it goes to its own TPCs, which have a window of their own */
     fly(), fly();
     CHECK(!lithos_queue_room(q, s, &too_long));
@@ -248,14 +248,13 @@ static void rules(void)
     CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0));
 }
 
-/* What it takes on its own TPCs and beside others' is learnt apart; until both are known one stands for the other, and what is cut is taken to
- * be the faster the more TPCs it has. */
+/* What it takes on its own TPCs and beside others' is learnt apart; until both are known it is taken to be the faster the more TPCs it has. */
 static void widths(void)
 {
     begin();
     set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12,18,19", 50 * (uint32_t)US); /* 6 and 6 */
     struct queue_estimate *e = takes(1200 * US);
-    CHECK_EQ(lithos_queue_length(q, s, KEY, 0).ns[QUEUE_LENT], 1200 * US);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 0).ns[QUEUE_LENT], 600 * US);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 4).ns[QUEUE_OWN], 300 * US);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 4).ns[QUEUE_LENT], 150 * US);
     e->parts = 12;
@@ -275,6 +274,43 @@ static void widths(void)
     lithos_queue_reap(q);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_LENT], 80 * US);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_OWN], 100 * US);
+}
+
+/* Owns 6, and 12 more are expected 100 us from now: what is worth the wait waits, but no longer than it takes on the 6. */
+static void wider(void)
+{
+    begin();
+    const struct queue_length both = {.ns = {600 * US, 200 * US}, .learnt = {true, true}},
+                              small = {.ns = {90 * US, 30 * US}, .learnt = {true, true}},
+                              unseen = {.ns = {600 * US, 600 * US}, .learnt = {true, false}},
+                              short_there = {.ns = {200 * US, 200 * US}, .learnt = {false, true}};
+    struct lithos_rule rule = {.flags = LITHOS_RULE_ON,
+                               .window_ns = 100 * (uint32_t)US,
+                               .own_window_ns = 100 * (uint32_t)US,
+                               .floor = 1};
+    atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* nothing is expected */
+    rule.wider_tpcs = 12;
+    rule.wider_ns = lithos_now_ns() + 100 * US;
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_waits_for_wider(q, s, &small));
+    CHECK(lithos_queue_waits_for_wider(q, s, &both));
+    CHECK(lithos_queue_waits_for_wider(q, s, &unseen) && lithos_queue_waits_for_wider(q, s, &short_there));
+    s->waits_since_ns = lithos_now_ns() - 590 * US;
+    CHECK(lithos_queue_waits_for_wider(q, s, &both));
+    s->waits_since_ns -= 20 * US;
+    CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* long enough */
+    s->waits_since_ns = 0;
+    rule.wider_ns += 3600 * LITHOS_NSEC_PER_SEC;
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* too late */
+    /* it may go where something is lent already */
+    rule.wider_ns = lithos_now_ns() + 100 * US;
+    rule.longest_ns = 250 * (uint32_t)US;
+    lithos_tpcset_parse("9-12", &rule.lent);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_waits_for_wider(q, s, &both));
 }
 
 /* What outlives the longest goes there if it is over in time, behind what is outstanding. */
@@ -362,6 +398,7 @@ IN_CHILD(slow_clock)
 IN_CHILD(window)
 IN_CHILD(rules)
 IN_CHILD(widths)
+IN_CHILD(wider)
 IN_CHILD(over_in_time)
 IN_CHILD(stalls)
 IN_CHILD(naps)
@@ -370,11 +407,11 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning), cmocka_unit_test(test_slow_clock),
-        cmocka_unit_test(test_window),   cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_widths),   cmocka_unit_test(test_over_in_time),
-        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken),
-        cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_learning),     cmocka_unit_test(test_slow_clock),
+        cmocka_unit_test(test_window),       cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_widths),       cmocka_unit_test(test_wider),
+        cmocka_unit_test(test_over_in_time), cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_place_taken),  cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
