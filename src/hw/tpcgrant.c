@@ -251,8 +251,15 @@ static enum lithos_tpcpick choose(const struct lithos_tpcgrant *g, const struct 
     return why;
 }
 
-/* Run on what there is, or wait for more? Both unknown how long, so at most as long as running now would take: no
- * worse than twice the better of the two. */
+/* Run on what there is, or wait for more? By what is expected, which is renewed while it waits; since that may be wrong each time, for
+ * no longer than HOLD times what running now would take. */
+#define HOLD 2u
+
+static uint64_t hold_ns(const struct lithos_tpcchoice *c)
+{
+    return scaled(c->duration_ns, HOLD, 1);
+}
+
 static bool better_wider(const struct lithos_tpcgrant *g, const struct lithos_topology *t,
                          const struct lithos_tpcwork *w, const struct lithos_tpcmoment *at,
                          const struct lithos_tpcchoice *c)
@@ -260,7 +267,7 @@ static bool better_wider(const struct lithos_tpcgrant *g, const struct lithos_to
     const struct lithos_tpcset all = lithos_tpcset_or(c->tpcs, lithos_tpcset_and(g->wider, t->valid));
     const uint64_t start_ns = sum(at->now_ns, at->ahead_ns);
 
-    if (lithos_tpcset_equal(&all, &c->tpcs) || c->blocks < w->blocks || at->held_ns >= c->duration_ns)
+    if (lithos_tpcset_equal(&all, &c->tpcs) || c->blocks < w->blocks || at->held_ns >= hold_ns(c))
         return false;
     const uint64_t wide_ns = duration_ns(t, w, w->blocks, lithos_tpcset_count(&all), 0);
     return sum(LITHOS_MAX(g->wider_ns, start_ns), wide_ns) < sum(start_ns, c->duration_ns);
@@ -292,7 +299,7 @@ void lithos_tpcgrant_pick(const struct lithos_tpcgrant *g, const struct lithos_t
             c.retry_ns = sum(at->now_ns, at->ahead_ns - window);
         } else if (better_wider(g, t, &w, at, &c)) {
             c.why = LITHOS_PICK_WIDER;
-            c.retry_ns = sum(at->now_ns, c.duration_ns - at->held_ns);
+            c.retry_ns = sum(at->now_ns, hold_ns(&c) - at->held_ns);
         }
     }
     *ret_choice = c;

@@ -214,7 +214,7 @@ static void test_windows_and_pace(void **state)
     assert_int_equal(pick(&g, waves(16, 100, 1, 0), 0).why, LITHOS_PICK_PROFILE);
 }
 
-/* Rent or buy: waits for wider TPCs while it would be over sooner, but never longer than running takes. */
+/* Rent or buy: waits for wider TPCs while it would be over sooner, but never longer than twice what running takes. */
 static void test_waits_for_wider_tpcs(void **state)
 {
     (void)state;
@@ -224,11 +224,15 @@ static void test_waits_for_wider_tpcs(void **state)
     g.wider_ns = NOW + 300 * US;
     struct lithos_tpcchoice c = pick(&g, w, 0);
     assert_int_equal(c.why, LITHOS_PICK_WIDER);
-    assert_int_equal(c.retry_ns, NOW + 500 * US);
+    assert_int_equal(c.retry_ns, NOW + 1000 * US);
     g.wider_ns = NOW + 401 * US;
     assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_RUN);
     g.wider_ns = NOW;
-    const struct lithos_tpcmoment patient = {.now_ns = NOW, .held_ns = 500 * US};
+    struct lithos_tpcmoment patient = {.now_ns = NOW, .held_ns = 999 * US};
+    lithos_tpcgrant_pick(&g, card, &w, &patient, &c);
+    assert_int_equal(c.why, LITHOS_PICK_WIDER);
+    assert_int_equal(c.retry_ns, NOW + 1 * US);
+    patient.held_ns = 1000 * US;
     lithos_tpcgrant_pick(&g, card, &w, &patient, &c);
     assert_int_equal(c.why, LITHOS_PICK_RUN);
 }
