@@ -137,7 +137,8 @@ struct sim {
         void *mem;
         uint32_t mhz, asked_mhz; /* in force; and from switch_ns on */
         uint64_t switch_ns, since_ns, next_ns, watch_ns;
-        uint64_t stretch_ns; /* at this clock, not accounted for yet; what the card did, in ppm of it, times ns: */
+        uint64_t
+            stretch_ns; /* at this clock, not accounted for yet; what the card did, in ppm of it, times ns: */
         double busy, traffic;
     } power;
     struct lithos_check_report check;
