@@ -57,6 +57,10 @@ struct lithos_tpcset lithos_tpcgrant_lent(const struct lithos_tpcgrant *g)
 
 static uint64_t scaled(uint64_t ns, uint64_t by, uint64_t of)
 {
+    uint64_t small;
+
+    if (!__builtin_mul_overflow(ns, by, &small)) /* nearly always, and some ten times faster */
+        return LITHOS_MIN(small / of, UINT64_MAX / 4);
     const unsigned __int128 product = (unsigned __int128)ns * by / of;
     return product > UINT64_MAX / 4 ? UINT64_MAX / 4 : (uint64_t)product;
 }
@@ -88,14 +92,22 @@ static uint64_t lifetime_ns(const struct lithos_tpcwork *w, uint64_t held)
     return scaled(w->lifetime_ns, LITHOS_MAX(held, w->saturation), w->residency);
 }
 
+/* So many blocks at once, `held` of them an SM: a block's time, or the time that memory takes for as many. */
+static uint64_t at_once_ns(const struct lithos_tpcwork *w, uint64_t blocks, uint64_t held)
+{
+    const uint64_t life_ns = lifetime_ns(w, held);
+    return w->least_ns ? LITHOS_MAX(life_ns, scaled(w->least_ns, blocks, w->blocks)) : life_ns;
+}
+
 static uint64_t duration_ns(const struct lithos_topology *t, const struct lithos_tpcwork *w, uint64_t blocks,
                             uint32_t tpcs, uint32_t residency)
 {
     const uint64_t sms = (uint64_t)LITHOS_MAX(tpcs, 1u) * t->sms_per_tpc;
     const uint64_t each = residency ? LITHOS_MIN(residency, w->residency) : w->residency, wave = sms * each;
-    const uint64_t last = ceil_div(blocks % wave, sms);
+    const uint64_t rest = blocks % wave;
 
-    return sum(scaled(lifetime_ns(w, each), blocks / wave, 1), last ? lifetime_ns(w, last) : 0);
+    return sum(scaled(at_once_ns(w, wave, each), blocks / wave, 1),
+               rest ? at_once_ns(w, rest, ceil_div(rest, sms)) : 0);
 }
 
 uint64_t lithos_tpcwork_duration_ns(const struct lithos_topology *t, const struct lithos_tpcwork *work,
@@ -130,10 +142,16 @@ static struct lithos_tpcset first_parts(const struct lithos_tpcgrant *g, uint32_
     return s;
 }
 
-/* Blocks of a kernel of many waves do not end together: the last ones outlast their wave by up to half their time. */
-static uint64_t outlast_ns(const struct lithos_tpcwork *w, uint64_t tpc_sms, uint32_t each)
+/* Its first wave, of `each` blocks an SM. */
+static uint64_t wave_ns(const struct lithos_tpcwork *w, uint64_t sms, uint32_t each)
 {
-    return w->blocks > tpc_sms * each ? lifetime_ns(w, each) / 2 : 0;
+    return at_once_ns(w, LITHOS_MIN(sms * each, w->blocks), each);
+}
+
+/* Blocks of a kernel of many waves do not end together: the last ones outlast their wave by up to half their time. */
+static uint64_t outlast_ns(const struct lithos_tpcwork *w, uint64_t sms, uint32_t each)
+{
+    return w->blocks > sms * each ? wave_ns(w, sms, each) / 2 : 0;
 }
 
 /* An atom, or all that is left, that is over within bearable where lent is true. False: not even one wave of as few
@@ -153,9 +171,9 @@ static bool cut(const struct lithos_tpcgrant *g, const struct lithos_topology *t
     if (!cuttable || (fits && c->duration_ns <= g->atom_ns))
         return fits;
     const uint32_t least = (uint32_t)LITHOS_MAX((uint64_t)w->residency * g->thin_ppm / PPM, 1);
-    while (lent && each > least && sum(lifetime_ns(w, each), outlast_ns(w, sms, each)) > bearable)
+    while (lent && each > least && sum(wave_ns(w, sms, each), outlast_ns(w, sms, each)) > bearable)
         each--;
-    const uint64_t life = LITHOS_MAX(lifetime_ns(w, each), 1), outlast = outlast_ns(w, sms, each);
+    const uint64_t life = LITHOS_MAX(wave_ns(w, sms, each), 1), outlast = outlast_ns(w, sms, each);
     if (lent && sum(life, outlast) > bearable)
         return false;
     c->residency = each < w->residency ? each : 0;
@@ -233,8 +251,15 @@ static enum lithos_tpcpick choose(const struct lithos_tpcgrant *g, const struct 
     return why;
 }
 
-/* Run on what there is, or wait for more? Both unknown how long, so at most as long as running now would take: no
- * worse than twice the better of the two. */
+/* Run on what there is, or wait for more? By what is expected, which is renewed while it waits; since that may be wrong each time, for
+ * no longer than HOLD times what running now would take. */
+#define HOLD 2u
+
+static uint64_t hold_ns(const struct lithos_tpcchoice *c)
+{
+    return scaled(c->duration_ns, HOLD, 1);
+}
+
 static bool better_wider(const struct lithos_tpcgrant *g, const struct lithos_topology *t,
                          const struct lithos_tpcwork *w, const struct lithos_tpcmoment *at,
                          const struct lithos_tpcchoice *c)
@@ -242,7 +267,7 @@ static bool better_wider(const struct lithos_tpcgrant *g, const struct lithos_to
     const struct lithos_tpcset all = lithos_tpcset_or(c->tpcs, lithos_tpcset_and(g->wider, t->valid));
     const uint64_t start_ns = sum(at->now_ns, at->ahead_ns);
 
-    if (lithos_tpcset_equal(&all, &c->tpcs) || c->blocks < w->blocks || at->held_ns >= c->duration_ns)
+    if (lithos_tpcset_equal(&all, &c->tpcs) || c->blocks < w->blocks || at->held_ns >= hold_ns(c))
         return false;
     const uint64_t wide_ns = duration_ns(t, w, w->blocks, lithos_tpcset_count(&all), 0);
     return sum(LITHOS_MAX(g->wider_ns, start_ns), wide_ns) < sum(start_ns, c->duration_ns);
@@ -274,7 +299,7 @@ void lithos_tpcgrant_pick(const struct lithos_tpcgrant *g, const struct lithos_t
             c.retry_ns = sum(at->now_ns, at->ahead_ns - window);
         } else if (better_wider(g, t, &w, at, &c)) {
             c.why = LITHOS_PICK_WIDER;
-            c.retry_ns = sum(at->now_ns, c.duration_ns - at->held_ns);
+            c.retry_ns = sum(at->now_ns, hold_ns(&c) - at->held_ns);
         }
     }
     *ret_choice = c;

@@ -63,6 +63,7 @@ struct lithos_tpcwork {
     uint32_t saturation;     /* blocks that make an SM busy; 0: not known, half of residency */
     uint32_t cluster_blocks; /* 0 or 1: none */
     uint32_t flags;          /* enum lithos_tpcwork_flag */
+    uint64_t least_ns; /* all of it, on any number of TPCs: the card's memory gives no more; 0: not known */
 };
 
 /* Why a launch goes or waits. */

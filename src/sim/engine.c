@@ -361,6 +361,7 @@ int lithos_sim_run(const struct lithos_sim_scenario *sc, const struct lithos_sim
         s.fault_ns = sim_fault_next_ns(&s);
         sim_daemon_start(&s);
         loop(&s);
+        sim_power_account(&s);
         if (options->check)
             check_end(&s);
     }

@@ -44,15 +44,30 @@ void sim_power_until(struct sim *s, uint64_t to_ns)
 {
     const uint64_t from_ns = LITHOS_MAX(s->now_ns, s->sc->warm_ns),
                    until_ns = LITHOS_MIN(to_ns, s->sc->duration_ns);
-    const struct lithos_power_card *p = &s->sc->card.power;
 
-    if (!p->max_mhz || until_ns <= from_ns)
+    if (!s->sc->card.power.max_mhz || until_ns <= from_ns)
         return;
     const struct lithos_power_load load = lithos_wave_load(s->wave);
-    const double ns = (double)(until_ns - from_ns);
-    s->result->energy_j += lithos_power_mw(p, s->power.mhz, &load) * ns / 1e12;
-    s->result->mhz_mean += s->power.mhz * ns / (double)(s->sc->duration_ns - s->sc->warm_ns);
-    s->result->busy_mean += load.busy_ppm / 1e6 * ns / (double)(s->sc->duration_ns - s->sc->warm_ns);
+    const uint64_t ns = until_ns - from_ns;
+    s->power.stretch_ns += ns;
+    s->power.busy += (double)load.busy_ppm * (double)ns;
+    s->power.traffic += (double)load.traffic_ppm * (double)ns;
+}
+
+/* At one clock watts grow in proportion to what the card does: its mean over the stretch is enough. */
+void sim_power_account(struct sim *s)
+{
+    const double ns = (double)s->power.stretch_ns, part = ns / (double)(s->sc->duration_ns - s->sc->warm_ns);
+
+    if (!s->power.stretch_ns)
+        return;
+    const struct lithos_power_load load = {.busy_ppm = (uint32_t)(s->power.busy / ns + 0.5),
+                                           .traffic_ppm = (uint32_t)(s->power.traffic / ns + 0.5)};
+    s->result->energy_j += lithos_power_mw(&s->sc->card.power, s->power.mhz, &load) * ns / 1e12;
+    s->result->mhz_mean += s->power.mhz * part;
+    s->result->busy_mean += s->power.busy / ns / 1e6 * part;
+    s->power.stretch_ns = 0;
+    s->power.busy = s->power.traffic = 0;
 }
 
 uint64_t sim_power_next_ns(const struct sim *s)
@@ -65,6 +80,7 @@ void sim_power_step(struct sim *s)
     const struct lithos_power_card *p = &s->sc->card.power;
 
     if (s->power.switch_ns <= s->now_ns) {
+        sim_power_account(s);
         s->power.switch_ns = LITHOS_SIM_NEVER;
         s->power.mhz = s->power.asked_mhz;
         s->power.since_ns = s->now_ns;

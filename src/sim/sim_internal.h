@@ -137,6 +137,9 @@ struct sim {
         void *mem;
         uint32_t mhz, asked_mhz; /* in force; and from switch_ns on */
         uint64_t switch_ns, since_ns, next_ns, watch_ns;
+        uint64_t
+            stretch_ns; /* at this clock, not accounted for yet; what the card did, in ppm of it, times ns: */
+        double busy, traffic;
     } power;
     struct lithos_check_report check;
     struct lithos_sim_result *result;
@@ -193,6 +196,7 @@ uint64_t sim_kernel_key(const struct lithos_wave_kernel *k);
 int sim_power_begin(struct sim *s);
 void sim_power_tenant(struct sim *s, const struct sim_tenant *t);
 void sim_power_until(struct sim *s, uint64_t to_ns);
+void sim_power_account(struct sim *s); /* before the clock changes, and at the end */
 uint64_t sim_power_next_ns(const struct sim *s);
 void sim_power_step(struct sim *s);
 void sim_power_done(struct sim *s, const struct sim_tenant *t, const struct sim_flight *f,

@@ -146,11 +146,23 @@ static uint64_t predicted(const struct sim *s, const struct sim_tenant *t, uint6
     return factor == LITHOS_SCHED_PPM ? ns : ns * factor / LITHOS_SCHED_PPM;
 }
 
+/* So many blocks, where the card full of them wants more of its memory than that gives. */
+static uint64_t least_ns(const struct sim *s, const struct lithos_wave_kernel *k, uint64_t blocks,
+                         uint64_t life_ns)
+{
+    if (!s->sc->bandwidth || k->bandwidth_ppm <= LITHOS_WAVE_PPM)
+        return 0;
+    const uint64_t at_once = (uint64_t)lithos_card_sms(&s->sc->card) * k->residency;
+    return (uint64_t)((double)life_ns * (double)blocks / (double)at_once * k->bandwidth_ppm /
+                      LITHOS_WAVE_PPM);
+}
+
 static struct lithos_tpcwork work_of(const struct sim *s, const struct sim_tenant *t)
 {
     const struct lithos_sim_program *p = t->program;
     const struct lithos_wave_kernel *k = &p->kernels[t->kernel];
     const uint64_t full_ppm = LITHOS_MAX((uint64_t)k->residency * k->share_ppm, LITHOS_WAVE_PPM);
+    const uint64_t life_ns = k->alone_ns * full_ppm / LITHOS_WAVE_PPM;
     const uint32_t flags = p->flags[t->kernel];
 
     if (p->graph)
@@ -160,13 +172,14 @@ static struct lithos_tpcwork work_of(const struct sim *s, const struct sim_tenan
                                        .residency = 1};
     return (struct lithos_tpcwork){
         .blocks = k->blocks - t->first,
-        .lifetime_ns = predicted(s, t, k->alone_ns * full_ppm / LITHOS_WAVE_PPM),
+        .lifetime_ns = predicted(s, t, life_ns),
         .residency = k->residency,
         .saturation = LITHOS_WAVE_PPM / LITHOS_MAX(k->share_ppm, 1u),
         .cluster_blocks = k->cluster_blocks,
         .flags = (flags & LITHOS_SIM_CUTTABLE ? LITHOS_TPCWORK_CUTTABLE : 0) |
                  (flags & LITHOS_SIM_RESIDENT ? LITHOS_TPCWORK_RESIDENT : 0) |
                  (flags & LITHOS_SIM_MEMORY ? LITHOS_TPCWORK_MEMORY : 0),
+        .least_ns = predicted(s, t, least_ns(s, k, k->blocks - t->first, life_ns)),
     };
 }
 

@@ -72,9 +72,9 @@ RUNS = {
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
                ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
     "stack3": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "partition,lithos"],
-               {"a alone": "a_p99_us", "b alone on its quota": "b_iterations_per_s", "partition": "b_iterations_per_s",
-                "lithos": "c_iterations_per_s"},
-               ["A p99 over alone", "A SLO %", "B over its quota's speed", "aggregate over partition"]),
+               {"a alone": "a_p99_us", "a alone on its quota": "a_p99_us", "b alone on its quota": "b_iterations_per_s",
+                "partition": "b_iterations_per_s", "lithos": "c_iterations_per_s"},
+               ["A p99 over alone", "A SLO %", "B over its quota's speed", "aggregate over partition", "A p99 over its quota alone"]),
 }
 
 

@@ -71,7 +71,8 @@ size_t lithos_fuzz_seed(size_t index, uint8_t *buf, size_t size)
                  .lifetime_ns = 50000,
                  .residency = 8,
                  .saturation = 4,
-                 .flags = (uint32_t)index % 4},
+                 .flags = (uint32_t)index % 4,
+                 .least_ns = index % 2 ? 900000 : 0},
         .at = {.now_ns = 1000000},
     };
     if (index > 7 || size < sizeof in)

@@ -214,7 +214,7 @@ static void test_windows_and_pace(void **state)
     assert_int_equal(pick(&g, waves(16, 100, 1, 0), 0).why, LITHOS_PICK_PROFILE);
 }
 
-/* Rent or buy: waits for wider TPCs while it would be over sooner, but never longer than running takes. */
+/* Rent or buy: waits for wider TPCs while it would be over sooner, but never longer than twice what running takes. */
 static void test_waits_for_wider_tpcs(void **state)
 {
     (void)state;
@@ -224,11 +224,15 @@ static void test_waits_for_wider_tpcs(void **state)
     g.wider_ns = NOW + 300 * US;
     struct lithos_tpcchoice c = pick(&g, w, 0);
     assert_int_equal(c.why, LITHOS_PICK_WIDER);
-    assert_int_equal(c.retry_ns, NOW + 500 * US);
+    assert_int_equal(c.retry_ns, NOW + 1000 * US);
     g.wider_ns = NOW + 401 * US;
     assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_RUN);
     g.wider_ns = NOW;
-    const struct lithos_tpcmoment patient = {.now_ns = NOW, .held_ns = 500 * US};
+    struct lithos_tpcmoment patient = {.now_ns = NOW, .held_ns = 999 * US};
+    lithos_tpcgrant_pick(&g, card, &w, &patient, &c);
+    assert_int_equal(c.why, LITHOS_PICK_WIDER);
+    assert_int_equal(c.retry_ns, NOW + 1 * US);
+    patient.held_ns = 1000 * US;
     lithos_tpcgrant_pick(&g, card, &w, &patient, &c);
     assert_int_equal(c.why, LITHOS_PICK_RUN);
 }
@@ -246,6 +250,34 @@ static void test_durations(void **state)
     assert_true(lithos_tpcwork_duration_ns(card, &w, UINT64_MAX, 1, 0) > 1ull << 60);
     w = (struct lithos_tpcwork){0};
     assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 0, 0, 0), 0);
+}
+
+/* 12800 blocks, 16 an SM and 10 us each: 7 waves on all 132 SMs, and memory takes 128 us. On 8 TPCs it is no matter. */
+static void test_memory_gives_no_more(void **state)
+{
+    (void)state;
+    struct lithos_tpcwork w = waves(12800, 10, 16, LITHOS_TPCWORK_MEMORY | LITHOS_TPCWORK_CUTTABLE);
+    assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 12800, 66, 0), 70 * US);
+    assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 12800, 8, 0), 500 * US);
+    w.least_ns = 128 * US;
+    assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 12800, 66, 0), 136720); /* 6 x 21.12, 10 */
+    assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 6400, 66, 0), 73360);
+    assert_int_equal(lithos_tpcwork_duration_ns(card, &w, 12800, 8, 0), 500 * US);
+
+    /* its atoms are of as many waves as memory lets be over in time */
+    struct lithos_tpcgrant g = {.own = card->valid, .window_ns = 100 * US, .atom_ns = 50 * US};
+    const struct lithos_tpcchoice c = pick(&g, w, 0);
+    assert_int_equal(c.why, LITHOS_PICK_RUN);
+    assert_int_equal(c.blocks, 2 * 132 * 16);
+    assert_in_range(c.duration_ns, 42 * US, 43 * US);
+
+    /* and it does not wait for TPCs that it would gain little by */
+    g = (struct lithos_tpcgrant){.own = set("9-16"), .window_ns = 100 * US, .wider = card->valid};
+    w.flags = 0;
+    g.wider_ns = NOW + 400 * US;
+    assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_RUN);
+    w.least_ns = 0;
+    assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_WIDER);
 }
 
 static void test_validation(void **state)
@@ -297,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_windows_and_pace),
         cmocka_unit_test(test_waits_for_wider_tpcs),
         cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_memory_gives_no_more),
         cmocka_unit_test(test_validation),
         cmocka_unit_test(test_names),
     };
