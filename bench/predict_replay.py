@@ -69,6 +69,8 @@ def main():
     p.add_argument("--from", dest="begin", type=float, default=0, help="with --traces: count from this second on (default: %(default)s)")
     o, place = cli.start(p)
     folder = pathlib.Path(o.traces) if o.traces else TRACES
+    if not any(folder.glob("*.trace")):
+        p.error(f"no traces are in {folder}: the recorded ones come with the sources, others are named with --traces")
     result = results.Result("predict-replay", cli.command_line(), 1, place,
                             {"gpus": [{"name": "none: traces of an H100, replayed"}], "driver": "none"})
     for case, args in cases(o, place):

@@ -78,6 +78,11 @@ def script(out):
     check(len(doc["cases"]) == 18 and len(doc["bars"]) == 1, f"not all cases: {[c['case'] for c in doc['cases']]}")
 
 
+    (out / "empty").mkdir()
+    none = run(sys.executable, f"{SOURCE}/bench/predict_replay.py", "--prefix", BUILD, "--out", out, "--traces", out / "empty")
+    check(none.returncode == 2 and "no traces" in none.stderr, f"a folder without traces: {none}")
+
+
 def main():
     side_by_side()
     alone()
