@@ -4,7 +4,8 @@
 Each model is a tenant of its own. All are loaded, and compiled, at the same time, on a few TPCs each; then one after the other
 gets its part of the card and is measured: every batch size is run five times (training: five steps), then iterations of random batch
 sizes are counted, first with the rest of the card idle, then, again after five of each, with a neighbour that trains beside it. A
-kernel's prediction and duration are those of the trace; a launch is mispredicted when they differ by more than 50 us."""
+kernel's prediction and duration are those of the trace; a launch is mispredicted when they differ by more than 50 us. With --traces
+each case leaves a trace, from what it learns by on, the neighbour's kernels with it: bench/predict_replay.py --traces asks it more."""
 import concurrent.futures
 import contextlib
 import pathlib
@@ -80,10 +81,27 @@ class Bench:
 
     def phase(self, d, model, case):
         """Learn once, then count in each repetition."""
-        model.do(f"each {LEARN}", self.o.model_timeout)
-        models.settle()
-        for rep in range(1, self.o.repetitions + 1):
-            told(self.result, case, rep, self.count(d, model))
+        with self.kept(d, case):
+            model.do(f"each {LEARN}", self.o.model_timeout)
+            models.settle()
+            for rep in range(1, self.o.repetitions + 1):
+                told(self.result, case, rep, self.count(d, model))
+
+    @contextlib.contextmanager
+    def kept(self, d, case):
+        """With --traces: everybody's kernels meanwhile are in OUT/predict-traces afterwards, for others to look at."""
+        if not self.o.traces:
+            yield
+            return
+        raw = self.scratch.path / "kept.trace"
+        with d.record(raw):
+            yield
+        folder = pathlib.Path(self.o.out) / "predict-traces"
+        folder.mkdir(parents=True, exist_ok=True)
+        packed, blocks, of = trace.pack(raw.read_bytes(), self.o.bytes, 6)
+        raw.unlink()
+        (folder / (case.replace(", ", "-").replace(" ", "-") + ".trace")).write_bytes(packed)
+        log(f"{case}: kept {blocks} of {of} blocks of its trace")
 
 
 def prediction(d, tenant):
@@ -212,6 +230,8 @@ def main():
     p.add_argument("--waiting-quota", default="2", help="of those that are not yet (default: %(default)s)")
     p.add_argument("--neighbour", help="the model beside it (default: resnet50 training; with --virtual: toy inference)")
     p.add_argument("--neighbour-quota", default="18", help="0: none, alone only (default: %(default)s)")
+    p.add_argument("--traces", action="store_true", help="keep a trace of each case in OUT/predict-traces")
+    p.add_argument("--bytes", type=int, default=4000000, help="of such a trace at most (default: %(default)s)")
     o, place = cli.start(p)
     o.neighbour = o.neighbour or ("toy inference" if virtual() else "resnet50 training")
     if o.neighbour not in models.MODELS:

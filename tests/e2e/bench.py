@@ -27,7 +27,7 @@ RUNS = {
     "stamps": (["--iterations", "6", "--repetitions", "1", "--scale", "20"],
                {"toy inference": "error_p50_percent", "all": "error_p95_percent"},
                ["duration error p50 %", "duration error p95 %"]),
-    "predict": (["--seconds", "0.1", "--repetitions", "1", "--scale", "4"],
+    "predict": (["--seconds", "0.1", "--repetitions", "1", "--scale", "4", "--traces"],
                 {"toy inference, eager, alone": "mispredicted_percent", "toy inference, eager, beside": "path_mispredicted_percent"},
                 ["inference mispredicted %", "training mispredicted %"]),
     "nothing_lost": (["--launches", "80000" if SLACK == 1 else "8000", "--life", "300" if SLACK == 1 else "50",
@@ -89,12 +89,18 @@ def exact_stamps(doc):
 
 
 def exact_prediction(doc):
-    """The trace and lithosd's own counters say the same, and the only tenant that is alone is foretold well by its path."""
+    """The trace and lithosd's own counters say the same, and the only tenant that is alone is foretold well by its path. What was kept
+    of the learning and the counting can be replayed, the neighbour with it."""
     for case in doc["cases"]:
         if case["launches"] != case["iterations"] * 12:
             yield f"{case['iterations']} iterations of 12 launches are not {case['launches']}"
         if abs(case["mispredicted_percent"] - case["daemon_mispredicted_percent"]) > 1e-3:
             yield f"the trace and lithosd differ about the predictions: {case}"
+    launches = {c["case"]: c["launches"] for c in doc["cases"]}
+    for case, tenants in (("alone", 1), ("beside", 2)):
+        kept = [c for name, c in doc["replayed"].items() if name.startswith(f"toy-inference-eager-{case}: ")]
+        if len(kept) != tenants or max(c["launches"] for c in kept) <= launches[f"toy inference, eager, {case}"]:
+            yield f"the traces that were kept say something else: {doc['replayed']} {launches}"
 
 
 def exact_accounts(doc):
@@ -176,6 +182,13 @@ CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": e
 SCRIPTS = {"rightsize_live": "rightsize"}
 
 
+def replayed(traces):
+    """What bench/predict_replay.py makes of the traces in a folder: its cases by name."""
+    subprocess.run([sys.executable, f"{SOURCE}/bench/predict_replay.py", "--prefix", BUILD, "--out", traces, "--traces", traces],
+                   stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=True)
+    return {c["case"]: c for c in json.loads((traces / "predict-replay.json").read_text())["cases"]}
+
+
 def main(name):
     arguments, cases, bars = RUNS[name]
     failures = []
@@ -186,6 +199,8 @@ def main(name):
         if not path.exists():
             sys.exit(f"no result, exit code {run.returncode}:\n{run.stdout}{run.stderr}")
         doc = json.loads(path.read_text())
+        if "--traces" in arguments:
+            doc["replayed"] = replayed(pathlib.Path(out, "predict-traces"))
     failures += [f"{k} is missing or no {t.__name__}" for k, t in KEYS.items() if not isinstance(doc.get(k), t)]
     failures += [f"case {c['case']}: {c['error']}" for c in doc["cases"] if "error" in c]
     for case, figure in cases.items():
