@@ -227,6 +227,10 @@ lithos_real_slots:
 #undef EXPORT
 	.size lithos_real_slots, . - lithos_real_slots
 
+/* What a launch looks at (LITHOS_LAUNCH_DATA) begins a page. */
+	.section lithos_launch_data, "aw", @progbits
+	.p2align 12
+
 /* Addresses of the entries, relative to the table, so that loading relocates nothing for them. */
 	.section .rodata
 	.p2align 2

@@ -22,9 +22,6 @@
 #define TLS __attribute__((tls_model("initial-exec")))
 
 static struct {
-    _Atomic uint64_t sequence;
-    _Atomic uint32_t renewed; /* how often other pages came */
-    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
     _Atomic uint32_t taken[LITHOS_RECORD_RINGS]; /* by which thread (gettid), 0: by none */
     _Atomic uint64_t names[NAMES];               /* functions whose name was written */
     /* Of graph nodes: seen in the callback, where the driver may not be asked for names. A row a ring, its writer's own. */
@@ -33,6 +30,13 @@ static struct {
     pthread_key_t key;
     bool have_key;
 } records = {.once = PTHREAD_ONCE_INIT};
+
+struct lithos_tenant_numbers lithos_tenant_numbers LITHOS_LAUNCH_DATA;
+
+static struct {
+    _Atomic uint32_t renewed; /* how often other pages came */
+    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
+} looked_at LITHOS_LAUNCH_DATA;
 
 /* The ring of this thread, counted from 1; 0: none. */
 static __thread uint32_t my_ring TLS;
@@ -273,7 +277,7 @@ static void say_writing(uint32_t writing)
 static uint64_t next_sequence(void)
 {
     say_writing(1);
-    return atomic_fetch_add_explicit(&records.sequence, 1, memory_order_acq_rel) + 1;
+    return atomic_fetch_add_explicit(&lithos_tenant_numbers.sequence, 1, memory_order_acq_rel) + 1;
 }
 
 static void closed(void)
@@ -284,7 +288,7 @@ static void closed(void)
 static LITHOS_FUSED void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
-    uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
+    uint32_t renewed = atomic_load_explicit(&looked_at.renewed, memory_order_relaxed);
     bool stamps = (t->observe & LITHOS_OBSERVE_STAMPS) != 0;
     n->stream = UINT64_MAX;  /* not known */
     n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
@@ -318,7 +322,7 @@ static uint8_t gpu_of(int32_t device)
 {
     /* kept plus one, so that zeroed means unknown */
     return device < 0 ? 0xff
-                      : (uint8_t)(atomic_load_explicit(&records.gpus[device], memory_order_relaxed) - 1);
+                      : (uint8_t)(atomic_load_explicit(&looked_at.gpus[device], memory_order_relaxed) - 1);
 }
 
 /* The slot set aside for a launch, or one looked for now (multi-device launches, kernels of the driver). */
@@ -580,14 +584,14 @@ const struct lithos_hook_observer lithos_tenant_observer = {
 
 void lithos_records_set_gpu(int device, uint8_t grant_index)
 {
-    atomic_store_explicit(&records.gpus[device], (uint8_t)(grant_index + 1), memory_order_relaxed);
+    atomic_store_explicit(&looked_at.gpus[device], (uint8_t)(grant_index + 1), memory_order_relaxed);
 }
 
 void lithos_records_renew(void)
 {
     for (unsigned i = 0; i < NAMES; i++)
         atomic_store_explicit(&records.names[i], 0, memory_order_relaxed);
-    atomic_fetch_add_explicit(&records.renewed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&looked_at.renewed, 1, memory_order_relaxed);
 }
 
 void lithos_records_forget(void)
@@ -600,6 +604,6 @@ void lithos_records_forget(void)
     my_unnamed = 0;
     my_stamp = 0;
     my_context_ready = false;
-    atomic_store(&records.sequence, 0);
+    atomic_store(&lithos_tenant_numbers.sequence, 0);
     lithos_records_renew();
 }
