@@ -14,8 +14,6 @@
 #include "tenant/observe.h"
 #include "tenant/queue.h"
 
-#define NAMES 4096u /* a power of two */
-#define NAME_TRIES 8u
 #define NAME_BYTES_MAX 1024u
 #define UNNAMED 256u
 #define PIECE sizeof(((struct lithos_record *)0)->name.text)
@@ -23,7 +21,6 @@
 
 static struct {
     _Atomic uint32_t taken[LITHOS_RECORD_RINGS]; /* by which thread (gettid), 0: by none */
-    _Atomic uint64_t names[NAMES];               /* functions whose name was written */
     /* Of graph nodes: seen in the callback, where the driver may not be asked for names. A row a ring, its writer's own. */
     uint64_t unnamed[LITHOS_RECORD_RINGS][UNNAMED];
     pthread_once_t once;
@@ -167,52 +164,14 @@ static bool put(const struct lithos_ticket_notes *n, const struct lithos_record 
 
 /* ---- names ---- */
 
-enum { NAME_THERE = -1, NAME_NO_ROOM = -2 };
-
-/* Where it may stand: the i-th place to look. */
-static int name_slot(uint64_t function, unsigned i)
+static CUfunction handle_of(uint64_t function)
 {
-    return (int)(((unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32) + i) & (NAMES - 1));
-}
-
-/* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
-static LITHOS_LAUNCH_PATH int find_name(uint64_t function)
-{
-    for (unsigned i = 0; i < NAME_TRIES; i++) {
-        int slot = name_slot(function, i);
-        uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
-        if (__builtin_expect(there == function, 1))
-            return NAME_THERE;
-        if (there == 0)
-            return slot;
-    }
-    return NAME_NO_ROOM;
-}
-
-/* Is it this function's first launch? Once, unless forget_name; when the table is full, or another thread is at the same place,
- * not at all. */
-static LITHOS_LAUNCH_PATH bool first_sight(uint64_t function)
-{
-    int slot = find_name(function);
-    uint64_t nobody = 0;
-    return slot >= 0 && atomic_compare_exchange_strong_explicit(&records.names[slot], &nobody, function,
-                                                                memory_order_relaxed, memory_order_relaxed);
-}
-
-/* Its name could not be written: its next launch tries again. What lies behind it in the table may be named twice for that. */
-static void forget_name(uint64_t function)
-{
-    for (unsigned i = 0; i < NAME_TRIES; i++) {
-        uint64_t there = function;
-        atomic_compare_exchange_strong_explicit(&records.names[name_slot(function, i)], &there, 0,
-                                                memory_order_relaxed, memory_order_relaxed);
-    }
+    return (CUfunction)(uintptr_t)function; /* NOLINT(performance-no-int-to-ptr): from the driver */
 }
 
 static LITHOS_OFF_PATH void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name = lithos_names_of(
-        (CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name = lithos_names_of(handle_of(function));
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {
@@ -227,7 +186,7 @@ static LITHOS_OFF_PATH void put_name(const struct lithos_ticket_notes *n, uint64
         r.name.total = (uint16_t)total;
         memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
         if (!put(n, &r)) {
-            forget_name(function);
+            lithos_names_unsay(handle_of(function)); /* its next launch tries again */
             return;
         }
     }
@@ -238,7 +197,7 @@ static LITHOS_OFF_PATH void put_names(const struct lithos_ticket_notes *n)
 {
     for (; my_unnamed; my_unnamed--) {
         uint64_t function = records.unnamed[my_ring - 1][my_unnamed - 1];
-        if (first_sight(function))
+        if (lithos_names_say(handle_of(function)))
             put_name(n, function);
     }
 }
@@ -367,7 +326,7 @@ static LITHOS_LAUNCH_PATH uint64_t stamp(struct lithos_ticket *t, const struct l
 /* A node's function is named as soon as the driver may be asked. */
 static void note_unnamed(uint64_t function)
 {
-    if (my_ring && my_unnamed < UNNAMED && find_name(function) != NAME_THERE)
+    if (my_ring && my_unnamed < UNNAMED && !lithos_names_said(handle_of(function)))
         records.unnamed[my_ring - 1][my_unnamed++] = function;
 }
 
@@ -462,7 +421,7 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
     }
     uint32_t took_ns = call_ns(n);
     uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
-    if (__builtin_expect(first_sight(function), 0))
+    if (__builtin_expect(lithos_names_say(handle_of(function)), 0))
         put_name(n, function);
     bool alone =
         __builtin_expect(t->qmds_due == 1, 1); /* else one QMD a device, and nothing says which is whose */
@@ -589,8 +548,7 @@ void lithos_records_set_gpu(int device, uint8_t grant_index)
 
 void lithos_records_renew(void)
 {
-    for (unsigned i = 0; i < NAMES; i++)
-        atomic_store_explicit(&records.names[i], 0, memory_order_relaxed);
+    lithos_names_unsay_all();
     atomic_fetch_add_explicit(&looked_at.renewed, 1, memory_order_relaxed);
 }
 
