@@ -28,8 +28,8 @@ struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone)
         until_ns = at_most(until_ns, p->until_ns);
         limited = true;
     }
-    r.window_ns =
-        (uint32_t)at_most(limited ? g->lent_window_ns : g->window_ns, (uint64_t)LITHOS_RULE_WINDOW_MAX_NS);
+    r.own_window_ns = (uint32_t)at_most(g->window_ns, (uint64_t)LITHOS_RULE_WINDOW_MAX_NS);
+    r.window_ns = limited ? (uint32_t)at_most(g->lent_window_ns, r.own_window_ns) : r.own_window_ns;
     if (g->window_ns == LITHOS_TPCGRANT_FOREVER && !limited)
         r.floor = LITHOS_RULE_FLOOR_MAX;
     if (limited) {

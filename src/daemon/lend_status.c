@@ -65,13 +65,13 @@ static json_t *rule_status(const struct lithos_rule *r)
     uint64_t now_ns = lithos_now_ns();
     if (!r->flags)
         return json_null();
-    return json_pack("{s:b,s:b,s:o,s:i,s:o,s:o,s:o,s:o}", "hold", r->flags & LITHOS_RULE_HOLD, "strict",
-                     r->flags & LITHOS_RULE_STRICT, "window_us", us(r->window_ns), "floor", (int)r->floor,
-                     "longest_us", r->longest_ns ? us(r->longest_ns) : json_null(), "until_us",
-                     r->until_ns == LITHOS_TPCGRANT_FOREVER
-                         ? json_null()
-                         : us(r->until_ns - LITHOS_MIN(r->until_ns, now_ns)),
-                     "spare", bits(r->spare), "lent", bits(r->lent));
+    return json_pack(
+        "{s:b,s:b,s:o,s:o,s:i,s:o,s:o,s:o,s:o}", "hold", r->flags & LITHOS_RULE_HOLD, "strict",
+        r->flags & LITHOS_RULE_STRICT, "window_us", us(r->window_ns), "own_window_us", us(r->own_window_ns),
+        "floor", (int)r->floor, "longest_us", r->longest_ns ? us(r->longest_ns) : json_null(), "until_us",
+        r->until_ns == LITHOS_TPCGRANT_FOREVER ? json_null()
+                                               : us(r->until_ns - LITHOS_MIN(r->until_ns, now_ns)),
+        "spare", bits(r->spare), "lent", bits(r->lent));
 }
 
 static json_t *owner_status(const struct lithos_sched_explain *e)

@@ -60,6 +60,16 @@ static void keep_drift(struct lithosd_tenant *t)
     }
 }
 
+int64_t lithosd_clock_drift_ppb(const struct lithosd_tenant *t, uint32_t i)
+{
+    const struct lithos_clockmap *m = t->observed ? lithos_timeline_clock(t->observed->timeline, i) : NULL;
+    const struct lithosd_gpu *gpu = &t->daemon->gpus.gpu[t->gpu[i]];
+
+    if (m && m->fitted && (m->slope_known || t->daemon->gpus.is_virtual))
+        return lithos_clockmap_drift_ppb(m);
+    return gpu->drift_known ? gpu->drift_ppb : 0;
+}
+
 static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
 {
     struct lithosd *d = t->daemon;

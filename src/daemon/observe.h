@@ -122,6 +122,8 @@ json_t *lithosd_plans_status(const struct lithosd_tenant *t);
 /* How far off times of its kernels on its i-th GPU may be (UINT64_MAX: not known). Another tenant's kernels may tell more of the same clock;
  * that is said, and no more: a map is made of what a tenant's pages hold, and each tenant's times are its own map's. */
 uint64_t lithosd_clock_bound_ns(const struct lithosd_tenant *t, uint32_t i);
+/* By how much the host's clock is faster than that of the i-th of a tenant's GPUs, in 1e-9; 0: not known. */
+int64_t lithosd_clock_drift_ppb(const struct lithosd_tenant *t, uint32_t i);
 /* "observed" of docs/status.md. */
 json_t *lithosd_observe_status(const struct lithosd_tenant *t);
 

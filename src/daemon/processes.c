@@ -123,13 +123,24 @@ static void look_at_counters(struct lithosd *d)
     }
 }
 
+static void tell_clocks(const struct lithosd_process *p)
+{
+    for (uint32_t i = 0; i < p->tenant->grant.gpu_count; i++)
+        atomic_store_explicit(&p->arena->clock_drift_ppb[i], lithosd_clock_drift_ppb(p->tenant, i),
+                              memory_order_relaxed);
+}
+
 static void renew_leases(void *ctx)
 {
     struct lithosd *d = ctx;
     uint64_t now_ns = lithos_now_ns();
-    for (unsigned i = 0; i < LITHOSD_PROCESS_MAX; i++)
-        if (d->processes[i].used && d->processes[i].arena)
-            atomic_store_explicit(&d->processes[i].arena->lease_ns, now_ns, memory_order_relaxed);
+    for (unsigned i = 0; i < LITHOSD_PROCESS_MAX; i++) {
+        struct lithosd_process *p = &d->processes[i];
+        if (!p->used || !p->arena)
+            continue;
+        tell_clocks(p);
+        atomic_store_explicit(&p->arena->lease_ns, now_ns, memory_order_relaxed);
+    }
     if (++d->lease_ticks % LOOK_EVERY == 0)
         look_at_counters(d);
     lithosd_timer_set(&d->loop, &d->lease, LEASE_NS, renew_leases, d);

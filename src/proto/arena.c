@@ -107,8 +107,8 @@ int lithos_rule_validate(const struct lithos_rule *r)
     if (!(r->flags & LITHOS_RULE_ON))
         return r->flags ? -EINVAL : 0;
     return r->flags & ~(LITHOS_RULE_ON | LITHOS_RULE_HOLD | LITHOS_RULE_STRICT | LITHOS_RULE_INSTEAD) ||
-                   r->window_ns > LITHOS_RULE_WINDOW_MAX_NS || r->floor < 1 ||
-                   r->floor > LITHOS_RULE_FLOOR_MAX
+                   r->window_ns > LITHOS_RULE_WINDOW_MAX_NS || r->own_window_ns > LITHOS_RULE_WINDOW_MAX_NS ||
+                   r->floor < 1 || r->floor > LITHOS_RULE_FLOOR_MAX
                ? -EINVAL
                : 0;
 }

@@ -18,7 +18,7 @@
 #include "proto/sizes.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 16u
+#define LITHOS_ARENA_VERSION 17u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -70,8 +70,10 @@ struct lithos_grant {
 
 /* What the scheduler says of the next kernels of a best-effort tenant on a GPU. The tenant looks before it issues each one. */
 struct lithos_rule {
-    uint32_t flags;     /* LITHOS_RULE_* */
-    uint32_t window_ns; /* issue while less than this is outstanding, by prediction */
+    uint32_t flags;         /* LITHOS_RULE_* */
+    uint32_t window_ns;     /* issue to `lent` while less than this is outstanding, by prediction */
+    uint32_t own_window_ns; /* the same for what goes to the quota and `spare` */
+    uint32_t reserved;
     uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
     uint32_t
         longest_ns; /* kernels that are predicted to take longer do not go to `lent`; 0: none is too long */
@@ -124,7 +126,9 @@ struct lithos_arena {
     _Atomic uint64_t
         kept[2]; /* not empty: launches that go by `sizes` keep to these TPCs, which others keep off */
     struct lithos_grant grant;
-    struct lithos_rule_slot rules[LITHOS_MAX_GPUS];     /* in the grant's order of GPUs */
+    struct lithos_rule_slot rules[LITHOS_MAX_GPUS]; /* in the grant's order of GPUs */
+    _Atomic int64_t clock_drift_ppb
+        [LITHOS_MAX_GPUS]; /* by which the host's clock is faster than theirs, in 1e-9; 0: as far as is known, not */
     _Atomic uint32_t record_tails[LITHOS_RECORD_RINGS]; /* records read, modulo 2^32 */
     _Alignas(64) struct lithos_plan_row plans[LITHOS_PLAN_ROWS];
     struct lithos_size_row sizes[LITHOS_SIZE_ROWS];

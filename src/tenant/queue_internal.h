@@ -147,6 +147,13 @@ struct queue_entry {
     _Alignas(16) unsigned char data[];
 };
 
+/* A card's clock on ours. What is seen of the two at once is never too early, so the least that was seen between them is nearest. */
+struct queue_clock {
+    int64_t drift_ppb;       /* by which ours is faster, as lithosd says */
+    uint64_t card_ns, at_ns; /* the same moment by the card's and by ours; at_ns 0: not known */
+    uint64_t seen_ns;        /* and when that was last looked at */
+};
+
 struct queue_device {
     struct lithos_rule rule; /* in force; flags 0: none */
     uint32_t rule_seq, quota_seq, generation;
@@ -156,8 +163,8 @@ struct queue_device {
     uint32_t own_tpcs, lent_tpcs;  /* of the two */
     uint64_t outstanding_ns;
     uint32_t in_flight;
-    int64_t clock_apart_ns; /* the host's clock less the card's, when they were last looked at */
-    uint64_t clock_seen_ns;
+    uint8_t gpu; /* of the grant; 0xff: not of it */
+    struct queue_clock clock;
 };
 
 /* Where a kernel runs: it takes other times there. */
@@ -227,6 +234,15 @@ struct queue {
 
 /* The process' queues; NULL: there are none. */
 extern struct queue *_Atomic lithos_queue;
+
+/* ---- queue_clock.c ---- */
+/* How long it is by our clock what took so long by the card's. */
+int64_t lithos_queue_clock_span_ns(const struct queue_clock *c, int64_t card_ns);
+/* When something ended by our clock: it was seen to have at seen_ns, and did not before not_before_ns. 0: not known. */
+uint64_t lithos_queue_clock_at_ns(struct queue_clock *c, uint64_t card_ns, uint64_t seen_ns,
+                                  uint64_t not_before_ns);
+/* What lithosd says of the card's clock; any value. */
+void lithos_queue_clock_drift(struct queue_clock *c, int64_t drift_ppb);
 
 /* ---- queue.c ---- */
 enum queue_inline { QUEUE_INLINE_AUTO, QUEUE_INLINE_ROOM, QUEUE_INLINE_NEVER };
@@ -314,8 +330,6 @@ CUresult lithos_queue_launch(enum lithos_export function, const struct lithos_la
 
 /* ---- queue_window.c; all the issuer's ---- */
 uint64_t lithos_queue_estimate_key(const struct lithos_launch *l);
-/* May work of a stream that is predicted to take so long be issued now? Looks at the rule. */
-bool lithos_queue_room(struct queue *q, struct queue_stream *s);
 /* How long what has this key will take, in ns: learnt here from stamps; the place where a prediction of lithosd's would come in. The
  * whole of it; *ret_estimate: where that is learnt. */
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width width,
@@ -330,6 +344,9 @@ struct queue_length {
 #define QUEUE_AS_EVER UINT32_MAX
 struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key,
                                         uint32_t parts);
+/* May work of a stream that is predicted to take so long be issued now? Looks at the rule: what may not go to lent TPCs has the
+ * window of its own ones. */
+bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);

@@ -238,7 +238,7 @@ static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint3
     const struct queue_length length = lithos_queue_length(q, s, key, parts);
     enum lithos_tpcpick why = lithos_queue_held(q, s)                       ? LITHOS_PICK_HELD
                               : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
-                              : key && !lithos_queue_room(q, s)             ? LITHOS_PICK_WINDOW
+                              : key && !lithos_queue_room(q, s, &length)    ? LITHOS_PICK_WINDOW
                                                                             : LITHOS_PICK_RUN;
     if (why == LITHOS_PICK_RUN)
         return false;
@@ -378,9 +378,10 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
         return false;
     const struct queue_length length = lithos_queue_length(q, s, key, QUEUE_AS_EVER);
     /* A kernel in atoms is left to the dispatcher, which gives them out one by one. */
-    bool room = !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
-                !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
-                (lithos_queue_room(q, s) || (lithos_queue_reap(q) && lithos_queue_room(q, s)));
+    bool room =
+        !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
+        !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
+        (lithos_queue_room(q, s, &length) || (lithos_queue_reap(q) && lithos_queue_room(q, s, &length)));
     if (room)
         *ret_result = give(q, s, key, graph, false, handle, call, arg);
     lithos_queue_give_turn(q);

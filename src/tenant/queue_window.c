@@ -13,7 +13,6 @@
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
 /* Fewer TPCs than this part of the card say nothing of how long a kernel takes elsewhere. */
 #define FEW_PART 8u
-#define CLOCK_DRIFT 20000u /* 50 ppm */
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
 #define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
 /* A kernel that finds its stream idle: from the call to its first block (docs/hardware.md, "Completion stamps"). */
@@ -115,6 +114,7 @@ static struct queue_device *look(struct queue *q, uint32_t device)
         return d; /* the quota changes just now */
     gpu = atomic_load_explicit(&quota->grant_index, memory_order_relaxed);
     d->generation = generation;
+    d->gpu = gpu;
     if (gpu < LITHOS_MAX_GPUS) {
         read_rule(d, quota, gpu);
     } else {
@@ -192,21 +192,6 @@ static uint64_t ran_ns(const struct queue_stream *s)
     return LITHOS_MIN(now_ns > begin_ns ? now_ns - begin_ns : 0, f->predicted_ns);
 }
 
-bool lithos_queue_room(struct queue *q, struct queue_stream *s)
-{
-    if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
-        (s->context && atomic_load_explicit(&s->context->lost, memory_order_relaxed)))
-        return true;
-    struct queue_device *d = device_of(q, s);
-    const struct lithos_rule *rule = rule_of(d);
-    uint32_t floor = rule->flags ? rule->floor : FLOOR;
-    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
-    uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
-    if (in_flight < floor || d->outstanding_ns < window_ns)
-        return true;
-    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
-}
-
 /* Do the owners of what is lent bear it? It comes behind what is outstanding. */
 static bool borne(const struct queue_device *d, const struct queue_stream *s, const struct lithos_rule *rule,
                   uint64_t lent_ns)
@@ -217,6 +202,23 @@ static bool borne(const struct queue_device *d, const struct queue_stream *s, co
         return false;
     uint64_t begin_ns = lithos_now_ns() + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
     return begin_ns + lent_ns + (d->in_flight ? 0 : LAUNCH_NS) <= rule->until_ns;
+}
+
+bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct queue_length *length)
+{
+    if (q->fallen_open || atomic_load_explicit(&q->open, memory_order_relaxed) ||
+        (s->context && atomic_load_explicit(&s->context->lost, memory_order_relaxed)))
+        return true;
+    struct queue_device *d = device_of(q, s);
+    const struct lithos_rule *rule = rule_of(d);
+    uint32_t floor = rule->flags ? rule->floor : FLOOR;
+    uint64_t window_ns = !rule->flags                                           ? lithos_queue_window_ns
+                         : d->lent && borne(d, s, rule, length->ns[QUEUE_LENT]) ? rule->window_ns
+                                                                                : rule->own_window_ns;
+    uint32_t in_flight = rule->flags & LITHOS_RULE_STRICT ? d->in_flight : s->in_flight;
+    if (in_flight < floor || d->outstanding_ns < window_ns)
+        return true;
+    return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
@@ -304,23 +306,6 @@ struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s,
     return l;
 }
 
-/* When something ended by our own clock. What is seen of the two clocks at once is never too early, so the least that was seen between
- * them is nearest; it is let go of slowly, as they drift. 0: not known. */
-static uint64_t host_ns(struct queue_device *d, uint64_t end_ns, uint64_t seen_ns, uint64_t not_before_ns)
-{
-    int64_t apart = (int64_t)(seen_ns - end_ns);
-    int64_t drifted = d->clock_apart_ns + (int64_t)((seen_ns - d->clock_seen_ns) / CLOCK_DRIFT);
-    if (!d->clock_seen_ns || apart < drifted)
-        drifted = apart;
-    if ((int64_t)end_ns + drifted < (int64_t)not_before_ns) { /* that cannot be: begin anew */
-        d->clock_seen_ns = 0;
-        return 0;
-    }
-    d->clock_apart_ns = drifted;
-    d->clock_seen_ns = seen_ns;
-    return (uint64_t)((int64_t)end_ns + drifted);
-}
-
 /* A quarter of the way at a time: the middle of what it takes, with no past to keep. */
 static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_ns)
 {
@@ -351,10 +336,15 @@ static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
     struct queue_flight *f = &s->flights[s->first];
     struct queue_device *d = &q->devices[f->device]; /* the stream may be another's by now */
     uint64_t now_ns = lithos_now_ns();
-    uint64_t end_host_ns = f->event ? now_ns : end_ns ? host_ns(d, end_ns, now_ns, f->issued_ns) : 0;
+    if (d->gpu < LITHOS_MAX_GPUS)
+        lithos_queue_clock_drift(&d->clock, atomic_load_explicit(&lithos_tenant_home.clock_drift_ppb[d->gpu],
+                                                                 memory_order_relaxed));
+    uint64_t end_host_ns = f->event ? now_ns
+                           : end_ns ? lithos_queue_clock_at_ns(&d->clock, end_ns, now_ns, f->issued_ns)
+                                    : 0;
     bool behind_another = f->issued_ns < s->end_host_ns;
     if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
-        learn(q, f, end_ns - s->end_ns);
+        learn(q, f, (uint64_t)lithos_queue_clock_span_ns(&d->clock, (int64_t)(end_ns - s->end_ns)));
     else if (behind_another && end_host_ns > s->end_host_ns)
         learn(q, f, end_host_ns - s->end_host_ns);
     else if (!behind_another && end_host_ns > f->issued_ns)
@@ -509,7 +499,7 @@ static uint64_t due_ns(const struct queue_stream *s)
 static uint64_t awake_ns(const struct queue *q, const struct queue_stream *s)
 {
     const struct lithos_rule *rule = &q->devices[s->flights[s->first].device].rule;
-    uint64_t window_ns = rule->flags ? rule->window_ns : lithos_queue_window_ns;
+    uint64_t window_ns = rule->flags ? rule->own_window_ns : lithos_queue_window_ns;
     return LITHOS_MIN(window_ns + AWAKE_NS, AWAKE_MAX_NS);
 }
 

@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct lithos_rule r;
         if (lithos_arena_read_rule(a, i, &r, &seq) == 0 && r.flags &&
             (seq & 1 || !(r.flags & LITHOS_RULE_ON) || r.floor == 0 || r.floor > LITHOS_RULE_FLOOR_MAX ||
-             r.window_ns > LITHOS_RULE_WINDOW_MAX_NS))
+             r.window_ns > LITHOS_RULE_WINDOW_MAX_NS || r.own_window_ns > LITHOS_RULE_WINDOW_MAX_NS))
             abort();
     }
     return 0;

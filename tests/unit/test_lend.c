@@ -32,6 +32,7 @@ static void own_tpcs_alone(void **state)
     struct lithos_rule r = lithosd_rule(&g, true);
     assert_int_equal(r.flags, LITHOS_RULE_ON);
     assert_int_equal(r.window_ns, 100000);
+    assert_int_equal(r.own_window_ns, 100000);
     assert_int_equal(r.floor, 2);
     /* beside somebody who may come to lend, the next of long kernels is not given to the card as soon as one runs */
     r = lithosd_rule(&g, false);
@@ -44,6 +45,7 @@ static void own_tpcs_alone(void **state)
     g.window_ns = LITHOS_TPCGRANT_FOREVER; /* policies without a window */
     r = lithosd_rule(&g, false);
     assert_int_equal(r.window_ns, LITHOS_RULE_WINDOW_MAX_NS);
+    assert_int_equal(r.own_window_ns, LITHOS_RULE_WINDOW_MAX_NS);
     assert_int_equal(r.floor, LITHOS_RULE_FLOOR_MAX);
     assert_int_equal(lithos_rule_validate(&r), 0);
 }
@@ -61,6 +63,7 @@ static void lent_within_the_narrowest_limits(void **state)
     assert_int_equal(r.longest_ns, 300000);
     assert_int_equal(r.until_ns, 90);
     assert_int_equal(r.window_ns, 25000);
+    assert_int_equal(r.own_window_ns, 100000);
     assert_int_equal(r.floor, 1);
     /* only for what is over in time; a limit of 0 is not none */
     g.part_count = 0;

@@ -190,6 +190,7 @@ static void rules_are_read_back_and_checked(void **state)
         {.flags = LITHOS_RULE_ON | 16, .floor = 1},
         {.flags = LITHOS_RULE_ON, .floor = LITHOS_RULE_FLOOR_MAX + 1},
         {.flags = LITHOS_RULE_ON, .floor = 1, .window_ns = LITHOS_RULE_WINDOW_MAX_NS + 1},
+        {.flags = LITHOS_RULE_ON, .floor = 1, .own_window_ns = LITHOS_RULE_WINDOW_MAX_NS + 1},
     };
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(bad); i++) {
         lithos_arena_set_rule(a, 3, &bad[i]);

@@ -76,8 +76,7 @@ static uint64_t predicted(void)
  * test gets to run. */
 static void know_clock(uint64_t now_ns)
 {
-    q->devices[0].clock_seen_ns = now_ns;
-    q->devices[0].clock_apart_ns = 0;
+    q->devices[0].clock = (struct queue_clock){.card_ns = now_ns, .at_ns = now_ns, .seen_ns = now_ns};
 }
 
 /* A kernel under way that was launched then. */
@@ -127,6 +126,47 @@ static void learning(void)
     CHECK_EQ(q->devices[0].in_flight, 0);
 }
 
+/* A card's clock that ticks ten times slower than ours, as a virtual GPU's may: what is learnt is in our time once lithosd has said so. */
+static void slow_clock(void)
+{
+    begin();
+    uint64_t issued_ns = lithos_now_ns() - 5 * LITHOS_NSEC_PER_SEC, card_ns = 777 * LITHOS_NSEC_PER_SEC;
+    atomic_store(&lithos_tenant_home.clock_drift_ppb[0], 9000000000);
+    struct queue_clock *clock = &q->devices[0].clock;
+    *clock = (struct queue_clock){
+        .card_ns = card_ns, .at_ns = issued_ns, .drift_ppb = 9000000000, .seen_ns = lithos_now_ns()};
+    for (int i = 0; i < 40; i++) { /* 40 us of the card, behind each other */
+        fly_at(issued_ns + (uint64_t)i * 390 * US);
+        card_ns += 40 * US;
+        ends(sequence, card_ns);
+        CHECK(lithos_queue_reap(q));
+    }
+    CHECK(predicted() >= 395 * US && predicted() <= 405 * US);
+    CHECK(s->end_host_ns >= issued_ns + 16000 * US && s->end_host_ns <= issued_ns + 16100 * US);
+
+    lithos_queue_clock_drift(clock, 9000000100); /* as good as before */
+    CHECK(clock->at_ns && clock->drift_ppb == 9000000100);
+    lithos_queue_clock_drift(clock, 0); /* another clock */
+    CHECK(!clock->at_ns && clock->drift_ppb == 0);
+    lithos_queue_clock_drift(clock, INT64_MIN); /* none at all */
+    lithos_queue_clock_drift(clock, INT64_MAX);
+    CHECK_EQ(clock->drift_ppb, 0);
+    clock->drift_ppb = 9000000000;
+    CHECK_EQ(lithos_queue_clock_span_ns(clock, 40), 400);
+    CHECK_EQ(lithos_queue_clock_span_ns(clock, -40), -400);
+    CHECK(lithos_queue_clock_span_ns(clock, INT64_MAX) > 0 &&
+          lithos_queue_clock_span_ns(clock, INT64_MIN) < 0);
+    (void)lithos_queue_clock_at_ns(clock, UINT64_MAX / 2, lithos_now_ns(), 0); /* any stamp */
+    (void)lithos_queue_clock_at_ns(clock, 0, lithos_now_ns(), 0);
+}
+
+/* For a kernel of 40 us. */
+static bool room(struct queue_stream *of)
+{
+    static const struct queue_length length = {{40 * US, 40 * US}};
+    return lithos_queue_room(q, of, &length);
+}
+
 /* Room for a window, and for two kernels of a stream whatever they take. */
 static void window(void)
 {
@@ -134,34 +174,37 @@ static void window(void)
     lithos_queue_window_ns = 100 * US;
     takes(40 * US);
     for (int i = 0; i < 3; i++) {
-        CHECK(lithos_queue_room(q, s));
+        CHECK(room(s));
         fly();
     }
-    CHECK(!lithos_queue_room(q, s)); /* 120 us */
+    CHECK(!room(s)); /* 120 us */
     lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
-    CHECK(lithos_queue_room(q, s) && !lithos_queue_closed(q));
+    CHECK(room(s) && !lithos_queue_closed(q));
     lithos_queue_set_use(LITHOS_QUEUE_UNUSED);
     CHECK(lithos_queue_closed(q));
     lithos_queue_set_use(LITHOS_QUEUE_WINDOW);
-    CHECK(!lithos_queue_room(q, s) && !lithos_queue_closed(q));
+    CHECK(!room(s) && !lithos_queue_closed(q));
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
-    CHECK(lithos_queue_room(q, other)); /* it has none of its two */
+    CHECK(room(other)); /* it has none of its two */
     ends(1, 1000000000);
     CHECK(lithos_queue_reap(q));
-    CHECK(lithos_queue_room(q, s));
+    CHECK(room(s));
     takes(5000 * US);
     fly();
-    CHECK(!lithos_queue_room(q, s));
+    CHECK(!room(s));
     ends(2, 1000040000), ends(3, 1000080000);
     lithos_queue_reap(q);
-    CHECK(s->in_flight == 1 && lithos_queue_room(q, s));
+    CHECK(s->in_flight == 1 && room(s));
 }
 
 static void set_rule(uint32_t flags, uint32_t window_ns, uint32_t floor, const char *lent,
                      uint32_t longest_ns)
 {
-    struct lithos_rule rule = {
-        .flags = flags, .window_ns = window_ns, .floor = floor, .longest_ns = longest_ns};
+    struct lithos_rule rule = {.flags = flags,
+                               .window_ns = window_ns,
+                               .own_window_ns = 4 * window_ns,
+                               .floor = floor,
+                               .longest_ns = longest_ns};
     lithos_tpcset_parse(lent, &rule.lent);
     atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
@@ -172,18 +215,24 @@ static void rules(void)
     struct lithos_tpcset both;
     begin();
     takes(40 * US);
-    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
-    CHECK(lithos_queue_room(q, s));
+    set_rule(LITHOS_RULE_ON, 30 * US, 1, "9-12", 50 * (uint32_t)US);
+    CHECK(room(s));
     fly();
-    CHECK(!lithos_queue_room(q, s)); /* narrower than without */
+    CHECK(!room(s)); /* narrower than without */
+    const struct queue_length too_long = {{90 * US, 60 * US}};
+    CHECK(lithos_queue_room(q, s, &too_long)); /* it goes to its own TPCs, which have a window of their own */
+    fly(), fly();
+    CHECK(!lithos_queue_room(q, s, &too_long));
+    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
+    CHECK(!room(s)); /* nor is there for others, where nothing is lent */
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
-    CHECK(lithos_queue_room(q, other));
+    CHECK(room(other));
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_STRICT, 30 * US, 1, "", 0);
-    CHECK(!lithos_queue_room(q, other)); /* the floor is for all streams */
+    CHECK(!room(other)); /* the floor is for all streams */
     set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
     CHECK(lithos_queue_held(q, s) && lithos_queue_holds(0));
     set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12", 50 * (uint32_t)US);
-    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && lithos_queue_room(q, s));
+    CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && room(s));
     const struct lithos_gate *gate = gate_for(90 * US, 40 * US);
     lithos_tpcset_parse("0-5,9-12", &both);
     CHECK(gate && lithos_tpcset_equal(&gate->rows[0].set, &both));
@@ -309,6 +358,7 @@ static void place_taken(void)
         assert_int_equal(in_child(name, NULL, 0), 0); \
     }
 IN_CHILD(learning)
+IN_CHILD(slow_clock)
 IN_CHILD(window)
 IN_CHILD(rules)
 IN_CHILD(widths)
@@ -320,10 +370,11 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning),     cmocka_unit_test(test_window),
-        cmocka_unit_test(test_rules),        cmocka_unit_test(test_widths),
-        cmocka_unit_test(test_over_in_time), cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_place_taken),  cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_learning), cmocka_unit_test(test_slow_clock),
+        cmocka_unit_test(test_window),   cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_widths),   cmocka_unit_test(test_over_in_time),
+        cmocka_unit_test(test_stalls),   cmocka_unit_test(test_place_taken),
+        cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
