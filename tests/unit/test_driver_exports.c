@@ -117,8 +117,8 @@ static struct image map_library(void)
         if (!strcmp((const char *)i.data + s[e->e_shstrndx].sh_offset + s[n].sh_name, "lithos_launch_data"))
             i.launch_data = &s[n];
     }
-    if (!i.dynsym || !i.dynstr || !i.dynamic) {
-        fprintf(stderr, "%s: no dynamic symbols\n", LIBLITHOS_PATH);
+    if (!i.dynsym || !i.dynstr || !i.dynamic || !i.launch_data) {
+        fprintf(stderr, "%s: no dynamic symbols, or no data of launches\n", LIBLITHOS_PATH);
         exit(1);
     }
     return i;
@@ -170,7 +170,6 @@ static void test_launch_data_is_one_page(void **state)
 {
     (void)state;
     struct image i = map_library();
-    assert_non_null(i.launch_data);
     assert_int_equal(i.launch_data->sh_addr % 4096, 0);
     assert_true(LITHOS_SANITIZED || i.launch_data->sh_size <= 4096); /* else with gaps between them */
 }
