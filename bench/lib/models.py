@@ -116,9 +116,9 @@ class Model(Child):
             raise Failed(f"a model: exit code {self.popen.returncode} at its end. {self.why()}")
 
 
-def under_lithos(o, d, quota, tenant, name, scratch, *extra):
-    """A model as a tenant of d, ready."""
-    child = Model(o, d.run(quota, tenant, command(o, name, "--obey", *extra)), environment(d.env, scratch, o.python),
+def under_lithos(o, d, quota, tenant, name, scratch, *extra, options=()):
+    """A model as a tenant of d, ready. options: of `lithos run`."""
+    child = Model(o, d.run(quota, tenant, command(o, name, "--obey", *extra), options), environment(d.env, scratch, o.python),
                   scratch.path / f"{tenant}.err", tenant)
     return warm(child)
 

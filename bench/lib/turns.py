@@ -1,4 +1,4 @@
-"""Two processes that run the same model and are compared: short turns, next to each other in time, on the same quiet CPUs.
+"""Processes that run the same model and are compared: short turns, next to each other in time, on the same quiet CPUs.
 
 On a shared host an iteration that waits for its CPU takes a third more in one second than in the next, which is many times what is
 looked for here. What one turn meets the next one mostly meets as well, so each turn is compared with its neighbour alone, and the
@@ -93,23 +93,42 @@ def turn(child, iterations):
     return child.do(f"run {iterations + 1}")["us"][1:]
 
 
-def compare(bare, other, seconds, scale=1):
-    """How much longer an iteration of `other` takes: {bare_us, other_us: medians; ratio: median over pairs, ratio_low, ratio_high: where
-    it lies; quartile_ratio: of the lower quartiles of all iterations; pairs, iterations}."""
-    slower = max(min(turn(child, 4)) for child in (bare, other))
+def order(bare, others, k):
+    """Who comes after whom in the k-th round: bare first or last, and each of the others next to it as often as the rest."""
+    shift = k // 2 % len(others)
+    forward = [bare, *others[shift:], *others[:shift]]
+    return forward if k % 2 == 0 else forward[::-1]
+
+
+def compare_all(bare, others, seconds, scale=1):
+    """How much longer an iteration of each of `others` takes, all in the same rounds, which take `seconds` in all: a list of {bare_us,
+    other_us: medians; ratio: median over pairs, ratio_low, ratio_high: where it lies; quartile_ratio: of the lower quartiles of all
+    iterations; pairs, iterations}."""
+    slower = max(min(turn(child, 4)) for child in (bare, *others))
     n = max(2, min(200, round(TURN_S * scale * 1e6 / slower)))
-    took, ratios, end = {bare: [], other: []}, [], time.monotonic() + seconds * scale
-    while len(ratios) < PAIRS_MIN or time.monotonic() < end:
-        first, second = (bare, other) if len(ratios) % 2 == 0 else (other, bare)
-        now = {first: turn(first, n), second: turn(second, n)}
+    took, ratios = {child: [] for child in (bare, *others)}, {child: [] for child in others}
+    rounds, end = 0, time.monotonic() + seconds * scale
+    while rounds < PAIRS_MIN or time.monotonic() < end:
+        now = {child: turn(child, n) for child in order(bare, others, rounds)}
         for child, us in now.items():
             took[child] += us
-        ratios.append(results.median(now[other]) / results.median(now[bare]))
-    low, high = interval(ratios)
-    return {"bare_us": results.median(took[bare]), "other_us": results.median(took[other]), "ratio": results.median(ratios),
-            "ratio_low": low, "ratio_high": high,
-            "quartile_ratio": results.quantile(took[other], 0.25) / results.quantile(took[bare], 0.25),
-            "pairs": len(ratios), "iterations": 2 * n * len(ratios)}
+        for child in others:
+            ratios[child].append(results.median(now[child]) / results.median(now[bare]))
+        rounds += 1
+
+    def figures(child):
+        low, high = interval(ratios[child])
+        return {"bare_us": results.median(took[bare]), "other_us": results.median(took[child]), "ratio": results.median(ratios[child]),
+                "ratio_low": low, "ratio_high": high,
+                "quartile_ratio": results.quantile(took[child], 0.25) / results.quantile(took[bare], 0.25),
+                "pairs": rounds, "iterations": 2 * n * rounds}
+
+    return [figures(child) for child in others]
+
+
+def compare(bare, other, seconds, scale=1):
+    """The same for one."""
+    return compare_all(bare, [other], seconds, scale)[0]
 
 
 def prepare(children, daemons):

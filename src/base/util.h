@@ -43,7 +43,7 @@ static inline void lithos_add_alone(_Atomic uint64_t *counter, uint64_t n)
 #define LITHOS_FUSED __attribute__((hot, flatten, noinline))
 /* And what hardly any does, which is to lie elsewhere: so do the branches that call it. */
 #define LITHOS_OFF_PATH __attribute__((cold, noinline))
-/* The variables that it looks at, on pages of their own as well. */
+/* The variables that it looks at, on a page of their own as well: exports.S begins it, and they fit (unit/test_driver_exports). */
 #define LITHOS_LAUNCH_DATA __attribute__((section("lithos_launch_data")))
 
 /* Have a cache line ready for writing by the time it is written. */

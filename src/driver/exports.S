@@ -26,14 +26,19 @@
 #undef ENTRY_DRAIN
 #undef ENTRY_DO
 
+/* Launches, whose C functions bear the names themselves (hooks.c): no jump, and no page of code, more than needed. */
+.set .Ldirect_cuLaunchKernel, 1
+.set .Ldirect_cuLaunchKernelEx, 1
+
 /* 2. The exported entries: to the wrapper; to the driver unless there are queues; to the driver. */
 	.hidden lithos_order_state
 	.text
 #define EXPORT(name)                                                                                         \
-	.globl name; .type name, @function; .p2align 3; name: .Lentry_##name: .ifdef .Lhooked_##name; jmp lithos_hook_##name;    \
-	.hidden lithos_hook_##name; .else; .ifdef .Lordered_##name; cmpl $0, lithos_order_state(%rip);            \
-	jne .Lorder_##name; .endif; jmp *lithos_real_slots + 8 * .Lindex(%rip); .endif;                           \
-	.size name, . - name; .set .Lindex, .Lindex + 1;
+	.ifndef .Ldirect_##name; .globl name; .type name, @function; .p2align 3; name:; .Lentry_##name:;          \
+	.ifdef .Lhooked_##name; jmp lithos_hook_##name; .hidden lithos_hook_##name;                               \
+	.else; .ifdef .Lordered_##name; cmpl $0, lithos_order_state(%rip); jne .Lorder_##name; .endif;            \
+	jmp *lithos_real_slots + 8 * .Lindex(%rip); .endif; .size name, . - name; .endif;                         \
+	.set .Lindex, .Lindex + 1;
 	.set .Lindex, 0
 #include "cuda/exports.def"
 #undef EXPORT
@@ -222,6 +227,10 @@ lithos_real_slots:
 #undef EXPORT
 	.size lithos_real_slots, . - lithos_real_slots
 
+/* What a launch looks at (LITHOS_LAUNCH_DATA) begins a page. */
+	.section lithos_launch_data, "aw", @progbits
+	.p2align 12
+
 /* Addresses of the entries, relative to the table, so that loading relocates nothing for them. */
 	.section .rodata
 	.p2align 2
@@ -229,7 +238,9 @@ lithos_real_slots:
 	.hidden lithos_export_offsets
 	.type lithos_export_offsets, @object
 lithos_export_offsets:
-#define EXPORT(name) .long .Lentry_##name - lithos_export_offsets;
+#define EXPORT(name)                                                                                         \
+	.ifdef .Ldirect_##name; .long lithos_hook_##name - lithos_export_offsets; .hidden lithos_hook_##name;     \
+	.else; .long .Lentry_##name - lithos_export_offsets; .endif;
 #include "cuda/exports.def"
 #undef EXPORT
 	.size lithos_export_offsets, . - lithos_export_offsets

@@ -269,6 +269,11 @@ static __attribute__((noinline)) enum special launch_special(enum lithos_export 
     .shared_bytes = config->sharedMemBytes, .cooperative = is_cooperative(config), .config = config
 #define CUTTABLE .params = params, .extra = extra, .cuttable = true
 
+/* The exported name is the function's own: exports.S has no entry for it. */
+#define DIRECT(name, ...)                                              \
+    LITHOS_EXPORT LITHOS_LAUNCH_PATH extern CUresult name(__VA_ARGS__) \
+        __attribute__((alias("lithos_hook_" #name)))
+
 static bool is_cooperative(const CUlaunchConfig *config)
 {
     for (unsigned i = 0; config->attrs && i < config->numAttrs; i++)
@@ -280,14 +285,17 @@ static bool is_cooperative(const CUlaunchConfig *config)
 typedef CUresult (*launch_kernel_fn)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                                      unsigned, CUstream, void **, void **);
 
-HIDDEN LITHOS_LAUNCH_PATH CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy,
-                                                              unsigned gz, unsigned bx, unsigned by,
-                                                              unsigned bz, unsigned shared_bytes,
-                                                              CUstream stream, void **params, void **extra)
+HIDDEN LITHOS_FUSED CUresult lithos_hook_cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
+                                                        unsigned bx, unsigned by, unsigned bz,
+                                                        unsigned shared_bytes, CUstream stream, void **params,
+                                                        void **extra)
 {
     LAUNCH(cuLaunchKernel, launch_kernel_fn, (f, gx, gy, gz, bx, by, bz, shared_bytes, stream, params, extra),
            WHAT_KERNEL(stream), CUTTABLE);
 }
+
+DIRECT(cuLaunchKernel, CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+       CUstream, void **, void **);
 
 HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz,
                                                 unsigned bx, unsigned by, unsigned bz, unsigned shared_bytes,
@@ -300,12 +308,14 @@ HIDDEN CUresult lithos_hook_cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsig
 
 typedef CUresult (*launch_ex_fn)(const CUlaunchConfig *, CUfunction, void **, void **);
 
-HIDDEN LITHOS_LAUNCH_PATH CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f,
-                                                                void **params, void **extra)
+HIDDEN LITHOS_FUSED CUresult lithos_hook_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f,
+                                                          void **params, void **extra)
 {
     LAUNCH(cuLaunchKernelEx, launch_ex_fn, (config, f, params, extra), WHAT_CONFIG(config->hStream),
            CUTTABLE);
 }
+
+DIRECT(cuLaunchKernelEx, const CUlaunchConfig *, CUfunction, void **, void **);
 
 HIDDEN CUresult lithos_hook_cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params,
                                                   void **extra)

@@ -11,3 +11,13 @@ const char *lithos_names_of(CUfunction function);
 bool lithos_names_told_whole(CUfunction function);
 /* Is it one of those known to have blocks that wait for each other, without a word of it in the launch? */
 bool lithos_names_waits(CUfunction function);
+
+/* For who writes names down, each once: beside what is looked up at each launch, so that it costs no cache line of its own. */
+/* Has its name been said? */
+bool lithos_names_said(CUfunction function);
+/* It is about to be: true to the first who asks. A function that is no more noted, there being too many, is never said. May call
+ * the driver. */
+bool lithos_names_say(CUfunction function);
+/* It could not be, after all; none has been. */
+void lithos_names_unsay(CUfunction function);
+void lithos_names_unsay_all(void);

@@ -20,6 +20,8 @@
 __thread struct lithos_ticket *lithos_ticket_current __attribute__((tls_model("initial-exec")));
 __thread _Atomic uint64_t *lithos_thread_counters __attribute__((tls_model("initial-exec")));
 atomic_bool lithos_hook_on LITHOS_LAUNCH_DATA;
+static atomic_bool heard LITHOS_LAUNCH_DATA; /* the driver has called back */
+static bool allow_unproved LITHOS_LAUNCH_DATA;
 atomic_bool lithos_hook_escaped;
 _Atomic uint32_t lithos_hook_seen LITHOS_LAUNCH_DATA;
 _Atomic int32_t lithos_hook_only_device LITHOS_LAUNCH_DATA = LITHOS_DEVICE_UNKNOWN;
@@ -36,18 +38,22 @@ struct mask {
 };
 
 /* The masks of a device, in two copies: the callback reads the one that sequence & 1 names while the other is
- * written, so that it neither waits for a writer nor sees half a mask. */
+ * written, so that it neither waits for a writer nor sees half a mask. What most launches look at of a device is one cache line. */
+static struct device_line {
+    _Alignas(64) _Atomic uint32_t sequence;
+    uint16_t cc_major, cc_minor; /* of its entry in hook.devices */
+    struct mask plain[2];        /* of kernels without clusters */
+} lines[LITHOS_HOOK_MAX_DEVICES] LITHOS_LAUNCH_DATA;
+_Static_assert(sizeof(struct device_line) == 64, "one cache line");
+
 struct device_masks {
-    _Atomic uint32_t sequence;
-    _Atomic uint64_t all[2]; /* TPCs of the card; empty: not known */
-    struct mask rows[2][LITHOS_CLUSTER_MAX];
+    _Atomic uint64_t all[2];                 /* TPCs of the card; empty: not known */
+    struct mask rows[2][LITHOS_CLUSTER_MAX]; /* row 0 is not used */
 };
 
 static struct {
     _Atomic int state; /* enum lithos_hook_state */
     char why[256];
-    bool allow_unproved;
-    atomic_bool heard; /* the driver has called back */
     _Atomic int device_count;
     struct lithos_hook_device devices[LITHOS_HOOK_MAX_DEVICES];
     struct device_masks masks[LITHOS_HOOK_MAX_DEVICES];
@@ -63,17 +69,19 @@ static struct {
 static inline __attribute__((always_inline)) bool
 read_mask(int32_t device, unsigned blocks, struct lithos_gate_row *ret_row, bool *ret_anywhere)
 {
-    const struct device_masks *masks = &hook.masks[device];
+    const struct device_line *line = &lines[device];
     for (int tries = 0; tries < 16; tries++) {
-        uint32_t before = atomic_load_explicit(&masks->sequence, memory_order_acquire);
-        const struct mask *m = &masks->rows[before & 1][blocks - 1];
+        uint32_t before = atomic_load_explicit(&line->sequence, memory_order_acquire);
+        const struct mask *m = __builtin_expect(blocks == 1, 1)
+                                   ? &line->plain[before & 1]
+                                   : &hook.masks[device].rows[before & 1][blocks - 1];
         struct lithos_gate_row row = {
             .set = {{atomic_load_explicit(&m->w[0], memory_order_acquire),
                      atomic_load_explicit(&m->w[1], memory_order_acquire)}},
             .state = (enum lithos_gate_state)atomic_load_explicit(&m->state, memory_order_acquire),
         };
         bool anywhere = atomic_load_explicit(&m->anywhere, memory_order_acquire);
-        if (__builtin_expect(atomic_load_explicit(&masks->sequence, memory_order_relaxed) == before, 1)) {
+        if (__builtin_expect(atomic_load_explicit(&line->sequence, memory_order_relaxed) == before, 1)) {
             *ret_row = row;
             *ret_anywhere = anywhere;
             return true;
@@ -258,11 +266,11 @@ static LITHOS_LAUNCH_PATH int handle_plain(struct lithos_ticket *ticket, void *q
                              !is_launched(ticket, function),
                          0))
         return -1;
-    const struct lithos_hook_device *device = &hook.devices[ticket->device];
+    const struct device_line *device = &lines[ticket->device];
     struct lithos_qmd_seen seen;
-    if (__builtin_expect(lithos_qmd_identify(device->cc_major, device->cc_minor, qmd, hook.allow_unproved,
-                                             &seen.layout) < 0,
-                         0))
+    if (__builtin_expect(
+            lithos_qmd_identify(device->cc_major, device->cc_minor, qmd, allow_unproved, &seen.layout) < 0,
+            0))
         return -1;
     lithos_qmd_brief(seen.layout, qmd, &seen.brief);
     struct lithos_gate_row row;
@@ -299,7 +307,7 @@ static __attribute__((noinline)) bool handle_qmd(void *qmd, CUcontext ctx, CUfun
     int r = -ENODEV;
     if (device >= 0)
         r = lithos_qmd_identify(hook.devices[device].cc_major, hook.devices[device].cc_minor, qmd,
-                                hook.allow_unproved, &seen.layout);
+                                allow_unproved, &seen.layout);
     if (r == 0)
         lithos_qmd_brief(seen.layout, qmd, &seen.brief);
     seen.owner = attribute(ticket, function, seen.brief.empty, &sure);
@@ -330,8 +338,8 @@ LITHOS_FUSED void lithos_hook_callback(void *user, int domain, int id, const voi
                          0))
         return;
     lithos_count(LITHOS_COUNT_QMDS, 1);
-    if (__builtin_expect(!atomic_load_explicit(&hook.heard, memory_order_relaxed), 0))
-        atomic_store_explicit(&hook.heard, true, memory_order_relaxed);
+    if (__builtin_expect(!atomic_load_explicit(&heard, memory_order_relaxed), 0))
+        atomic_store_explicit(&heard, true, memory_order_relaxed);
     uint64_t words[LITHOS_QMD_PARAMS_QMD + 1];
     uint32_t bytes;
     memcpy(&bytes, params, sizeof bytes);
@@ -362,7 +370,7 @@ LITHOS_FUSED void lithos_hook_callback(void *user, int domain, int id, const voi
 int lithos_hook_subscribe(void)
 {
     const char *env = getenv("LITHOS_UNTESTED_GPU");
-    hook.allow_unproved = env && !strcmp(env, "1");
+    allow_unproved = env && !strcmp(env, "1");
     lithos_escape_prepare();
     int r = lithos_qmd_table_subscribe(LITHOS_REAL(lithos_export_table_fn, cuGetExportTable),
                                        lithos_hook_callback, NULL, hook.why, sizeof hook.why);
@@ -383,7 +391,7 @@ enum lithos_hook_state lithos_hook_get_state(void)
 
 bool lithos_hook_heard(void)
 {
-    return atomic_load_explicit(&hook.heard, memory_order_relaxed);
+    return atomic_load_explicit(&heard, memory_order_relaxed);
 }
 
 const char *lithos_hook_why(void)
@@ -429,6 +437,8 @@ int lithos_hook_scan_devices(void)
         int r = scan_device(i, &hook.devices[i]);
         if (r < 0)
             return r;
+        lines[i].cc_major = (uint16_t)hook.devices[i].cc_major;
+        lines[i].cc_minor = (uint16_t)hook.devices[i].cc_minor;
     }
     if (known < count)
         lithos_warning("%d GPUs, of which LithOS looks after the first %d", count, known);
@@ -468,25 +478,27 @@ static bool safe_on_all(const struct lithos_gate *gates, const bool *present, in
 }
 
 /* gate NULL: no quota there. */
-static void publish(struct device_masks *masks, const struct lithos_gate *gate,
-                    const bool anywhere[LITHOS_CLUSTER_MAX])
+static void publish(int device, const struct lithos_gate *gate, const bool anywhere[LITHOS_CLUSTER_MAX])
 {
-    uint32_t sequence = atomic_load_explicit(&masks->sequence, memory_order_relaxed);
-    struct mask *rows = masks->rows[(sequence + 1) & 1];
+    struct device_line *line = &lines[device];
+    struct device_masks *masks = &hook.masks[device];
+    uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
+    uint32_t copy = (sequence + 1) & 1;
     for (unsigned i = 0; i < LITHOS_CLUSTER_MAX; i++) {
         static const struct lithos_gate_row closed;
         const struct lithos_gate_row *row = gate ? &gate->rows[i] : &closed;
         /* release: a reader that sees any of this also sees the sequence that made its copy the old one */
-        atomic_store_explicit(&rows[i].w[0], row->set.w[0], memory_order_release);
-        atomic_store_explicit(&rows[i].w[1], row->set.w[1], memory_order_release);
-        atomic_store_explicit(&rows[i].state, row->state, memory_order_release);
-        atomic_store_explicit(&rows[i].anywhere, gate && anywhere[i], memory_order_release);
+        struct mask *m = i == 0 ? &line->plain[copy] : &masks->rows[copy][i];
+        atomic_store_explicit(&m->w[0], row->set.w[0], memory_order_release);
+        atomic_store_explicit(&m->w[1], row->set.w[1], memory_order_release);
+        atomic_store_explicit(&m->state, row->state, memory_order_release);
+        atomic_store_explicit(&m->anywhere, gate && anywhere[i], memory_order_release);
     }
     static const struct lithos_topology unknown;
     const struct lithos_tpcset *all = gate ? &gate->topology.valid : &unknown.valid;
     atomic_store_explicit(&masks->all[0], all->w[0], memory_order_release);
     atomic_store_explicit(&masks->all[1], all->w[1], memory_order_release);
-    atomic_store_explicit(&masks->sequence, sequence + 1, memory_order_release);
+    atomic_store_explicit(&line->sequence, sequence + 1, memory_order_release);
 }
 
 int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
@@ -509,7 +521,7 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         bool anywhere[LITHOS_CLUSTER_MAX] = {false};
         for (unsigned b = 0; present[i] && b < LITHOS_CLUSTER_MAX; b++)
             anywhere[b] = safe_on_all(gates, present, count, &gates[i].rows[b], b + 1);
-        publish(&hook.masks[i], present[i] ? &gates[i] : NULL, anywhere);
+        publish(i, present[i] ? &gates[i] : NULL, anywhere);
         atomic_store_explicit(&hook.devices[i].told_sms, present[i] ? quotas[i].told_sms : 0,
                               memory_order_relaxed);
     }
@@ -526,11 +538,11 @@ void lithos_hook_forget(void)
     atomic_store(&lithos_hook_on, false);
     atomic_store(&hook.state, LITHOS_HOOK_NONE);
     lithos_narrow_forget();
-    atomic_store(&hook.heard, false);
+    atomic_store(&heard, false);
     atomic_store(&hook.device_count, 0);
     atomic_store(&lithos_hook_only_device, LITHOS_DEVICE_UNKNOWN);
     for (int i = 0; i < LITHOS_HOOK_MAX_DEVICES; i++)
-        publish(&hook.masks[i], NULL, NULL);
+        publish(i, NULL, NULL);
     for (unsigned i = 0; i < FEW_FUNCTIONS; i++)
         atomic_store(&hook.driver_functions[i], NULL);
     lithos_ticket_current = NULL;

@@ -39,14 +39,14 @@ struct lithos_graph_watch;
 
 struct lithos_ticket {
     enum lithos_ticket_kind kind;
+    uint32_t qmds_due; /* QMDs that are the app's own: 1, for multi-device launches one a device */
     CUfunction
         function;  /* what is launched, as the app named it: a CUfunction or a CUkernel; NULL: not known */
     uint32_t qmds; /* seen so far under this ticket */
-    uint32_t qmds_due;   /* that are the app's own: 1, for multi-device launches one a device */
-    uint32_t qmds_taken; /* of those, seen */
     uint32_t
         together_sms; /* its blocks wait for each other, and take so many SMs to be there at once; 0: they do not, as far as is known */
-    int32_t device;   /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
+    uint32_t qmds_taken;            /* of those that are due, seen */
+    int32_t device;                 /* index into the hook's devices, or LITHOS_DEVICE_UNKNOWN */
     struct lithos_ticket *previous; /* of the same thread: calls nest when a driver function calls another */
     const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     struct lithos_atom *atom; /* what the app's kernel is to be made a part of (driver/atoms.h), or NULL */

@@ -90,22 +90,39 @@ bool lithos_qmd_has(const struct lithos_qmd_layout *layout, enum lithos_qmd_fiel
     return (unsigned)field < LITHOS_QMD_FIELD_MAX && layout->rows[field].bits != 0;
 }
 
+/* Of one row: 1 when it is not this QMD's. */
+static inline __attribute__((always_inline)) int identify_by(size_t i, int cc_major, int cc_minor,
+                                                             const uint8_t *qmd, bool allow_unproved,
+                                                             const struct lithos_qmd_layout **ret_layout)
+{
+    if (capabilities[i].cc_major != cc_major || capabilities[i].cc_minor != cc_minor ||
+        qmd[capabilities[i].version_byte] != capabilities[i].version_value)
+        return 1;
+    const struct lithos_qmd_layout *layout = &layouts[capabilities[i].version];
+    if (!layout->proved && !allow_unproved)
+        return -EPERM;
+    *ret_layout = layout;
+    return 0;
+}
+
+static LITHOS_OFF_PATH int identify_other(int cc_major, int cc_minor, const uint8_t *qmd, bool allow_unproved,
+                                          const struct lithos_qmd_layout **ret_layout)
+{
+    for (size_t i = 1; i < LITHOS_ARRAY_SIZE(capabilities); i++) {
+        int r = identify_by(i, cc_major, cc_minor, qmd, allow_unproved, ret_layout);
+        if (r <= 0)
+            return r;
+    }
+    return -ENOTSUP;
+}
+
 LITHOS_LAUNCH_PATH int lithos_qmd_identify(int cc_major, int cc_minor, const void *qmd, bool allow_unproved,
                                            const struct lithos_qmd_layout **ret_layout)
 {
-    const uint8_t *bytes = qmd;
-
-    for (size_t i = 0; i < LITHOS_ARRAY_SIZE(capabilities); i++) {
-        if (capabilities[i].cc_major != cc_major || capabilities[i].cc_minor != cc_minor ||
-            bytes[capabilities[i].version_byte] != capabilities[i].version_value)
-            continue;
-        const struct lithos_qmd_layout *layout = &layouts[capabilities[i].version];
-        if (!layout->proved && !allow_unproved)
-            return -EPERM;
-        *ret_layout = layout;
-        return 0;
-    }
-    return -ENOTSUP;
+    /* The first row's words are constants here: nothing of the tables is looked up. */
+    int r = identify_by(0, cc_major, cc_minor, qmd, allow_unproved, ret_layout);
+    return __builtin_expect(r <= 0, 1) ? r
+                                       : identify_other(cc_major, cc_minor, qmd, allow_unproved, ret_layout);
 }
 
 int lithos_qmd_capability(int cc_major, int cc_minor, bool allow_unproved)

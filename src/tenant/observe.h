@@ -10,6 +10,13 @@
 #include "driver/client.h"
 #include "proto/records.h"
 
+/* What every launching thread counts on: one cache line, which they take from each other once a launch. */
+struct lithos_tenant_numbers {
+    _Alignas(64) _Atomic uint64_t sequence; /* of records, last given (records.c) */
+    _Atomic uint64_t stamps;                /* plain stamps ever asked for (stamps.c) */
+};
+extern struct lithos_tenant_numbers lithos_tenant_numbers;
+
 /* ---- records.c ---- */
 
 extern const struct lithos_hook_observer lithos_tenant_observer;

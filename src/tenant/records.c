@@ -14,25 +14,26 @@
 #include "tenant/observe.h"
 #include "tenant/queue.h"
 
-#define NAMES 4096u /* a power of two */
-#define NAME_TRIES 8u
 #define NAME_BYTES_MAX 1024u
 #define UNNAMED 256u
 #define PIECE sizeof(((struct lithos_record *)0)->name.text)
 #define TLS __attribute__((tls_model("initial-exec")))
 
 static struct {
-    _Atomic uint64_t sequence;
-    _Atomic uint32_t renewed; /* how often other pages came */
-    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
     _Atomic uint32_t taken[LITHOS_RECORD_RINGS]; /* by which thread (gettid), 0: by none */
-    _Atomic uint64_t names[NAMES];               /* functions whose name was written */
     /* Of graph nodes: seen in the callback, where the driver may not be asked for names. A row a ring, its writer's own. */
     uint64_t unnamed[LITHOS_RECORD_RINGS][UNNAMED];
     pthread_once_t once;
     pthread_key_t key;
     bool have_key;
 } records = {.once = PTHREAD_ONCE_INIT};
+
+struct lithos_tenant_numbers lithos_tenant_numbers LITHOS_LAUNCH_DATA;
+
+static struct {
+    _Atomic uint32_t renewed; /* how often other pages came */
+    _Atomic uint8_t gpus[LITHOS_HOOK_MAX_DEVICES];
+} looked_at LITHOS_LAUNCH_DATA;
 
 /* The ring of this thread, counted from 1; 0: none. */
 static __thread uint32_t my_ring TLS;
@@ -163,52 +164,14 @@ static bool put(const struct lithos_ticket_notes *n, const struct lithos_record 
 
 /* ---- names ---- */
 
-enum { NAME_THERE = -1, NAME_NO_ROOM = -2 };
-
-/* Where it may stand: the i-th place to look. */
-static int name_slot(uint64_t function, unsigned i)
+static CUfunction handle_of(uint64_t function)
 {
-    return (int)(((unsigned)((function * 0x9e3779b97f4a7c15ull) >> 32) + i) & (NAMES - 1));
-}
-
-/* Where a function whose name was not written yet may be noted; NAME_THERE: it was; NAME_NO_ROOM: it never will be. */
-static LITHOS_LAUNCH_PATH int find_name(uint64_t function)
-{
-    for (unsigned i = 0; i < NAME_TRIES; i++) {
-        int slot = name_slot(function, i);
-        uint64_t there = atomic_load_explicit(&records.names[slot], memory_order_relaxed);
-        if (__builtin_expect(there == function, 1))
-            return NAME_THERE;
-        if (there == 0)
-            return slot;
-    }
-    return NAME_NO_ROOM;
-}
-
-/* Is it this function's first launch? Once, unless forget_name; when the table is full, or another thread is at the same place,
- * not at all. */
-static LITHOS_LAUNCH_PATH bool first_sight(uint64_t function)
-{
-    int slot = find_name(function);
-    uint64_t nobody = 0;
-    return slot >= 0 && atomic_compare_exchange_strong_explicit(&records.names[slot], &nobody, function,
-                                                                memory_order_relaxed, memory_order_relaxed);
-}
-
-/* Its name could not be written: its next launch tries again. What lies behind it in the table may be named twice for that. */
-static void forget_name(uint64_t function)
-{
-    for (unsigned i = 0; i < NAME_TRIES; i++) {
-        uint64_t there = function;
-        atomic_compare_exchange_strong_explicit(&records.names[name_slot(function, i)], &there, 0,
-                                                memory_order_relaxed, memory_order_relaxed);
-    }
+    return (CUfunction)(uintptr_t)function; /* NOLINT(performance-no-int-to-ptr): from the driver */
 }
 
 static LITHOS_OFF_PATH void put_name(const struct lithos_ticket_notes *n, uint64_t function)
 {
-    const char *name = lithos_names_of(
-        (CUfunction)(uintptr_t)function); /* NOLINT(performance-no-int-to-ptr): from the driver */
+    const char *name = lithos_names_of(handle_of(function));
     size_t total = name ? strnlen(name, NAME_BYTES_MAX) : 0;
     for (size_t offset = 0; offset < total; offset += PIECE) {
         struct lithos_record r = {
@@ -223,7 +186,7 @@ static LITHOS_OFF_PATH void put_name(const struct lithos_ticket_notes *n, uint64
         r.name.total = (uint16_t)total;
         memcpy(r.name.text, name + offset, LITHOS_MIN(PIECE, total - offset));
         if (!put(n, &r)) {
-            forget_name(function);
+            lithos_names_unsay(handle_of(function)); /* its next launch tries again */
             return;
         }
     }
@@ -234,7 +197,7 @@ static LITHOS_OFF_PATH void put_names(const struct lithos_ticket_notes *n)
 {
     for (; my_unnamed; my_unnamed--) {
         uint64_t function = records.unnamed[my_ring - 1][my_unnamed - 1];
-        if (first_sight(function))
+        if (lithos_names_say(handle_of(function)))
             put_name(n, function);
     }
 }
@@ -273,7 +236,7 @@ static void say_writing(uint32_t writing)
 static uint64_t next_sequence(void)
 {
     say_writing(1);
-    return atomic_fetch_add_explicit(&records.sequence, 1, memory_order_acq_rel) + 1;
+    return atomic_fetch_add_explicit(&lithos_tenant_numbers.sequence, 1, memory_order_acq_rel) + 1;
 }
 
 static void closed(void)
@@ -284,7 +247,7 @@ static void closed(void)
 static LITHOS_FUSED void open_ticket(struct lithos_ticket *t)
 {
     struct lithos_ticket_notes *n = &t->notes;
-    uint32_t renewed = atomic_load_explicit(&records.renewed, memory_order_relaxed);
+    uint32_t renewed = atomic_load_explicit(&looked_at.renewed, memory_order_relaxed);
     bool stamps = (t->observe & LITHOS_OBSERVE_STAMPS) != 0;
     n->stream = UINT64_MAX;  /* not known */
     n->graph = (uintptr_t)t; /* until its handle is known: nothing else has this address meanwhile */
@@ -318,7 +281,7 @@ static uint8_t gpu_of(int32_t device)
 {
     /* kept plus one, so that zeroed means unknown */
     return device < 0 ? 0xff
-                      : (uint8_t)(atomic_load_explicit(&records.gpus[device], memory_order_relaxed) - 1);
+                      : (uint8_t)(atomic_load_explicit(&looked_at.gpus[device], memory_order_relaxed) - 1);
 }
 
 /* The slot set aside for a launch, or one looked for now (multi-device launches, kernels of the driver). */
@@ -363,7 +326,7 @@ static LITHOS_LAUNCH_PATH uint64_t stamp(struct lithos_ticket *t, const struct l
 /* A node's function is named as soon as the driver may be asked. */
 static void note_unnamed(uint64_t function)
 {
-    if (my_ring && my_unnamed < UNNAMED && find_name(function) != NAME_THERE)
+    if (my_ring && my_unnamed < UNNAMED && !lithos_names_said(handle_of(function)))
         records.unnamed[my_ring - 1][my_unnamed++] = function;
 }
 
@@ -458,7 +421,7 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
     }
     uint32_t took_ns = call_ns(n);
     uint64_t function = n->function ? n->function : (uintptr_t)launch->function;
-    if (__builtin_expect(first_sight(function), 0))
+    if (__builtin_expect(lithos_names_say(handle_of(function)), 0))
         put_name(n, function);
     bool alone =
         __builtin_expect(t->qmds_due == 1, 1); /* else one QMD a device, and nothing says which is whose */
@@ -580,14 +543,13 @@ const struct lithos_hook_observer lithos_tenant_observer = {
 
 void lithos_records_set_gpu(int device, uint8_t grant_index)
 {
-    atomic_store_explicit(&records.gpus[device], (uint8_t)(grant_index + 1), memory_order_relaxed);
+    atomic_store_explicit(&looked_at.gpus[device], (uint8_t)(grant_index + 1), memory_order_relaxed);
 }
 
 void lithos_records_renew(void)
 {
-    for (unsigned i = 0; i < NAMES; i++)
-        atomic_store_explicit(&records.names[i], 0, memory_order_relaxed);
-    atomic_fetch_add_explicit(&records.renewed, 1, memory_order_relaxed);
+    lithos_names_unsay_all();
+    atomic_fetch_add_explicit(&looked_at.renewed, 1, memory_order_relaxed);
 }
 
 void lithos_records_forget(void)
@@ -600,6 +562,6 @@ void lithos_records_forget(void)
     my_unnamed = 0;
     my_stamp = 0;
     my_context_ready = false;
-    atomic_store(&records.sequence, 0);
+    atomic_store(&lithos_tenant_numbers.sequence, 0);
     lithos_records_renew();
 }

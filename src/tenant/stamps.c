@@ -36,7 +36,6 @@ _Static_assert(sizeof(struct lithos_stamp) == LITHOS_QMD_RELEASE_BYTES, "as the 
 /* ---- slots ---- */
 
 static struct {
-    _Atomic uint64_t next;                /* plain stamps ever asked for, less one */
     _Atomic uint64_t owners[PLAIN_SLOTS]; /* sequence last handed out, 0 none; RESERVED: no QMD has it yet */
     _Atomic uint32_t node_next;
     _Atomic uint64_t node_owners[NODE_SLOTS]; /* a graph's handle, 0 none */
@@ -68,7 +67,7 @@ static LITHOS_LAUNCH_PATH int put(uint64_t base, const struct lithos_qmd_layout 
 LITHOS_LAUNCH_PATH uint64_t lithos_stamps_reserve(void)
 {
     for (int i = 0; i < TRIES; i++) {
-        uint64_t n = atomic_fetch_add_explicit(&slots.next, 1, memory_order_relaxed) + 1;
+        uint64_t n = atomic_fetch_add_explicit(&lithos_tenant_numbers.stamps, 1, memory_order_relaxed) + 1;
         uint64_t sequence = n / PLAIN_SLOTS * LITHOS_STAMP_SLOTS + n % PLAIN_SLOTS;
         _Atomic uint64_t *owner = &slots.owners[n % PLAIN_SLOTS];
         uint64_t before = atomic_load_explicit(owner, memory_order_relaxed);
@@ -202,12 +201,12 @@ struct alias {
 };
 
 static struct {
-    pthread_mutex_t lock; /* taken once a context, never waited for by a launch */
-    _Atomic uint32_t count;
+    _Alignas(64) _Atomic uint32_t count;
     atomic_bool off;    /* for good */
     atomic_bool paused; /* the pages are being exchanged */
     bool asked;
-    struct alias aliases[ALIASES];
+    struct alias aliases[ALIASES]; /* the first, of most programs the only one, on the same cache line */
+    pthread_mutex_t lock;          /* taken once a context, never waited for by a launch */
 } stamps LITHOS_LAUNCH_DATA = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void switch_off(const char *step, CUresult result)

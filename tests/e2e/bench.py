@@ -21,9 +21,10 @@ RUNS = {
     "overhead": (["--turns", "2", "--launches", "128", "--starts", "2", "--repetitions", "1", "--scale", "1", "--model-seconds", "0.2"],
                  {"mps, bare": "async_p50_us", "mps, mask only": "sync_p99_us", "mps, everything on": "sync_p99_us",
                   "mps, mask only, added": "async_p50_added_us", "mps, everything on, added": "stamps",
-                  "no mps, start mask only, added": "start_added_ms", "end to end, toy inference": "added_percent"},
+                  "no mps, start mask only, added": "start_added_ms", "end to end, toy inference": "added_percent",
+                  "end to end, toy inference, handed over": "queued"},
                  ["async added median us", "async added p99 us", "attach added ms", "everything on, added median us",
-                  "everything on, added p99 us, no MPS", "everything on, launches without a record", "end to end %"]),
+                  "everything on, added p99 us, no MPS", "everything on, launches without a record", "end to end %", "end to end, handed over %"]),
     "stamps": (["--iterations", "6", "--repetitions", "1", "--scale", "20"],
                {"toy inference": "error_p50_percent", "all": "error_p95_percent"},
                ["duration error p50 %", "duration error p95 %"]),
@@ -150,6 +151,14 @@ def lent_and_cut(doc):
         yield f"not what was to be measured: {doc['cases']}"
 
 
+def handed_over(doc):
+    """The model's launches went through the queue where they should have, none of them failed, and each process had its turns."""
+    cases = {c["case"]: c for c in doc["cases"]}
+    plain, over = cases["end to end, toy inference"], cases["end to end, toy inference, handed over"]
+    if over["queued"] < over["iterations"] / 2 or over["failed"] or over["bare_us"] != plain["bare_us"] or over["pairs"] < 4:
+        yield f"not handed over, or not in the same rounds: {plain} {over}"
+
+
 def each_its_way(doc):
     """Launches went the way that the case says, and none failed."""
     cases = {c["case"]: c for c in doc["cases"]}
@@ -175,7 +184,7 @@ def only_advised(doc):
 
 
 CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut,
-          "hol": cut_beside, "lending": lent_and_cut, "runahead": each_its_way,
+          "hol": cut_beside, "lending": lent_and_cut, "overhead": handed_over, "runahead": each_its_way,
           "scaling": scaled, "power_advise": only_advised}
 
 

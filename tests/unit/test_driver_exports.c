@@ -93,7 +93,7 @@ static int is_in(const char *name, const char *const *list, size_t count)
 
 struct image {
     const uint8_t *data;
-    const Elf64_Shdr *dynsym, *dynstr, *dynamic;
+    const Elf64_Shdr *dynsym, *dynstr, *dynamic, *launch_data;
 };
 
 static struct image map_library(void)
@@ -114,9 +114,11 @@ static struct image map_library(void)
         }
         if (s[n].sh_type == SHT_DYNAMIC)
             i.dynamic = &s[n];
+        if (!strcmp((const char *)i.data + s[e->e_shstrndx].sh_offset + s[n].sh_name, "lithos_launch_data"))
+            i.launch_data = &s[n];
     }
-    if (!i.dynsym || !i.dynstr || !i.dynamic) {
-        fprintf(stderr, "%s: no dynamic symbols\n", LIBLITHOS_PATH);
+    if (!i.dynsym || !i.dynstr || !i.dynamic || !i.launch_data) {
+        fprintf(stderr, "%s: no dynamic symbols, or no data of launches\n", LIBLITHOS_PATH);
         exit(1);
     }
     return i;
@@ -161,6 +163,15 @@ static void test_needs_libc_alone_and_is_called_libcuda(void **state)
             assert_true(d->d_un.d_val <= sizeof(void *));
     }
     assert_true(soname);
+}
+
+/* LITHOS_LAUNCH_DATA: each further page is a translation that a launch waits for. */
+static void test_launch_data_is_one_page(void **state)
+{
+    (void)state;
+    struct image i = map_library();
+    assert_int_equal(i.launch_data->sh_addr % 4096, 0);
+    assert_true(LITHOS_SANITIZED || i.launch_data->sh_size <= 4096); /* else with gaps between them */
 }
 
 static void test_list_is_sorted(void **state)
@@ -353,6 +364,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exports_exactly_the_driver),
         cmocka_unit_test(test_needs_libc_alone_and_is_called_libcuda),
+        cmocka_unit_test(test_launch_data_is_one_page),
         cmocka_unit_test(test_list_is_sorted),
         cmocka_unit_test(test_no_copy_is_forgotten),
         cmocka_unit_test(test_each_reaches_its_own),
