@@ -262,7 +262,7 @@ bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const
     const uint64_t now_ns = lithos_now_ns();
     if (!s->waits_since_ns)
         s->waits_since_ns = now_ns;
-    if (now_ns - s->waits_since_ns >= own_ns)
+    if (now_ns - s->waits_since_ns >= 2 * own_ns)
         return false;
     const uint64_t begin_ns = now_ns + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
     return LITHOS_MAX(rule->wider_ns, begin_ns) + wide_ns < begin_ns + own_ns;
