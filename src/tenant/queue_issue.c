@@ -231,20 +231,26 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
         sched_yield();
 }
 
-static bool is_whole(struct queue *q, uint64_t key, uint32_t parts)
+/* Wider TPCs are for what is in one piece, and not for graphs, whose kernels keep to the quota. */
+static bool may_widen(struct queue *q, uint64_t key, uint32_t parts, bool graph)
 {
-    return !(parts == QUEUE_AS_EVER ? lithos_queue_parts(q, key) : parts);
+    return key && !graph && !(parts == QUEUE_AS_EVER ? lithos_queue_parts(q, key) : parts);
+}
+
+static bool is_graph(const struct queue_entry *e)
+{
+    return e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_GRAPH;
 }
 
 /* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
  * wait for the rule alone. */
-static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
+static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts, bool graph)
 {
     const struct queue_length length = lithos_queue_length(q, s, key, parts);
     enum lithos_tpcpick why = lithos_queue_held(q, s)                       ? LITHOS_PICK_HELD
                               : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
                               : key && !lithos_queue_room(q, s, &length)    ? LITHOS_PICK_WINDOW
-                              : key && is_whole(q, key, parts) && lithos_queue_waits_for_wider(q, s, &length)
+                              : may_widen(q, key, parts, graph) && lithos_queue_waits_for_wider(q, s, &length)
                                   ? LITHOS_PICK_WIDER
                                   : LITHOS_PICK_RUN;
     if (why == LITHOS_PICK_RUN) {
@@ -311,7 +317,7 @@ static void pace(struct lithos_issue *issue, uint32_t atoms)
         g->ns = lithos_queue_length(g->q, g->s, g->key, atoms).ns[g->width];
     g->parts = atoms;
     follow(g, NULL, false);
-    while (blocked(g->q, g->s, g->key, atoms)) {
+    while (blocked(g->q, g->s, g->key, atoms, false)) {
         tell(g->q, lithos_queue_depth(g->q));
         if (!lithos_queue_reap(g->q))
             wait_for_card(g->q, &spins);
@@ -372,7 +378,7 @@ static CUresult make_entry(const void *entry)
 
 static void make(struct queue *q, struct queue_entry *e)
 {
-    bool graph = e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_GRAPH;
+    bool graph = is_graph(e);
     CUstream handle = graph ? (CUstream)e->args[1] : NULL; /* NOLINT(performance-no-int-to-ptr): a word */
     enter(q, e->stream->context);
     lithos_queue_note(e->stream->context,
@@ -387,10 +393,14 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
         return false;
     const struct queue_length length = lithos_queue_length(q, s, key, QUEUE_AS_EVER);
     /* A kernel in atoms is left to the dispatcher, which gives them out one by one. */
+    bool alone = !lithos_queue_depth(q);
     bool room =
-        !lithos_queue_depth(q) && !lithos_queue_held(q, s) &&
+        alone && !lithos_queue_held(q, s) &&
         !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
-        (lithos_queue_room(q, s, &length) || (lithos_queue_reap(q) && lithos_queue_room(q, s, &length)));
+        (lithos_queue_room(q, s, &length) || (lithos_queue_reap(q) && lithos_queue_room(q, s, &length))) &&
+        !(may_widen(q, key, QUEUE_AS_EVER, graph) && lithos_queue_waits_for_wider(q, s, &length));
+    if (alone)
+        s->waits_since_ns = 0; /* if it is not made now the dispatcher looks anew */
     if (room)
         *ret_result = give(q, s, key, graph, false, handle, call, arg);
     lithos_queue_give_turn(q);
@@ -450,7 +460,7 @@ static bool issue_stream(struct queue *q, struct queue_stream *s)
     for (int i = 0; i < AT_A_TIME; i++) {
         struct queue_entry *e = TAILQ_FIRST(&s->entries);
         if (!e || !streams_allow(q, e) || !event_allows(e) || !others_allow(q, e) ||
-            blocked(q, s, e->estimate_key, QUEUE_AS_EVER))
+            blocked(q, s, e->estimate_key, QUEUE_AS_EVER, is_graph(e)))
             break;
         issue(q, e);
         any = true;
