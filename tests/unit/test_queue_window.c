@@ -13,6 +13,7 @@
 #include "tenant/attach.h"
 
 #define US LITHOS_NSEC_PER_USEC
+#define MS LITHOS_NSEC_PER_MSEC
 #define KEY 0x1235u /* of an estimate */
 
 static struct queue *q;
@@ -202,7 +203,7 @@ static void set_rule(uint32_t flags, uint32_t window_ns, uint32_t floor, const c
 {
     struct lithos_rule rule = {.flags = flags,
                                .window_ns = window_ns,
-                               .own_window_ns = 4 * window_ns,
+                               .own_window_ns = LITHOS_MIN(3 * window_ns, LITHOS_RULE_WINDOW_MAX_NS),
                                .floor = floor,
                                .longest_ns = longest_ns};
     lithos_tpcset_parse(lent, &rule.lent);
@@ -214,8 +215,8 @@ static void rules(void)
 {
     struct lithos_tpcset both;
     begin();
-    takes(40 * US);
-    set_rule(LITHOS_RULE_ON, 30 * US, 1, "9-12", 50 * (uint32_t)US);
+    takes(40 * MS); /* what goes by meanwhile counts for nothing */
+    set_rule(LITHOS_RULE_ON, 30 * MS, 1, "9-12", 50 * (uint32_t)US);
     CHECK(room(s));
     fly();
     CHECK(!room(s)); /* narrower than without */
@@ -223,26 +224,26 @@ static void rules(void)
     CHECK(lithos_queue_room(q, s, &too_long)); /* it goes to its own TPCs, which have a window of their own */
     fly(), fly();
     CHECK(!lithos_queue_room(q, s, &too_long));
-    set_rule(LITHOS_RULE_ON, 30 * US, 1, "", 0);
+    set_rule(LITHOS_RULE_ON, 30 * MS, 1, "", 0);
     CHECK(!room(s)); /* nor is there for others, where nothing is lent */
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
     CHECK(room(other));
-    set_rule(LITHOS_RULE_ON | LITHOS_RULE_STRICT, 30 * US, 1, "", 0);
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_STRICT, 30 * MS, 1, "", 0);
     CHECK(!room(other)); /* the floor is for all streams */
-    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * MS, 1, "", 0);
     CHECK(lithos_queue_held(q, s) && lithos_queue_holds(0));
-    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12", 50 * (uint32_t)US);
+    set_rule(LITHOS_RULE_ON, 300 * MS, 1, "9-12", 50 * (uint32_t)US);
     CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0) && room(s));
     const struct lithos_gate *gate = gate_for(90 * US, 40 * US);
     lithos_tpcset_parse("0-5,9-12", &both);
     CHECK(gate && lithos_tpcset_equal(&gate->rows[0].set, &both));
     CHECK(!gate_for(90 * US, 60 * US)); /* it takes too long there */
-    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "", 0);
+    set_rule(LITHOS_RULE_ON, 300 * MS, 1, "", 0);
     CHECK(!gate_for(40 * US, 40 * US)); /* nothing is lent any more */
     /* A rule that is not sane is none; so is that of a scheduler that has died. */
-    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 0, "", 0);
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * MS, 0, "", 0);
     CHECK(!lithos_queue_held(q, s));
-    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * US, 1, "", 0);
+    set_rule(LITHOS_RULE_ON | LITHOS_RULE_HOLD, 30 * MS, 1, "", 0);
     CHECK(lithos_queue_held(q, s));
     atomic_store(&lithos_tenant_home.lease_ns, 0);
     CHECK(!lithos_queue_held(q, s) && !lithos_queue_holds(0));
@@ -276,38 +277,38 @@ static void widths(void)
     CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_OWN], 100 * US);
 }
 
-/* Owns 6, and 12 more are expected 100 us from now: what is worth the wait waits, but no longer than twice what it takes on the 6. */
+/* Owns 6, and 12 more are expected 100 ms from now: what is worth the wait waits, but no longer than twice what it takes on the 6. */
 static void wider(void)
 {
     begin();
-    const struct queue_length both = {.ns = {600 * US, 200 * US}, .learnt = {true, true}},
-                              small = {.ns = {90 * US, 30 * US}, .learnt = {true, true}},
-                              unseen = {.ns = {600 * US, 600 * US}, .learnt = {true, false}},
-                              short_there = {.ns = {200 * US, 200 * US}, .learnt = {false, true}};
+    const struct queue_length both = {.ns = {600 * MS, 200 * MS}, .learnt = {true, true}},
+                              small = {.ns = {90 * MS, 30 * MS}, .learnt = {true, true}},
+                              unseen = {.ns = {600 * MS, 600 * MS}, .learnt = {true, false}},
+                              short_there = {.ns = {200 * MS, 200 * MS}, .learnt = {false, true}};
     struct lithos_rule rule = {.flags = LITHOS_RULE_ON,
-                               .window_ns = 100 * (uint32_t)US,
-                               .own_window_ns = 100 * (uint32_t)US,
+                               .window_ns = 100 * (uint32_t)MS,
+                               .own_window_ns = 100 * (uint32_t)MS,
                                .floor = 1};
     atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* nothing is expected */
     rule.wider_tpcs = 12;
-    rule.wider_ns = lithos_now_ns() + 100 * US;
+    rule.wider_ns = lithos_now_ns() + 100 * MS;
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &small));
     CHECK(lithos_queue_waits_for_wider(q, s, &both));
     CHECK(lithos_queue_waits_for_wider(q, s, &unseen) && lithos_queue_waits_for_wider(q, s, &short_there));
-    s->waits_since_ns = lithos_now_ns() - 1180 * US;
+    s->waits_since_ns = lithos_now_ns() - 1180 * MS;
     CHECK(lithos_queue_waits_for_wider(q, s, &both));
-    s->waits_since_ns -= 40 * US;
+    s->waits_since_ns -= 40 * MS;
     CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* long enough */
     s->waits_since_ns = 0;
     rule.wider_ns += 3600 * LITHOS_NSEC_PER_SEC;
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* too late */
     /* it may go where something is lent already */
-    rule.wider_ns = lithos_now_ns() + 100 * US;
-    rule.longest_ns = 250 * (uint32_t)US;
+    rule.wider_ns = lithos_now_ns() + 100 * MS;
+    rule.longest_ns = 250 * (uint32_t)MS;
     lithos_tpcset_parse("9-12", &rule.lent);
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &both));
