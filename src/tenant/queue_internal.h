@@ -335,12 +335,11 @@ uint64_t lithos_queue_estimate_key(const struct lithos_launch *l);
  * whole of it; *ret_estimate: where that is learnt. */
 uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width width,
                                  uint32_t *ret_estimate);
-/* How many parts it was given to the card in last; 0: whole. */
-uint32_t lithos_queue_parts(struct queue *q, uint64_t key);
 /* Each of the parts that it is given to the card in, by where it runs. */
 struct queue_length {
     uint64_t ns[QUEUE_WIDTHS];
     bool learnt[QUEUE_WIDTHS];
+    uint32_t parts; /* 0: it is whole */
 };
 /* parts: that many; 0: whole; QUEUE_AS_EVER: as it was last. All 0 for key 0. */
 #define QUEUE_AS_EVER UINT32_MAX

@@ -231,28 +231,21 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
         sched_yield();
 }
 
-/* Wider TPCs are for what is in one piece, and not for graphs, whose kernels keep to the quota. */
-static bool may_widen(struct queue *q, uint64_t key, uint32_t parts, bool graph)
-{
-    return key && !graph && !(parts == QUEUE_AS_EVER ? lithos_queue_parts(q, key) : parts);
-}
-
 static bool is_graph(const struct queue_entry *e)
 {
     return e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_GRAPH;
 }
 
 /* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
- * wait for the rule alone. */
+ * wait for the rule alone, and graphs, whose kernels keep to the quota, not for wider TPCs. */
 static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts, bool graph)
 {
     const struct queue_length length = lithos_queue_length(q, s, key, parts);
-    enum lithos_tpcpick why = lithos_queue_held(q, s)                       ? LITHOS_PICK_HELD
-                              : key && lithos_queue_outlives(q, s, &length) ? LITHOS_PICK_OUTLIVES
-                              : key && !lithos_queue_room(q, s, &length)    ? LITHOS_PICK_WINDOW
-                              : may_widen(q, key, parts, graph) && lithos_queue_waits_for_wider(q, s, &length)
-                                  ? LITHOS_PICK_WIDER
-                                  : LITHOS_PICK_RUN;
+    enum lithos_tpcpick why = lithos_queue_held(q, s)                                 ? LITHOS_PICK_HELD
+                              : key && lithos_queue_outlives(q, s, &length)           ? LITHOS_PICK_OUTLIVES
+                              : key && !lithos_queue_room(q, s, &length)              ? LITHOS_PICK_WINDOW
+                              : !graph && lithos_queue_waits_for_wider(q, s, &length) ? LITHOS_PICK_WIDER
+                                                                                      : LITHOS_PICK_RUN;
     if (why == LITHOS_PICK_RUN) {
         s->waits_since_ns = 0;
         return false;
@@ -396,9 +389,9 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
     bool alone = !lithos_queue_depth(q);
     bool room =
         alone && !lithos_queue_held(q, s) &&
-        !(key && (lithos_queue_outlives(q, s, &length) || lithos_queue_parts(q, key))) &&
+        !(key && (lithos_queue_outlives(q, s, &length) || length.parts)) &&
         (lithos_queue_room(q, s, &length) || (lithos_queue_reap(q) && lithos_queue_room(q, s, &length))) &&
-        !(may_widen(q, key, QUEUE_AS_EVER, graph) && lithos_queue_waits_for_wider(q, s, &length));
+        (graph || !lithos_queue_waits_for_wider(q, s, &length));
     if (alone)
         s->waits_since_ns = 0; /* if it is not made now the dispatcher looks anew */
     if (room)

@@ -192,6 +192,12 @@ static uint64_t ran_ns(const struct queue_stream *s)
     return LITHOS_MIN(now_ns > begin_ns ? now_ns - begin_ns : 0, f->predicted_ns);
 }
 
+/* When what is issued now begins: behind what is outstanding. */
+static uint64_t begin_ns(const struct queue_device *d, const struct queue_stream *s)
+{
+    return lithos_now_ns() + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
+}
+
 /* Do the owners of what is lent bear it? It comes behind what is outstanding. */
 static bool borne(const struct queue_device *d, const struct queue_stream *s, const struct lithos_rule *rule,
                   uint64_t lent_ns)
@@ -200,8 +206,7 @@ static bool borne(const struct queue_device *d, const struct queue_stream *s, co
         return true;
     if (!rule->until_ns)
         return false;
-    uint64_t begin_ns = lithos_now_ns() + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
-    return begin_ns + lent_ns + (d->in_flight ? 0 : LAUNCH_NS) <= rule->until_ns;
+    return begin_ns(d, s) + lent_ns + (d->in_flight ? 0 : LAUNCH_NS) <= rule->until_ns;
 }
 
 bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct queue_length *length)
@@ -246,7 +251,7 @@ uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const stru
 
 bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length)
 {
-    if (atomic_load_explicit(&q->open, memory_order_relaxed))
+    if (length->parts || atomic_load_explicit(&q->open, memory_order_relaxed))
         return false;
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
@@ -264,8 +269,8 @@ bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const
         s->waits_since_ns = now_ns;
     if (now_ns - s->waits_since_ns >= 2 * own_ns)
         return false;
-    const uint64_t begin_ns = now_ns + d->outstanding_ns - LITHOS_MIN(ran_ns(s), d->outstanding_ns);
-    return LITHOS_MAX(rule->wider_ns, begin_ns) + wide_ns < begin_ns + own_ns;
+    const uint64_t here_ns = begin_ns(d, s);
+    return LITHOS_MAX(rule->wider_ns, here_ns) + wide_ns < here_ns + own_ns;
 }
 
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length)
@@ -306,12 +311,6 @@ uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width
     return e->ns[!e->learnt[width] && e->learnt[other] ? other : width];
 }
 
-uint32_t lithos_queue_parts(struct queue *q, uint64_t key)
-{
-    uint32_t place;
-    return estimate_of(q, key, &place)->parts;
-}
-
 struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts)
 {
     struct queue_length l = {0};
@@ -322,6 +321,7 @@ struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s,
     const struct queue_device *d = device_of(q, s);
     if (parts == QUEUE_AS_EVER)
         parts = e->parts;
+    l.parts = parts;
     for (int w = 0; w < QUEUE_WIDTHS; w++)
         l.ns[w] = lithos_queue_predict_ns(q, key, (enum queue_width)w, &place) / LITHOS_MAX(parts, 1u);
     /* It is taken to be the faster the more TPCs it has, until it is seen how much (paper 5.7). What was first seen on a small quota would never

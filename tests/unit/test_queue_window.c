@@ -260,7 +260,7 @@ static void widths(void)
     CHECK_EQ(lithos_queue_length(q, s, KEY, 4).ns[QUEUE_LENT], 150 * US);
     e->parts = 12;
     CHECK_EQ(lithos_queue_length(q, s, KEY, QUEUE_AS_EVER).ns[QUEUE_OWN], 100 * US);
-    CHECK_EQ(lithos_queue_parts(q, KEY), 12);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, QUEUE_AS_EVER).parts, 12);
     /* an atom there, behind another: 80 us of it, of 12 */
     const struct queue_takeoff there = {
         .stamp = ++sequence, .predicted_ns = 50 * US, .parts = 12, .width = QUEUE_LENT};
@@ -284,6 +284,7 @@ static void wider(void)
     const struct queue_length both = {.ns = {600 * MS, 200 * MS}, .learnt = {true, true}},
                               small = {.ns = {90 * MS, 30 * MS}, .learnt = {true, true}},
                               unseen = {.ns = {600 * MS, 600 * MS}, .learnt = {true, false}},
+                              in_parts = {.ns = {600 * MS, 200 * MS}, .learnt = {true, true}, .parts = 3},
                               short_there = {.ns = {200 * MS, 200 * MS}, .learnt = {false, true}};
     struct lithos_rule rule = {.flags = LITHOS_RULE_ON,
                                .window_ns = 100 * (uint32_t)MS,
@@ -296,6 +297,7 @@ static void wider(void)
     rule.wider_ns = lithos_now_ns() + 100 * MS;
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &small));
+    CHECK(!lithos_queue_waits_for_wider(q, s, &in_parts)); /* the next part may go elsewhere */
     CHECK(lithos_queue_waits_for_wider(q, s, &both));
     CHECK(lithos_queue_waits_for_wider(q, s, &unseen) && lithos_queue_waits_for_wider(q, s, &short_there));
     s->waits_since_ns = lithos_now_ns() - 1180 * MS;
