@@ -50,7 +50,8 @@ class Tenant:
     def __init__(self, bench, d, name, seed):
         self.bench, self.name, self.random = bench, name, random.Random(seed)
         self.flood = bench.place.program("lithos-flood")
-        self.child = Child(d.run(bench.quota, name, ["sh", "-c", KEEPER, self.flood]), d.env, bench.scratch.path / f"{name}.err")
+        # inline, so that what it counts as launched is what the card was given when it is killed
+        self.child = Child(d.run(bench.quota, name, ["sh", "-c", KEEPER, self.flood], ["--hand-over", "off"]), d.env, bench.scratch.path / f"{name}.err")
         self.lives = self.kills = self.begun = self.ended = self.in_flight_most = 0
         self.path = self.kill_at = self.pidfd = None
 

@@ -3,11 +3,12 @@
 
 lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off) and one under a lithosd as it comes
 (records, stamps, prediction), measure in turns of a few thousand launches on the same CPU, so that all see the same machine. All
-are clients of the same MPS (only LithOS differs), and again with none under MPS. Models run the same way: a bare process, one with
-everything on, and one whose launches are besides handed over to a thread of their own (`lithos run --hand-over`) take turns of some
-iterations (lib/turns.py)."""
+are clients of the same MPS (only LithOS differs), and again with none under MPS. On one CPU launches are made inline. Models run the
+same way: a bare process, one with everything on as it comes, which hands its launches over to a thread of LithOS's where there are four
+CPUs, and one that is told not to (`lithos run --hand-over off`) take turns of some iterations (lib/turns.py)."""
 import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
@@ -17,13 +18,13 @@ from lib import cli, models, results, servers, turns  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 QUOTA = "100%"
-BARE, MASK, ALL, HANDED = "bare", "mask only", "everything on", "handed over"
+BARE, MASK, ALL, INLINE = "bare", "mask only", "everything on", "inline"
 PARTS = ("launch", "start", "models")
 MODELS = ["resnet50 inference", "resnet50 training", "bert inference", "bert training"]
 
 
 LAUNCHING = ((MASK, "lm", ["--observe=off"]), (ALL, "la", []))
-END_TO_END = ((ALL, "la", []), (HANDED, "lh", []))  # a tenant of the whole card has its daemon to itself
+END_TO_END = ((ALL, "la", []), (INLINE, "li", []))  # a tenant of the whole card has its daemon to itself
 
 
 class Contestants:
@@ -150,22 +151,22 @@ def starts(bench, result, rep, mode, c):
 
 
 def end_to_end(bench, result, name, c):
-    """A bare process, one under LithOS as it comes, and one that hands its launches over, take turns."""
+    """A bare process, one under LithOS as it comes, and one that launches inline, take turns."""
     o, scratch = bench.o, bench.scratch
     with turns.together(lambda: models.bare(o, c.bare_env, "e2e-bare", name, scratch),
                         lambda: models.under_lithos(o, c.daemons[ALL], QUOTA, "e2e", name, scratch),
-                        lambda: models.under_lithos(o, c.daemons[HANDED], QUOTA, "e2e-handed", name, scratch,
-                                                    options=["--hand-over"])) as (bare, managed, handed):
-        turns.prepare((bare, managed, handed), c.daemons.values())
+                        lambda: models.under_lithos(o, c.daemons[INLINE], QUOTA, "e2e-inline", name, scratch,
+                                                    options=["--hand-over", "off"])) as (bare, managed, inline):
+        turns.prepare((bare, managed, inline), c.daemons.values())
         for rep in range(1, o.repetitions + 1):
-            as_it_comes, over = turns.compare_all(bare, [managed, handed], o.model_seconds, o.scale)
-            note_end_to_end(result, case_of(name, ALL), rep, as_it_comes, {})
-            queue = c.daemons[HANDED].tenant("e2e-handed").get("queue", {})
-            note_end_to_end(result, case_of(name, HANDED), rep, over, {k: queue[k] for k in ("queued", "unqueued", "failed") if k in queue})
+            as_it_comes, without = turns.compare_all(bare, [managed, inline], o.model_seconds, o.scale)
+            queue = c.daemons[ALL].tenant("e2e").get("queue", {})
+            note_end_to_end(result, case_of(name, ALL), rep, as_it_comes, {k: queue[k] for k in ("queued", "unqueued", "failed") if k in queue})
+            note_end_to_end(result, case_of(name, INLINE), rep, without, {})
 
 
 def case_of(name, who):
-    return f"end to end, {name}" + (f", {who}" if who == HANDED else "")
+    return f"end to end, {name}" + (f", {who}" if who == INLINE else "")
 
 
 def note_end_to_end(result, case, rep, got, counters):
@@ -198,13 +199,14 @@ def bars(result, parts, names):
             result.bar(f"attach added ms{suffix}", result.median(f"{mode}, start {MASK}, added", "start_added_ms"), "<=", 100)
             result.note(f"Attach with everything on{suffix}: {result.median(f'{mode}, start {ALL}, added', 'start_added_ms')} ms.")
     if "models" in parts:
-        for who, what in ((ALL, "end to end %"), (HANDED, "end to end, handed over %")):
+        for who, what in ((ALL, "end to end %"), (INLINE, "end to end, inline %")):
             values = [result.median(case_of(n, who), "added_percent") for n in names]
             result.bar(what, max(values) if values and None not in values else None, "<=", 1)
         result.note(f"End to end, the worst of: {', '.join(between(result, n, ALL) for n in names) or 'no model'}. Each is the median over pairs "
                     "of turns of one round, as is its interval of 95 %; a bar that lies within the interval is neither met nor missed for "
-                    f"certain. Handed over (lithos run --hand-over: not what comes unasked): {', '.join(between(result, n, HANDED) for n in names) or 'no model'}; "
-                    "the driver then works beside the program's thread, so a program that its launches hold up may come out faster than bare.")
+                    f"certain. As it comes, on this machine of {os.cpu_count()} CPUs; with launches inline, as on fewer than four: "
+                    f"{', '.join(between(result, n, INLINE) for n in names) or 'no model'}. A thread of LithOS's calls the driver beside the "
+                    "program's own, so that a program that its launches hold up may come out faster than bare.")
     result.note("\"async added\" and \"attach added\" are of masking alone (lithosd --observe=off), \"everything on\" is lithosd as "
                 "it comes: records, stamps, prediction.")
 

@@ -3,7 +3,7 @@
 
 lithos-launchcost processes measure in turns on the same CPUs: bare, a tenant of class high (its launches go inline), and best-effort tenants
 whose launches are queued always, when the window is full, and as it comes. Then models: a bare process and a best-effort one take turns of
-some iterations, and for inference one of class high whose launches are handed over (`lithos run --hand-over`). All are clients of one MPS.
+some iterations, and for inference one of class high whose launches are handed over (`lithos run --hand-over on`). All are clients of one MPS.
 Launch-bound loops (inference of small batches, decoding) show whether the hand-over to the dispatcher pays; training, whether order
 and window cost anything."""
 import contextlib
@@ -20,7 +20,7 @@ BARE, HIGH, AUTO, ROOM, ALWAYS = "bare", "high, inline", "best-effort", "best-ef
 HANDED = "high, handed over"
 # options, LITHOS_QUEUE
 BEST_EFFORT = ["--class", "best-effort"]
-WAYS = {HIGH: ([], ""), HANDED: (["--hand-over"], ""), AUTO: (BEST_EFFORT, ""), ROOM: (BEST_EFFORT, "room"), ALWAYS: (BEST_EFFORT, "always")}
+WAYS = {HIGH: (["--hand-over", "off"], ""), HANDED: (["--hand-over", "on"], ""), AUTO: (BEST_EFFORT, ""), ROOM: (BEST_EFFORT, "room"), ALWAYS: (BEST_EFFORT, "always")}
 MODELS = ["resnet50 inference", "bert inference", "llama decode", "resnet50 training", "bert training", "llama training"]
 PARTS = ("launch", "models")
 COUNTERS = ("queued", "unqueued", "full", "failed", "opened")
@@ -121,7 +121,7 @@ def bars(result, names, parts):
                     "; each the median over pairs of turns next to each other.")
         handed = {n: v for n in names if (v := result.median(f"{n}, {HANDED}", "speed_over_bare")) is not None}
         if handed:
-            result.note("Class high with --hand-over: " + ", ".join(f"{n} {v}" for n, v in handed.items()) + ".")
+            result.note("Class high with --hand-over on: " + ", ".join(f"{n} {v}" for n, v in handed.items()) + ".")
     if "launch" in parts:
         bare = result.median(f"launch, {BARE}", "async_p50_us")
         for way in WAYS:

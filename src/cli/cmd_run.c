@@ -42,12 +42,11 @@ static const char help[] =
     "  --sm-count S     of how many SMs the program is told: those of its quota, or full: the card's "
     "(default: quota\n"
     "                   for class high, full for best-effort)\n"
-    "  --hand-over      class high too has queues, but nothing is held back in them: a thread of LithOS's "
-    "own "
-    "calls\n"
-    "                   the driver while the program goes on. For programs that cannot launch fast enough "
-    "(eager\n"
-    "                   PyTorch, small batches); takes a CPU while they launch\n"
+    "  --hand-over on|off  whether the launches of class high are made by a thread of LithOS's own, while "
+    "the\n"
+    "                   program goes on; nothing is held back. Takes a CPU while launches come (default: on "
+    "where the\n"
+    "                   program may use 4 CPUs or more)\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
@@ -56,9 +55,9 @@ static const char help[] =
 #define WHOLE_BYTES 4000u
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count;
+    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count, *hand_over;
     char whole[WHOLE_BYTES]; /* patterns, with commas between */
-    bool coarse, verbose, hand_over;
+    bool coarse, verbose;
     char **command;
     char path[LITHOS_PATH_BYTES]; /* of the socket */
     char library[PATH_MAX];       /* liblithos.so */
@@ -105,7 +104,7 @@ static int parse(int argc, char **argv, struct run *run)
         {"coarse", 0, 0, COARSE},       {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
         {"verbose", 0, 0, VERBOSE},     {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
         {"class", 1, 0, CLASS},         {"whole", 1, 0, WHOLE}, {"sm-count", 1, 0, SM_COUNT},
-        {"hand-over", 0, 0, HAND_OVER}, LITHOS_SHARE_OPTIONS,   {0},
+        {"hand-over", 1, 0, HAND_OVER}, LITHOS_SHARE_OPTIONS,   {0},
     };
     int c;
 
@@ -140,7 +139,7 @@ static int parse(int argc, char **argv, struct run *run)
             run->sm_count = optarg;
             break;
         case HAND_OVER:
-            run->hand_over = true;
+            run->hand_over = optarg;
             break;
         case MPS:
             run->mps = optarg;
@@ -202,6 +201,10 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
     }
     if (run->sm_count && strcmp(run->sm_count, "quota") && strcmp(run->sm_count, "full")) {
         lithos_error("run: --sm-count %s: must be quota or full", run->sm_count);
+        return -EINVAL;
+    }
+    if (run->hand_over && strcmp(run->hand_over, "on") && strcmp(run->hand_over, "off")) {
+        lithos_error("run: --hand-over %s: must be on or off", run->hand_over);
         return -EINVAL;
     }
     if (run->name && (!*run->name || strlen(run->name) >= LITHOS_NAME_MAX)) {
@@ -415,7 +418,7 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         r = -ENOMEM;
     if (r == 0 && run->sm_count && setenv("LITHOS_SM_COUNT", run->sm_count, 1) < 0)
         r = -ENOMEM;
-    if (r == 0 && run->hand_over && setenv("LITHOS_HAND_OVER", "1", 1) < 0)
+    if (r == 0 && run->hand_over && setenv("LITHOS_HAND_OVER", run->hand_over, 1) < 0)
         r = -ENOMEM;
     if (r < 0)
         lithos_error("run: cannot set up the environment: %s", strerror(-r));

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cpus.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "driver/atoms.h"
@@ -97,13 +98,17 @@ static unsigned told_sms_locked(const struct lithos_grant_gpu *gpu)
     return lithos_tpcset_count(&gpu->own) * gpu->topology.sms_per_tpc;
 }
 
-/* `lithos run --hand-over` */
+/* `lithos run --hand-over`. Where it is not said, a program that may use so many CPUs has one to spare for a thread of ours. */
+#define HAND_OVER_CPUS_MIN 4u
+
 static bool hands_over_locked(void)
 {
     static int hands_over = -1;
     if (hands_over < 0) {
         const char *env = getenv("LITHOS_HAND_OVER");
-        hands_over = env && !strcmp(env, "1");
+        hands_over = env && !strcmp(env, "on")    ? 1
+                     : env && !strcmp(env, "off") ? 0
+                                                  : lithos_cpus("") >= HAND_OVER_CPUS_MIN;
     }
     return hands_over;
 }

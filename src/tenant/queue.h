@@ -2,7 +2,7 @@
  * driver in order by a thread of our own, the dispatcher, and of kernels only so many at a time that the card can soon be taken back.
  * What each function of the driver does with order stands in driver/order.def.
  *
- * A program of class high may have them for the sake of that thread alone (`lithos run --hand-over`): nothing is held back. Any other has
+ * A program of class high that has CPUs to spare has them for the sake of that thread alone (ADR 29): nothing is held back. Any other has
  * no queues, no thread and no cost but a comparison a call. */
 #pragma once
 

@@ -36,7 +36,7 @@ def order(stack):
 
 def run_programs(stack, seed, programs, way, options=()):
     """So many programs as a tenant, of class high where they are handed over; what it printed."""
-    tenant_class = ["high", "--hand-over"] if way is HAND_OVER else ["best-effort"]
+    tenant_class = ["high", "--hand-over", "on"] if way is HAND_OVER else ["best-effort"]
     done = stack.lithos(
         "run", "--class", *tenant_class, "--quota", "40%", "--name", "order", "--", order(stack),
         "--seed", seed, "--programs", programs, *options, env=dict(stack.env, **way), timeout=600)
@@ -119,14 +119,17 @@ def killed(stack):
 
 
 def handed_over(stack):
-    """A tenant of class high has queues when it asks for them, and nothing waits there for the card."""
-    for options, queues in (((), False), (("--hand-over",), True)):
-        child = stack.run("40%", "handed", order(stack), "--programs", "0", "--seed", "600001", options=options,
+    """A tenant of class high has queues when it says so, or has CPUs to spare, and nothing waits there for the card."""
+    one_cpu = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+    for options, prefix, queues in ((("--hand-over", "off"), (), False), (("--hand-over", "on"), (), True), ((), one_cpu, False)):
+        child = stack.run("40%", "handed", *prefix, order(stack), "--programs", "0", "--seed", "600001", options=options,
                           env=dict(stack.env, LITHOS_QUEUE="always"))
         t = wait_for("it launches", lambda: (t := stack.tenants().get("handed")) and t["counters"]["launches"] > 500 and t, 30 * SLACK)[0]
         check((t["queue"]["queued"] > 0) == queues, t["queue"])
         child.terminate()
         check(child.wait(60 * SLACK) == 0, stack.log("handed"))
+    bad = stack.lithos("run", "--hand-over", "perhaps", "--", "/bin/true")
+    check(bad.returncode == 125 and "on or off" in bad.stderr, bad.stderr)
 
 
 def many(stack, seed, programs):

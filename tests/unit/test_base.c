@@ -1,5 +1,6 @@
 /* base: TPC sets, quantiles, atomic file writes. */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/cpus.h"
 #include "base/fs.h"
 #include "base/quantile.h"
 #include "base/ticks.h"
@@ -148,13 +150,77 @@ static void ticks_of_any_value(void **state)
     }
 }
 
+/* A file of a made-up machine, below the current folder's `machine`. */
+static void put(const char *path, const char *text)
+{
+    char full[256], *slash;
+    (void)snprintf(full, sizeof full, "machine%s", path);
+    slash = strrchr(full, '/');
+    *slash = '\0';
+    assert_int_equal(lithos_mkdir_p(full, 0755), 0);
+    *slash = '/';
+    assert_int_equal(lithos_write_file_atomic(full, text, strlen(text), 0644), 0);
+}
+
+static void cpus_are_those_of_affinity_and_groups(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/lithos-base-XXXXXX", before[4096], *removal;
+    assert_non_null(mkdtemp(dir));
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(dir), 0);
+
+    cpu_set_t all, some;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    unsigned ours = (unsigned)CPU_COUNT(&all), several = LITHOS_MIN(ours, 2u);
+    assert_int_equal(lithos_cpus("machine"), ours); /* says nothing of groups */
+
+    put("/proc/self/cgroup", "0::/a/b\n");
+    assert_int_equal(lithos_cpus("machine"), ours);
+    put("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+    assert_int_equal(lithos_cpus("machine"), ours);
+    put("/sys/fs/cgroup/a/cpu.max", "250000 100000\n"); /* holds for those below */
+    assert_int_equal(lithos_cpus("machine"), several);
+    put("/sys/fs/cgroup/a/b/cpu.max", "50000 100000\n");
+    assert_int_equal(lithos_cpus("machine"), 1);
+    put("/sys/fs/cgroup/a/b/cpu.max", "nonsense\n");
+    assert_int_equal(lithos_cpus("machine"), several);
+
+    /* version 1; the name is the host's, and only the root is there */
+    put("/proc/self/cgroup", "5:memory:/x\n4:cpu,cpuacct:/x/y\n");
+    assert_int_equal(lithos_cpus("machine"), ours);
+    put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "199999\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(lithos_cpus("machine"), 1);
+    put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+    assert_int_equal(lithos_cpus("machine"), ours);
+
+    CPU_ZERO(&some);
+    for (int cpu = 0; !CPU_COUNT(&some); cpu++)
+        if (CPU_ISSET(cpu, &all))
+            CPU_SET(cpu, &some);
+    assert_int_equal(sched_setaffinity(0, sizeof some, &some), 0);
+    assert_int_equal(lithos_cpus("machine"), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+
+    assert_int_equal(chdir(before), 0);
+    assert_true(asprintf(&removal, "rm -r %s", dir) > 0);
+    assert_int_equal(system(removal), 0);
+    free(removal);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tpcset_text_round_trips),  cmocka_unit_test(tpcset_longest_text_fits),
-        cmocka_unit_test(tpcset_refuses_bad_text),  cmocka_unit_test(tpcset_next_visits_each_bit_once),
-        cmocka_unit_test(quantile_is_nearest_rank), cmocka_unit_test(atomic_write_replaces_or_leaves),
-        cmocka_unit_test(ticks_follow_the_clock),   cmocka_unit_test(ticks_of_any_value),
+        cmocka_unit_test(tpcset_text_round_trips),
+        cmocka_unit_test(tpcset_longest_text_fits),
+        cmocka_unit_test(tpcset_refuses_bad_text),
+        cmocka_unit_test(tpcset_next_visits_each_bit_once),
+        cmocka_unit_test(quantile_is_nearest_rank),
+        cmocka_unit_test(atomic_write_replaces_or_leaves),
+        cmocka_unit_test(ticks_follow_the_clock),
+        cmocka_unit_test(ticks_of_any_value),
+        cmocka_unit_test(cpus_are_those_of_affinity_and_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
