@@ -3,7 +3,7 @@
 
 lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off) and one under a lithosd as it comes
 (records, stamps, prediction), measure in turns of a few thousand launches on the same CPU, so that all see the same machine. All
-are clients of the same MPS (only LithOS differs), and again with none under MPS. On one CPU launches are made inline. Models run the
+are clients of the same MPS (only LithOS differs), and again with none under MPS. These launch inline, as on few CPUs. Models run the
 same way: a bare process, one with everything on as it comes, which hands its launches over to a thread of LithOS's where there are four
 CPUs, and one that is told not to (`lithos run --hand-over off`) take turns of some iterations (lib/turns.py)."""
 import contextlib
@@ -51,11 +51,11 @@ class Contestants:
     def __exit__(self, *_):
         self.stack.close()
 
-    def command(self, who, tenant, argv):
-        """(arguments, environment) of argv as this contestant."""
+    def command(self, who, tenant, argv, options=()):
+        """(arguments, environment) of argv as this contestant. options: of `lithos run`."""
         if who == BARE:
             return argv, self.bare_env
-        return self.daemons[who].run(QUOTA, tenant, argv), self.daemons[who].env
+        return self.daemons[who].run(QUOTA, tenant, argv, options), self.daemons[who].env
 
 
 def in_turn(items, turn):
@@ -79,7 +79,7 @@ class Bench:
         turns.keep_off([d.child.popen.pid for d in c.daemons.values()], [cpu])
         argv = self.launchcost("--cpu", str(cpu))
         with contextlib.ExitStack() as stack:
-            children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv), self.errors))) for who in (BARE, MASK, ALL)]
+            children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv, ["--hand-over", "off"]), self.errors))) for who in (BARE, MASK, ALL)]
             for _, child in children:
                 child.expect("ready", 120)
             self.one_turn(children, 500)
@@ -207,7 +207,7 @@ def bars(result, parts, names):
                     f"certain. As it comes, on this machine of {os.cpu_count()} CPUs; with launches inline, as on fewer than four: "
                     f"{', '.join(between(result, n, INLINE) for n in names) or 'no model'}. A thread of LithOS's calls the driver beside the "
                     "program's own, so that a program that its launches hold up may come out faster than bare.")
-    result.note("\"async added\" and \"attach added\" are of masking alone (lithosd --observe=off), \"everything on\" is lithosd as "
+    result.note("Launches are measured inline (lithos run --hand-over off). \"async added\" and \"attach added\" are of masking alone (lithosd --observe=off), \"everything on\" is lithosd as "
                 "it comes: records, stamps, prediction.")
 
 
