@@ -44,16 +44,26 @@ static void offer_add(struct offers *o, struct offer offer)
 }
 
 /* When will an owner who is busy, or has only paused, have its TPCs to lend? */
-static void foresee(const struct lithos_sched *s, struct offers *o, const struct sched_tenant *t)
+static uint64_t lends_from_ns(const struct lithos_sched *s, const struct sched_tenant *t)
 {
     const uint64_t since_ns = s->now_ns - t->state_ns, linger_ns = t->demand.linger_ns;
-    const uint64_t rest_ns = sched_is_busy(t) ? lithos_demand_rest_ns(&t->demand, since_ns) + linger_ns
-                                              : linger_ns - LITHOS_MIN(since_ns, linger_ns);
 
+    return s->now_ns + (sched_is_busy(t) ? lithos_demand_rest_ns(&t->demand, since_ns) + linger_ns
+                                         : linger_ns - LITHOS_MIN(since_ns, linger_ns));
+}
+
+/* And one that lends until it comes back: what does not fit before finds them when it is done. */
+static uint64_t lends_anew_ns(const struct sched_tenant *t, uint64_t until_ns)
+{
+    return until_ns + lithos_demand_rest_ns(&t->demand, 0) + t->demand.linger_ns;
+}
+
+static void foresee(struct offers *o, const struct sched_tenant *t, uint64_t wider_ns)
+{
     if (sched_is_best_effort(t) || lithos_tpcset_count(&t->desc.own) <= lithos_tpcset_count(&o->wider))
         return;
     o->wider = t->desc.own;
-    o->wider_ns = s->now_ns + rest_ns;
+    o->wider_ns = wider_ns;
 }
 
 /* What is an owner's: all of it, as it bears it now, or the strip that its launches keep off. */
@@ -98,7 +108,9 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
         else if (why != LITHOS_WHY_ALL && (o->why_not == LITHOS_WHY_ALL || why < o->why_not))
             o->why_not = why;
         if (why == LITHOS_WHY_OWNER_BUSY || why == LITHOS_WHY_OWNER_SOON)
-            foresee(s, o, t);
+            foresee(o, t, lends_from_ns(s, t));
+        else if (t->even_ns && offer.until_ns)
+            foresee(o, t, lends_anew_ns(t, offer.until_ns));
     }
 }
 

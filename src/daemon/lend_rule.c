@@ -39,8 +39,8 @@ struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone)
         r.longest_ns = (uint32_t)at_most(longest_ns ? longest_ns : 1, (uint64_t)UINT32_MAX);
         r.until_ns = until_ns;
     }
-    struct lithos_tpcset more =
-        lithos_tpcset_minus(g->wider, lithos_tpcset_or(g->own, lithos_tpcset_or(r.lent, r.spare)));
+    /* what is lent now among them: for whom their owner, who is about to come back, does not bear */
+    struct lithos_tpcset more = lithos_tpcset_minus(g->wider, lithos_tpcset_or(g->own, r.spare));
     r.wider_tpcs = lithos_tpcset_count(&more);
     r.wider_ns = g->wider_ns;
     if (lithos_tpcset_empty(&g->own)) { /* what it is given may be one launch's alone */

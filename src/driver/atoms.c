@@ -423,6 +423,12 @@ uint64_t lithos_atoms_operator_key(const struct lithos_launch *l, uint64_t clust
     return h ? h : 1;
 }
 
+static bool may_try_whole(void)
+{
+    struct lithos_issue *issue = lithos_order_issue;
+    return !issue || !issue->may_try || issue->may_try(issue);
+}
+
 /* What its operator is known to be best served with. */
 static enum lithos_whole choose(const struct lithos_launch *l, struct lithos_atom *a)
 {
@@ -430,7 +436,7 @@ static enum lithos_whole choose(const struct lithos_launch *l, struct lithos_ato
     a->known = lithos_hook_client.atom_choice(l->operator_key, &a->choice);
     if (!a->known)
         return LITHOS_WHOLE_NOT; /* the callback knows more */
-    if (a->choice.trial && ++trials % TRIAL_EVERY == 0)
+    if (a->choice.trial && ++trials % TRIAL_EVERY == 0 && may_try_whole())
         return LITHOS_WHOLE_TRIAL;
     return a->choice.waves ? LITHOS_WHOLE_NOT : a->choice.whole;
 }

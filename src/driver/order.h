@@ -114,6 +114,8 @@ struct lithos_issue {
     void (*pace)(struct lithos_issue *issue, uint32_t atoms);
     /* Before a kernel that may be cut is launched whole: says where. NULL: it is as it was. */
     void (*whole)(struct lithos_issue *issue);
+    /* May one that is better cut be launched whole this time, to see what the cut costs: would it run where its atoms do? NULL: yes. */
+    bool (*may_try)(struct lithos_issue *issue);
 };
 extern __thread struct lithos_issue *lithos_order_issue
     __attribute__((tls_model("initial-exec"), visibility("hidden")));

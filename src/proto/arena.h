@@ -73,7 +73,7 @@ struct lithos_rule {
     uint32_t flags;         /* LITHOS_RULE_* */
     uint32_t window_ns;     /* issue to `lent` while less than this is outstanding, by prediction */
     uint32_t own_window_ns; /* the same for what goes to the quota and `spare` */
-    uint32_t wider_tpcs;    /* so many more are expected to be lent, */
+    uint32_t wider_tpcs;    /* so many more are expected to be lent, or again to what is too long for them now, */
     uint64_t wider_ns;      /* about then (CLOCK_MONOTONIC) */
     uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
     uint32_t

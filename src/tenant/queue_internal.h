@@ -351,8 +351,8 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);
-/* Would what takes so long, in one piece, be over sooner if it waited for TPCs that are about to be lent? For no longer than twice what
- * it takes on its own (hw/tpcgrant.c). Of the stream's first. */
+/* Would what takes so long be over sooner if it waited for TPCs that are about to be lent? For no longer than twice what it takes on its
+ * own (hw/tpcgrant.c). Of the stream's first, or its next atom. */
 bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length);
 /* By how much longer than usual a kernel takes there: of a tenant without a quota that is given a TPC or two since it has starved. 1: it is
  * as ever. */

@@ -251,7 +251,7 @@ uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const stru
 
 bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length)
 {
-    if (length->parts || atomic_load_explicit(&q->open, memory_order_relaxed))
+    if (atomic_load_explicit(&q->open, memory_order_relaxed))
         return false;
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);

@@ -83,8 +83,12 @@ static void what_is_expected_to_be_lent(void **state)
     g.wider_ns = 77;
     add_part(&g, b, 200000, 0);
     struct lithos_rule r = lithosd_rule(&g, true);
-    assert_int_equal(r.wider_tpcs, lithos_tpcset_count(&a)); /* the others it has */
+    /* those that it has for short ones too: a long one waits for them */
+    assert_int_equal(r.wider_tpcs, lithos_tpcset_count(&a) + lithos_tpcset_count(&b));
     assert_int_equal(r.wider_ns, 77);
+    g.parts[0].longest_ns = LITHOS_TPCGRANT_FOREVER;
+    r = lithosd_rule(&g, true);
+    assert_int_equal(r.wider_tpcs, lithos_tpcset_count(&a)); /* those are for all */
 }
 
 static void what_nobody_owns_is_for_all_kernels(void **state)

@@ -200,6 +200,9 @@ static void test_even_intervals_are_foreseen(void **state)
     assert_set(lent(st, be), "9-16");
     assert_int_equal(p->longest_ns, 0);
     assert_in_range(p->until_ns, st->now + 1850 * US, st->now + 1900 * US);
+    /* what does not fit before its return has them after it */
+    assert_set(st->grant[be].wider, "9-16");
+    assert_in_range(st->grant[be].wider_ns, p->until_ns + 90 * US, p->until_ns + 2 * MS);
     wait_until(st, st->now + 1870 * US);
     assert_true(st->grant[be].part_count == 0 || st->grant[be].parts[0].until_ns < st->now + 30 * US);
 }
