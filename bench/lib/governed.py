@@ -12,8 +12,8 @@ from lib.proc import Child, Failed, log
 OFF, LOOP, FORMULA = "off", "loop", "formula"
 LAWS = {LOOP: "latency", FORMULA: "formula"}
 # How long the program is idle between two requests (us of the card's time), and how long lithosd takes for their end: longer than
-# any pause within one.
-BUSY, PAUSED = {"think_us": 50, "pause_us": 25}, {"think_us": 1000, "pause_us": 800}
+# any pause within one; and how many windows long it is measured, since there are fewer requests in one.
+BUSY, PAUSED = {"think_us": 50, "pause_us": 25, "windows": 1}, {"think_us": 1000, "pause_us": 800, "windows": 2}
 GPU_CLOCK_SM = 1
 READY_S = 60
 MODELS = "bert-inference,llama-decode"
@@ -27,7 +27,8 @@ def card_document(place, name):
 
 
 def add_options(p):
-    p.add_argument("--window", type=float, default=0.3, help="with --virtual: seconds measured, of the card's time (default: %(default)s)")
+    p.add_argument("--window", type=float, default=0.3, help="with --virtual: seconds measured, of the card's time, twice that with the app's pauses "
+                   "(default: %(default)s)")
     p.add_argument("--steady", type=float, default=0.2, help="with --virtual: for so long a clock has to stay before it (default: %(default)s)")
     p.add_argument("--settle", type=float, default=2, help="with --virtual: after so long it is measured all the same (default: %(default)s)")
     p.add_argument("--only", help="with --virtual: only cases whose name has one of these in it (with ; between)")
@@ -90,16 +91,16 @@ def settled(o, d, nvml, highest, way):
     return False
 
 
-def window(o, nvml, child):
-    """(the program's figures, those of the card) of a window."""
+def window(o, nvml, child, length_s):
+    """(the program's figures, those of the card) of so long."""
     child.tell("go")
     begin, begin_j, clocks = time.monotonic(), nvml.joules(), []
-    end = begin + o.window * o.scale
+    end = begin + length_s * o.scale
     while time.monotonic() < end:
         clocks.append(nvml.mhz())
         time.sleep(0.05)
     seconds, joules = (time.monotonic() - begin) / o.scale, nvml.joules() - begin_j
-    served = child.result(READY_S + o.window * o.scale)
+    served = child.result(READY_S + length_s * o.scale)
     if not served["requests"]:
         raise Failed("no request was served")
     watts = joules / seconds
@@ -110,12 +111,12 @@ def window(o, nvml, child):
 def one(bench, d, program, kind, way, slip):
     """A model by itself under d, which has the card in hand by `way`. Its figures."""
     o, place, scratch, nvml = bench.o, bench.place, bench.scratch, bench.nvml
-    argv = [place.program("lithos-replay"), "--kernels", program, "--think-us", str(kind["think_us"]), "--seconds", str(o.window), "--warmup", "0.02",
+    argv = [place.program("lithos-replay"), "--kernels", program, "--think-us", str(kind["think_us"]), "--seconds", str(o.window * kind["windows"]), "--warmup", "0.02",
             "--gate", "--json", "--time-scale", f"{o.scale:g}", *(["--no-pauses"] if kind is BUSY else [])]
     with Child(d.run("100%", "service", argv, ["--slip", f"{slip:g}"]), d.env, scratch.path / "service.err") as child:
         child.expect("ready", READY_S)
         in_time = way == OFF or settled(o, d, nvml, bench.highest_mhz, way)
-        served, card = window(o, nvml, child)
+        served, card = window(o, nvml, child, o.window * kind["windows"])
     out = {k: served[k] for k in ("requests", "rate_per_s", "mean_us", "p50_us", "p90_us", "p99_us", "max_us")} | card
     return out if in_time else out | {"not_settled": 1}
 
@@ -197,22 +198,23 @@ def between(points, x):
 
 
 def bars(result, models, slips):
-    """Of each run (kind, way, slip): energy a request saved, mean of the models; p99 added, the worst of them."""
+    """Of each run (kind, way, slip): energy a request saved, mean of the models; p50 and p99 added, the worst of them."""
     def saved(*run):
         return mean(result, [name(m, *run) for m in models], "energy_saved_percent")
 
-    def p99(*run):
-        return most(result, [name(m, *run) for m in models], "p99_added_percent")
+    def added(quantile, *run):
+        return most(result, [name(m, *run) for m in models], f"{quantile}_added_percent")
 
     def over_formula(kind, slips):
-        formula = [(p99(kind, FORMULA, s), saved(kind, FORMULA, s)) for s in slips]
+        formula = [(added("p99", kind, FORMULA, s), saved(kind, FORMULA, s)) for s in slips]
         loop = saved(kind, LOOP, slips[0])
         if loop is None or any(None in point for point in formula):
             return None
-        return loop - between(sorted(formula), p99(kind, LOOP, slips[0]))
+        return loop - between(sorted(formula), added("p99", kind, LOOP, slips[0]))
     for kind, what in ((BUSY, ""), (PAUSED, ", the app's pauses")):
         result.bar(f"energy saved %, loop at slip {slips[0]:g}{what}", saved(kind, LOOP, slips[0]), ">=", 26)
-        result.bar(f"p99 added %, loop at slip {slips[0]:g}{what}", p99(kind, LOOP, slips[0]), "<=", 7)
+        for q in ("p99", "p50"):
+            result.bar(f"{q} added %, loop at slip {slips[0]:g}{what}", added(q, kind, LOOP, slips[0]), "<=", 7)
         result.bar(f"energy saved %, loop over formula at equal p99{what}", over_formula(kind, slips[:1] if kind is PAUSED else slips), ">", 0)
 
 
@@ -227,7 +229,8 @@ def measure(o, place, result):
     result.note("Added and saved are against the same model with the clock left alone in the same repetition; energy is joules a request, by the virtual "
                 "NVML's counter. Requests one after the other; as recorded with the app's pauses, and launched as fast as the card takes it. "
                 f"Kernels that memory holds up, by name (lib/scenarios.py), feel {HELD_UP:g} of the clock, all others all of it. The clock changes within "
-                "50 ms of lithosd's time, which is the machine's. p99 is the second or third of a window's requests, and the machine's own delays are in it.")
+                "50 ms of lithosd's time, which is the machine's. p99 is the worst or the second of a window's 40 to 120 requests, so that any delay of the machine's own is in it: p50 tells "
+                "what the clock alone does, and so do repetitions that differ.")
     if any(not p.as_recorded for p in bench.programs.values()):
         result.note("Where a recording has no durations of its own for most kernels (ResNet-50's) they are those of bench/results/h200/scaling.json.")
     result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card; times and watts are given in the card's time.")
