@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Energy by the governor (paper 5.6) in the simulator, over models recorded on a card: the formula and the loop over measured latency.
 
-Needs no GPU. The card's watts are a model's that was not measured yet (share/lithos/cards, "power"): bench/power_advise.py does."""
+Needs no GPU. With --virtual the same on the virtual one: lithosd sets the clocks of its NVML while the recorded models are replayed as
+programs (lithos-replay), the clock left alone, by the loop and by the formula in turns. Watts are a model's, of which a part was held
+against a card (docs/power.md)."""
 import json
 import pathlib
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, scenarios, servers  # noqa: E402
+from lib import cli, governed, results, scenarios, servers  # noqa: E402
 from lib.proc import log  # noqa: E402
 
 
@@ -40,19 +42,20 @@ def mean(result, cases, key):
     return sum(values) / len(values)
 
 
-def between(points, x):
-    """y at x on the line through points in the order of x; beyond them, that of the nearest."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
-        if x0 <= x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else max(y0, y1)
-    return points[0][1] if x < points[0][0] else points[-1][1]
-
-
 def main():
     p = cli.parser(__doc__.splitlines()[0], repetitions=2)
+    p.set_defaults(card="h100")
+    governed.add_options(p)
     p.add_argument("--seconds", type=float, default=30, help="of a scenario's time (default: %(default)s)")
-    p.add_argument("--models", default=",".join(scenarios.INFERENCE), help="with commas between (default: %(default)s)")
-    o, place = cli.start(p)
+    p.add_argument("--models", help="with commas between (default: " + ",".join(scenarios.INFERENCE) + f"; with --virtual {governed.MODELS})")
+    o, place = cli.start(p, governed.vgpud)
+    if o.virtual:
+        governed.measure(o, place, results.Result("energy", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env())))
+    else:
+        simulated(o, place)
+
+
+def simulated(o, place):
     result = results.Result("energy", cli.command_line(), o.repetitions, place,
                             {"gpus": [{"name": "simulated NVIDIA H100, virtual"}], "driver": "none"})
     cases = {}
@@ -61,7 +64,7 @@ def main():
             ("slo, the app's pauses", 1.085), ("formula, the app's pauses", 1.085)]
     with servers.Scratch() as scratch:
         for seed in range(1, o.repetitions + 1):
-            for model in o.models.split(","):
+            for model in o.models.split(",") if o.models else scenarios.INFERENCE:
                 for mode, slip in runs:
                     case = one(place, scratch, result, o, model, mode, slip, seed)
                     if case not in cases.setdefault((mode, slip), []):
@@ -69,7 +72,7 @@ def main():
     def worst(run):
         return max(result.median(c, "p99_added_percent") for c in cases[run])
     saved = {r: mean(result, cases[r], "energy_saved_percent") for r in runs}
-    equal = between(sorted((worst(r), saved[r]) for r in runs if r[0] == "formula"), worst(("slo", 1.1)))
+    equal = governed.between(sorted((worst(r), saved[r]) for r in runs if r[0] == "formula"), worst(("slo", 1.1)))
     result.bar("energy saved %, loop at slip 1.085", saved["slo", 1.085], ">=", 26)
     result.bar("p99 added %, loop at slip 1.085", worst(("slo", 1.085)), "<=", 7)
     result.bar("energy saved %, loop at slip 1.1", saved["slo", 1.1], ">=", 26)
@@ -81,8 +84,9 @@ def main():
     result.bar("energy saved for the same work %, loop at slip 1.1",
                mean(result, cases["slo", 1.1], "energy_saved_same_work_percent"), ">=", 15)
     result.note("Repetitions are seeds. The app's pauses: as recorded, PyTorch launches more slowly than these kernels run; else it launches as fast as it can. Closed loop: who is slower does less, so the energy for the same work is told beside that for the "
-                "same time. The watts are the model's of share/lithos/cards/h100.json, which was not measured; which kernels memory holds "
-                "up is assumed by name (bench/lib/scenarios.py).")
+                "same time. The watts are the model's of share/lithos/cards/h100.json, of which a part was held against a card (docs/power.md); which "
+                "kernels memory holds up is assumed by name (bench/lib/scenarios.py). Most kernels in the recording of ResNet-50 have no duration "
+                "of their own: its requests are a fifth of what they should be.")
     result.end(o.out)
 
 

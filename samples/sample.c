@@ -15,6 +15,8 @@ volatile sig_atomic_t sample_stop;
 
 /* New enough for everything used here, old enough for any driver that knows cuGetProcAddress_v2. */
 #define SAMPLE_CUDA_VERSION 12000
+/* What is spun of a wait. */
+#define SPIN_NS 100000u
 
 typedef CUresult (*proc_address_fn)(const char *, void **, int, uint64_t, int *);
 
@@ -298,6 +300,19 @@ bool sample_gate_open(const struct sample_options *o)
     }
     open = poll(&p, 1, 0) != 0;
     return open;
+}
+
+void sample_wait_until(uint64_t due_ns)
+{
+    uint64_t now_ns;
+
+    while ((now_ns = lithos_now_ns()) + SPIN_NS < due_ns && !sample_stop) {
+        uint64_t wake_ns = LITHOS_MIN(due_ns - SPIN_NS, now_ns + 50 * LITHOS_NSEC_PER_MSEC);
+        struct timespec ts = {(time_t)(wake_ns / LITHOS_NSEC_PER_SEC), (long)(wake_ns % LITHOS_NSEC_PER_SEC)};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+    }
+    while (lithos_now_ns() < due_ns && !sample_stop)
+        __builtin_ia32_pause();
 }
 
 double sample_number(const char *option, const char *text, double min, double max)

@@ -135,6 +135,9 @@ void sample_catch_signals(void);
 /* With --gate: prints "ready" the first time; true once a line or the end of standard input has come. */
 bool sample_gate_open(const struct sample_options *o);
 
+/* Until that time of CLOCK_MONOTONIC, or a signal. The end of it is spun: a sleeping thread wakes tens of microseconds late. */
+void sample_wait_until(uint64_t due_ns);
+
 /* Number of an option within [min, max]; anything else ends the program with a message and exit code 2. */
 double sample_number(const char *option, const char *text, double min, double max);
 /* s as the inside of a JSON string. Returns text; what does not fit is cut. */

@@ -10,9 +10,6 @@
 #include "base/quantile.h"
 #include "samples/sample.h"
 
-/* The last part of a wait is spun: a sleeping thread wakes tens of microseconds late. */
-#define SPIN_NS 100000u
-
 struct serve {
     struct sample_options o;
     double period_us, slo_us;
@@ -102,20 +99,6 @@ static uint64_t next_gap_ns(const struct serve *s, uint64_t *random)
     return (uint64_t)(-log(((double)(random_u64(random) >> 11) + 0.5) / 9007199254740992.0) * mean_ns);
 }
 
-/* Until due_ns, or a signal. */
-static void wait_until(uint64_t due_ns)
-{
-    uint64_t now_ns;
-
-    while ((now_ns = lithos_now_ns()) + SPIN_NS < due_ns && !sample_stop) {
-        uint64_t wake_ns = LITHOS_MIN(due_ns - SPIN_NS, now_ns + 50 * LITHOS_NSEC_PER_MSEC);
-        struct timespec ts = {(time_t)(wake_ns / LITHOS_NSEC_PER_SEC), (long)(wake_ns % LITHOS_NSEC_PER_SEC)};
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-    }
-    while (lithos_now_ns() < due_ns && !sample_stop)
-        __builtin_ia32_pause();
-}
-
 static void add_sample(struct figures *g, double us)
 {
     if (g->count == g->room) {
@@ -152,7 +135,7 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
             }
         }
         if (due_ns < g->end_ns)
-            wait_until(due_ns);
+            sample_wait_until(due_ns);
         now_ns = lithos_now_ns();
         if (sample_stop || due_ns >= g->end_ns || now_ns >= g->end_ns)
             break;

@@ -22,14 +22,21 @@ def parser(description, repetitions=3):
     return p
 
 
-def start(p):
-    """Parses; with --virtual runs this very script again behind lithos-vgpud. Returns (options, place)."""
+def in_memory(text):
+    """Path of a file without a name that has this text and lasts as long as this process, also once it runs another program."""
+    fd = os.memfd_create("bench", 0)
+    os.write(fd, text.encode())
+    return f"/proc/self/fd/{fd}"
+
+
+def start(p, vgpud=lambda o, place: ["--card", o.card]):
+    """Parses; with --virtual runs this very script again behind lithos-vgpud, which gets what vgpud gives besides. Returns (options, place)."""
     o = p.parse_args()
     place = Place(o.prefix)
     place.out = o.out
     if o.virtual and not virtual():
         server = place.program("lithos-vgpud")
-        os.execv(server, [server, "--card", o.card, "--scale", f"{o.scale:g}", "--", sys.executable, *sys.argv])
+        os.execv(server, [server, *vgpud(o, place), "--scale", f"{o.scale:g}", "--", sys.executable, *sys.argv])
     if not o.virtual:
         o.scale = 1
     return o, place

@@ -39,7 +39,7 @@ struct lithos_governor_config {
     uint64_t watch_ns;     /* at least, between decisions */
     uint64_t hold_ns;      /* how long a clock that was too low is not tried again, at first */
     uint64_t rebase_ns;    /* how long what was measured at max_mhz holds */
-    uint32_t operators;    /* remembered, rounded up to a multiple of 8; 56 bytes each */
+    uint32_t operators;    /* remembered, rounded up to a multiple of 8; 48 bytes each */
 };
 
 struct lithos_governor_tenant {

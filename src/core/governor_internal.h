@@ -8,19 +8,20 @@
 #define GOVERNOR_LATENCIES 256u
 /* The median of 8 latencies, the 90th percentile of 20, the 99th of 100. */
 #define GOVERNOR_QUANTILES 3u
-/* Samples of an operator at max_mhz before it counts as seen; at other clocks, before its s is believed. */
+/* Samples of an operator at max_mhz before it counts as seen; at other clocks, before its s is believed, and how near its mean has to
+ * be then (one standard error). */
 #define GOVERNOR_SEEN 3u
 #define GOVERNOR_SURE 4u
+#define GOVERNOR_NEAR 0.25f
 
 struct governor_operator {
     uint64_t key;
-    uint64_t used;    /* time of last use, in samples; 0: free */
-    float top_ns;     /* at max_mhz: running mean */
-    float s;          /* running mean */
-    double recent_ns; /* run time lately: halved at each decision */
+    uint64_t used;     /* time of last use, in samples; 0: free */
+    float top_ns;      /* at max_mhz: running mean */
+    float s, s_square; /* running means of it and of its square */
+    double recent_ns;  /* run time lately: halved at each decision */
     uint32_t slot;
     uint16_t top_count, low_count;
-    uint64_t spare;
 };
 
 struct governor_latencies {

@@ -4,6 +4,8 @@
 #include "core/governor_internal.h"
 
 #define MEAN_WEIGHT 0.125f
+/* So many samples are in a running mean. */
+#define MEAN_SAMPLES 16u
 /* A clock nearer to the highest than this says nothing of s but noise. */
 #define APART 0.04f
 
@@ -42,14 +44,18 @@ void governor_sample(const struct lithos_governor *g, struct governor_operator *
     if (op->top_count < GOVERNOR_SEEN || slower < APART || op->top_ns <= 0)
         return;
     const float s = (ns / op->top_ns - 1) / slower;
-    op->s = mean(op->low_count ? op->s : 0, LITHOS_MIN(LITHOS_MAX(s, -0.5f), 2.0f), op->low_count);
+    op->s = mean(op->low_count ? op->s : 0, s, op->low_count);
+    op->s_square = mean(op->low_count ? op->s_square : 0, s * s, op->low_count);
     op->low_count += op->low_count < UINT16_MAX;
 }
 
-/* Until it is known s is 1, the most that a clock can do. */
+/* Until it is known s is 1, the most that a clock can do. It never is of what takes now so long, now so, at any clock: the same function
+ * with the same grid on matrices of several depths. */
 static double sensitivity(const struct governor_operator *op)
 {
-    if (op->low_count < GOVERNOR_SURE)
+    const float count = (float)LITHOS_MIN(op->low_count, MEAN_SAMPLES);
+
+    if (op->low_count < GOVERNOR_SURE || op->s_square - op->s * op->s > GOVERNOR_NEAR * GOVERNOR_NEAR * count)
         return 1;
     return (double)LITHOS_MIN(LITHOS_MAX(op->s, 0.0f), 1.0f);
 }

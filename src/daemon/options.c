@@ -45,7 +45,12 @@ static const char usage[] =
     "set "
     "it,\n"
     "                        which needs root and --these-gpus-are-ours-alone (default: off)\n"
+    "  --power-law latency|formula\n"
+    "                        what sets the clock: the tenants' measured requests (the default), or a "
+    "forecast by the "
+    "formula\n"
     "  --power-watch MS      between two changes of a clock, at least (default: 250)\n"
+    "  --power-pause US      with nothing to do for so long a tenant has ended a request (default: 200)\n"
     "  --these-gpus-are-ours-alone\n"
     "                        nobody but LithOS' tenants uses the GPUs: a clock is the whole card's\n"
     "  --state-dir DIR       where the file lies that a restarted daemon reads (default: the socket's "
@@ -68,7 +73,9 @@ enum {
     POLICY,
     RIGHTSIZE,
     POWER,
+    POWER_LAW,
     POWER_WATCH,
+    POWER_PAUSE,
     OURS_ALONE,
     STATE_DIR,
     ALLOW_UID,
@@ -90,7 +97,9 @@ static const struct option long_options[] = {
     {"policy", required_argument, NULL, POLICY},
     {"rightsize", required_argument, NULL, RIGHTSIZE},
     {"power", required_argument, NULL, POWER},
+    {"power-law", required_argument, NULL, POWER_LAW},
     {"power-watch", required_argument, NULL, POWER_WATCH},
+    {"power-pause", required_argument, NULL, POWER_PAUSE},
     {"these-gpus-are-ours-alone", no_argument, NULL, OURS_ALONE},
     {"state-dir", required_argument, NULL, STATE_DIR},
     {"allow-uid", required_argument, NULL, ALLOW_UID},
@@ -236,6 +245,21 @@ static int parse_power(const char *text, enum lithosd_power_mode *ret)
     return -EINVAL;
 }
 
+static int parse_law(const char *text, enum lithos_governor_mode *ret)
+{
+    static const char *const names[LITHOS_GOVERNOR_MODE_MAX] = {
+        [LITHOS_GOVERNOR_FORMULA] = "formula", [LITHOS_GOVERNOR_SLO] = "latency"};
+
+    for (unsigned i = 0; i < LITHOS_GOVERNOR_MODE_MAX; i++) {
+        if (!strcmp(text, names[i])) {
+            *ret = (enum lithos_governor_mode)i;
+            return 0;
+        }
+    }
+    lithos_error("--power-law=%s: must be latency or formula", text);
+    return -EINVAL;
+}
+
 static int parse_spin(const char *text, enum lithosd_spin *ret)
 {
     static const char *const names[LITHOSD_SPIN_MAX] = {
@@ -275,10 +299,17 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_switch("rightsize", optarg, &o->rightsize);
     case POWER:
         return parse_power(optarg, &o->power);
+    case POWER_LAW:
+        return parse_law(optarg, &o->power_law);
     case POWER_WATCH:
         r = parse_number("power-watch", optarg, 60000, &seconds);
         if (r == 0)
             o->power_watch_ns = LITHOS_MAX(seconds, 1ul) * LITHOS_NSEC_PER_MSEC;
+        return r;
+    case POWER_PAUSE:
+        r = parse_number("power-pause", optarg, 1000000, &seconds);
+        if (r == 0)
+            o->power_pause_ns = seconds * LITHOS_NSEC_PER_USEC;
         return r;
     case OURS_ALONE:
         o->cards_are_ours = true;
@@ -335,7 +366,10 @@ static int fill_defaults(struct lithosd_options *o)
 
 int lithosd_options_parse(int argc, char **argv, struct lithosd_options *ret_options)
 {
-    struct lithosd_options o = {.mps = true, .observe = true};
+    struct lithosd_options o = {.mps = true,
+                                .observe = true,
+                                .power_law = LITHOS_GOVERNOR_SLO,
+                                .power_pause_ns = 200 * LITHOS_NSEC_PER_USEC};
     int c, r = 0;
     optind = 1;
     while (r == 0 && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1)

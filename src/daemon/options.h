@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "core/governor.h"
 #include "proto/arena.h"
 
 struct lithos_policy;
@@ -38,7 +39,9 @@ struct lithosd_options {
     enum lithosd_spin spin; /* look without a pause while somebody borrows */
     bool rightsize;         /* tenants that say how slow they may be run on as few TPCs */
     enum lithosd_power_mode power;
-    uint64_t power_watch_ns; /* between two decisions, at least */
+    enum lithos_governor_mode power_law; /* what sets the clock with POWER_ON */
+    uint64_t power_watch_ns;             /* between two decisions, at least */
+    uint64_t power_pause_ns; /* a tenant with nothing outstanding for so long has ended a request */
     bool cards_are_ours;     /* nobody outside of LithOS uses them */
     unsigned uid_count;
     uid_t uids[LITHOSD_UIDS_MAX];

@@ -160,6 +160,7 @@ static struct lithosd_tenant *adopt_tenant(struct lithosd *d, const struct litho
     t->grant.class = s->class;
     lithosd_lend_add(t);
     lithosd_rightsize_renew(t);
+    lithosd_power_renew(t);
     adopt_root(t);
     return t;
 }

@@ -19,8 +19,6 @@
 /* A clock that was told is looked at again that much later: what ran until then may have run at another. */
 #define STEADY_NS (2 * TICK_NS)
 #define RESTART_NS LITHOS_NSEC_PER_SEC
-/* A tenant idle for so long has ended a request. */
-#define PAUSE_NS (200 * LITHOS_NSEC_PER_USEC)
 /* The governor asks for that long without an answer: lithos-clocks hangs in the driver. */
 #define SILENT_NS (10 * LITHOS_NSEC_PER_SEC)
 
@@ -30,6 +28,26 @@ static uint32_t slot_of(const struct lithosd_tenant *t)
 }
 
 /* ---- the governor ---- */
+
+/* What a tenant has said of its requests. A best-effort one is held to its slip by the formula alone. */
+static void tell_governor(const struct lithosd_power_gpu *g, const struct lithosd_tenant *t)
+{
+    const struct lithos_governor_tenant is = {.high = t->grant.class != LITHOS_CLASS_BEST_EFFORT,
+                                              .slip_ppm = t->share.slip_ppm,
+                                              .slo_ns = t->share.slo_ns};
+    const uint32_t slot = slot_of(t);
+
+    if (g->governor && slot < LITHOS_GOVERNOR_TENANTS_MAX)
+        (void)lithos_governor_tenant(g->governor, slot, &is);
+}
+
+void lithosd_power_renew(struct lithosd_tenant *t)
+{
+    struct lithosd *d = t->daemon;
+
+    for (unsigned i = 0; i < d->gpus.count; i++)
+        tell_governor(&d->power.gpu[i], t);
+}
 
 static void governor_start(struct lithosd *d, struct lithosd_power_gpu *g)
 {
@@ -42,7 +60,7 @@ static void governor_start(struct lithosd *d, struct lithosd_power_gpu *g)
     g->governor = NULL;
     lithos_governor_config_defaults(&c, g->told.min_mhz, g->told.max_mhz, LITHOS_MAX(step_mhz, 1u));
     /* whose advice nobody follows sees no effect of it: it has to go by the formula */
-    c.mode = d->power.mode == LITHOSD_POWER_ON ? LITHOS_GOVERNOR_SLO : LITHOS_GOVERNOR_FORMULA;
+    c.mode = d->power.mode == LITHOSD_POWER_ON ? d->options.power_law : LITHOS_GOVERNOR_FORMULA;
     c.watch_ns = d->options.power_watch_ns ? d->options.power_watch_ns : c.watch_ns;
     if (lithos_governor_size(&c, &bytes) < 0) {
         g->error = -EOPNOTSUPP;
@@ -54,8 +72,9 @@ static void governor_start(struct lithosd *d, struct lithosd_power_gpu *g)
         g->error = -ENOMEM;
         return;
     }
-    for (uint32_t i = 0; i < LITHOSD_TENANT_MAX && i < LITHOS_GOVERNOR_TENANTS_MAX; i++)
-        (void)lithos_governor_tenant(g->governor, i, &(struct lithos_governor_tenant){.high = true});
+    for (unsigned i = 0; i < LITHOSD_TENANT_MAX; i++)
+        if (d->tenants[i].used)
+            tell_governor(g, &d->tenants[i]);
 }
 
 static void only_advise(struct lithosd *d, const char *why)
@@ -287,12 +306,12 @@ static uint64_t operator_of(const struct lithos_timeline_launch *l)
     return (h ^ l->tpc_count) * 0xbf58476d1ce4e5b9ull;
 }
 
-static void period(struct lithosd_power *p, struct lithosd_power_gpu *g, uint32_t slot, uint64_t begin_ns,
+static void period(struct lithosd *d, struct lithosd_power_gpu *g, uint32_t slot, uint64_t begin_ns,
                    uint64_t end_ns)
 {
-    struct lithosd_power_period *w = &p->period[slot];
+    struct lithosd_power_period *w = &d->power.period[slot];
 
-    if (w->end_ns && begin_ns > w->end_ns + PAUSE_NS) {
+    if (w->end_ns && begin_ns > w->end_ns + d->options.power_pause_ns) {
         w->requests++;
         if (g->governor)
             lithos_governor_request(g->governor, slot, w->end_ns - w->begin_ns);
@@ -315,7 +334,7 @@ void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_e
     const uint32_t tpcs =
         l->tpc_count ? l->tpc_count : lithosd_gpu_tpcs(&t->daemon->gpus.gpu[t->gpu[l->gpu]]);
     lithos_energy_kernel(&g->energy, slot, k->busy_ns, tpcs);
-    period(p, g, slot, l->submit_ns, k->end_ns);
+    period(t->daemon, g, slot, l->submit_ns, k->end_ns);
     if (!g->governor || (k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED)))
         return; /* its start is a guess */
     const bool steady = g->told.mhz && g->clock_ns + STEADY_NS <= k->start_ns;
@@ -332,11 +351,8 @@ void lithosd_power_forget(struct lithosd_tenant *t)
     p->period[slot] = (struct lithosd_power_period){0};
     for (unsigned i = 0; i < t->daemon->gpus.count; i++) {
         lithos_energy_forget(&p->gpu[i].energy, slot);
-        if (!p->gpu[i].governor)
-            continue;
-        lithos_governor_tenant_gone(p->gpu[i].governor, slot);
-        (void)lithos_governor_tenant(p->gpu[i].governor, slot,
-                                     &(struct lithos_governor_tenant){.high = true});
+        if (p->gpu[i].governor)
+            lithos_governor_tenant_gone(p->gpu[i].governor, slot);
     }
 }
 

@@ -52,6 +52,8 @@ void lithosd_power_start(struct lithosd *d);
 void lithosd_power_stop(struct lithosd *d);
 /* A kernel has ended. */
 void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* A tenant has come, or says otherwise of its slip, its SLO or its class. */
+void lithosd_power_renew(struct lithosd_tenant *t);
 /* The tenant is gone. */
 void lithosd_power_forget(struct lithosd_tenant *t);
 

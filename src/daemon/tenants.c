@@ -448,6 +448,7 @@ int lithosd_admit(struct lithosd *d, struct lithosd_connection *c, const struct 
     }
     lithosd_lend_add(t);
     lithosd_rightsize_renew(t);
+    lithosd_power_renew(t);
     lithosd_refuges_renew(d);
     lithosd_plans_tenants_changed(d);
     lithosd_state_save(d);
@@ -570,6 +571,7 @@ int lithosd_set(struct lithosd *d, const struct lithosd_connection *c, const str
         lithosd_plans_renew(t);
     lithosd_lend_change(t);
     lithosd_rightsize_renew(t);
+    lithosd_power_renew(t);
     lithosd_refuges_renew(d);
     lithosd_plans_tenants_changed(d);
     lithosd_publish(t);
