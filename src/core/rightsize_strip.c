@@ -124,28 +124,29 @@ static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
 
     if (p->met_pause && p->met_pause--)
         return false;
-    return p->wanted && now_ns >= p->begin_ns && r->stats.requests >= LEARN_REQUESTS &&
-           p->whole.count >= REFERENCES_LEAST && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
+    return p->wanted && now_ns >= p->begin_ns && !rightsize_suspects(r) &&
+           r->stats.requests >= LEARN_REQUESTS && p->whole.count >= REFERENCES_LEAST &&
+           r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
 }
 
-enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every)
+enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_strip *p = &r->strip;
-    const uint64_t place = r->loop.number % every;
+    struct rightsize_block *b = &r->loop.block;
 
     if (p->halve) /* what was in its way may find room then */
         too_much(p, p->level / 2);
     p->halve = false;
     const bool lends = may_lend(r, now_ns),
-               drained = now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
+               drained = !p->ended_ns || now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
 
-    if (place == 0 && (drained || !p->ended_ns))
-        return RIGHTSIZE_REFERENCE;
-    if (place == 0) {
-        r->loop.number--; /* what is due now is due next */
+    if (!drained && (b->place == b->reference || (lends && b->place == b->near))) {
+        b->again = true; /* what is due now is due next */
         return RIGHTSIZE_DRAIN;
     }
-    if (!lends || place == 1)
+    if (b->place == b->reference)
+        return RIGHTSIZE_REFERENCE;
+    if (!lends || b->place == b->near)
         return RIGHTSIZE_SIZED;
     if (!p->level) {
         p->level = p->wide ? STRIP_WIDE : STRIP_FIRST;
@@ -187,21 +188,21 @@ static bool is_of_use(struct lithos_rightsize *r)
 
 void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
 {
-    rightsize_keep(&r->strip.whole, latency_ns);
-    r->strip.usual_us = rightsize_latency_us(&r->strip.whole, 50);
+    rightsize_keep(&r->strip.whole, (float)latency_ns / 1000);
+    r->strip.usual_us = rightsize_latency(&r->strip.whole, 50);
 }
 
 /* More than one in a hundred is over what the slowest references may take. */
 static bool has_long_tail(const struct lithos_rightsize *r, float may)
 {
     const struct rightsize_latencies *l = &r->strip.lent;
-    const float may_us = may * rightsize_latency_us(&r->strip.whole, 99);
+    const float may_us = may * rightsize_latency(&r->strip.whole, 99);
     uint32_t over = 0;
 
     if (l->count < LOOK_TAIL)
         return false;
     for (uint32_t i = 0; i < l->count; i++)
-        over += l->us[i] > may_us;
+        over += l->value[i] > may_us;
     return 100 * over > l->count;
 }
 
@@ -224,9 +225,9 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
     }
     if (!p->used)
         return;
-    rightsize_keep(&p->lent, latency_ns);
+    rightsize_keep(&p->lent, (float)latency_ns / 1000);
     p->good++;
-    const float least = p->good == LOOK_FIRST ? rightsize_latency_us(&p->lent, 0) / r->strip.usual_us : 0;
+    const float least = p->good == LOOK_FIRST ? rightsize_latency(&p->lent, 0) / r->strip.usual_us : 0;
     if (least > may || (p->good % (LOOK_EVERY / 2) == 0 &&
                         (rightsize_is_slower(&p->lent, &p->whole, may) || has_long_tail(r, may)))) {
         narrow(r, now_ns, least > 1 + FAR * (may - 1));
