@@ -15,17 +15,12 @@
 #define TAIL_ASIDE 0.005f
 /* References between two looks at what that is; before a look at their 99th percentile. */
 #define TAIL_RENEW 8u
-#define TAIL_MANY 100u
-/* A bet on a tail that has won so much is worth more references. */
+#define TAIL_MANY 64u
+/* A bet on a tail that has won so much is worth more references, and all evidence together. */
 #define TAIL_SUSPECT 1.7f
+#define SUSPECT 1.5f
 /* What is left of evidence after a block that says nothing: those of a tenant that is never alone are no reason for suspicion. */
 #define FADE 0.95f
-/* Of each kind, to say anything of their median, their 90th and 99th percentile. */
-#define FEW 8u
-#define SOME 40u
-#define MANY 200u
-/* Standard errors that two quantiles of few requests are apart for no reason. */
-#define STRAY 2.0f
 
 static const uint32_t tail_percent[RIGHTSIZE_TAILS] = {90, 96, 99};
 
@@ -66,6 +61,12 @@ static void bet_on_rank(float *capital, uint32_t over, uint32_t n)
     capital[2] *= 4 * rank * rank * rank / (places * (places + 1) * (places + 1));
 }
 
+void rightsize_block_add(struct rightsize_block *b, float us)
+{
+    if (b->count < RIGHTSIZE_BLOCK_MOST)
+        b->us[b->count++] = us;
+}
+
 static uint32_t count_over(const struct rightsize_block *b, float limit_us)
 {
     uint32_t over = 0;
@@ -74,10 +75,20 @@ static uint32_t count_over(const struct rightsize_block *b, float limit_us)
     return over;
 }
 
-static float median_of(const float us[RIGHTSIZE_RECENT])
+void rightsize_recent_add(struct rightsize_recent *l, float us)
+{
+    l->us[l->next] = us;
+    l->next = (l->next + 1) % RIGHTSIZE_RECENT;
+    l->count += l->count < RIGHTSIZE_RECENT;
+}
+
+float rightsize_recent_us(const struct rightsize_recent *l)
 {
     float sorted[RIGHTSIZE_RECENT];
-    memcpy(sorted, us, sizeof sorted);
+
+    if (l->count < RIGHTSIZE_RECENT)
+        return 0;
+    memcpy(sorted, l->us, sizeof sorted);
     lithos_sort_floats(sorted, RIGHTSIZE_RECENT);
     return sorted[RIGHTSIZE_RECENT / 2];
 }
@@ -85,9 +96,10 @@ static float median_of(const float us[RIGHTSIZE_RECENT])
 /* A limit that was set before is the same to both of them. So it goes with what requests took just now, for hosts drift. */
 static void bet_on_tails(struct rightsize_evidence *e, const struct rightsize_block *b, float may)
 {
-    if (e->recents < RIGHTSIZE_RECENT)
+    const float usual_us = rightsize_recent_us(&e->recent);
+
+    if (!(usual_us > 0))
         return;
-    const float usual_us = median_of(e->recent_us);
     for (unsigned i = 0; i < RIGHTSIZE_TAILS; i++) {
         const float limit_us = e->tail[i] * usual_us;
         const float more = (float)count_over(b, may * limit_us) / (float)b->count -
@@ -116,9 +128,7 @@ void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b
     bet_on_rank(e->capital, count_over(b, may * b->reference_us), b->count);
     bet_on_tails(e, b, may);
     for (uint32_t i = 0; i < b->count; i++)
-        e->recent_us[e->recents++ % RIGHTSIZE_RECENT] = b->us[i];
-    if (e->recents >= 2 * RIGHTSIZE_RECENT)
-        e->recents -= RIGHTSIZE_RECENT;
+        rightsize_recent_add(&e->recent, b->us[i]);
 }
 
 float rightsize_evidence_of(const struct rightsize_evidence *e)
@@ -131,34 +141,6 @@ float rightsize_evidence_of(const struct rightsize_evidence *e)
     return sum;
 }
 
-void rightsize_bet_anew(struct rightsize_evidence *e)
-{
-    memset(e->capital, 0, sizeof e->capital);
-}
-
-/* A root, of what is not negative and below some thousands, without libm. */
-static float root_of(float x)
-{
-    float root = x > 1 ? x / 2 : 1;
-    for (int i = 0; i < 8; i++)
-        root = (root + x / root) / 2;
-    return root;
-}
-
-/* The sample at this quantile, or so many standard errors off it. */
-static float off(const float *sorted, uint32_t n, uint32_t percent, float errors)
-{
-    const float part = (float)percent / 100;
-    const float place = (float)(n - 1) * part + errors * root_of((float)n * part * (1 - part));
-    return sorted[place <= 0 ? 0 : LITHOS_MIN((uint32_t)place, n - 1)];
-}
-
-static bool is_slower_at(const float *these, uint32_t n, const float *references, uint32_t m, float may,
-                         uint32_t percent)
-{
-    return off(these, n, percent, -STRAY) > may * off(references, m, percent, STRAY);
-}
-
 bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e)
 {
     float most = 0;
@@ -167,14 +149,12 @@ bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e)
     return most >= TAIL_SUSPECT;
 }
 
-bool rightsize_is_slower(const struct rightsize_latencies *l, const struct rightsize_latencies *references,
-                         float may)
+bool rightsize_suspects(const struct rightsize_evidence *e)
 {
-    float these[RIGHTSIZE_LATENCIES], whole[RIGHTSIZE_LATENCIES];
-    const uint32_t n = sorted_of(l, these), m = sorted_of(references, whole);
-    const uint32_t least = LITHOS_MIN(n, m);
+    return rightsize_evidence_of(e) >= SUSPECT || rightsize_is_betting_on_tails(e);
+}
 
-    return (least >= FEW && is_slower_at(these, n, whole, m, may, 50)) ||
-           (least >= SOME && is_slower_at(these, n, whole, m, may, 90)) ||
-           (least >= MANY && is_slower_at(these, n, whole, m, may, 99));
+void rightsize_bet_anew(struct rightsize_evidence *e)
+{
+    memset(e->capital, 0, sizeof e->capital);
 }

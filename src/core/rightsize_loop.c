@@ -23,21 +23,16 @@ bool rightsize_stopped(const struct lithos_rightsize *r)
     return r->loop.begun_stopped;
 }
 
-bool rightsize_suspects(const struct lithos_rightsize *r)
-{
-    return r->loop.watch || rightsize_evidence_of(&r->loop.evidence) >= RIGHTSIZE_SUSPECT ||
-           rightsize_is_betting_on_tails(&r->loop.evidence);
-}
-
 static uint32_t reference_every(const struct lithos_rightsize *r)
 {
     const uint32_t references = r->strip.whole.count;
 
     if (rightsize_is_betting_on_tails(&r->loop.evidence))
         return REFERENCE_EVERY_TAIL;
-    if (references < REFERENCES_FIRST || rightsize_suspects(r))
+    if (references < REFERENCES_FIRST || r->loop.watch || rightsize_suspects(&r->loop.evidence))
         return REFERENCE_EVERY_FIRST;
-    return references < REFERENCES_SOON ? REFERENCE_EVERY_SOON : REFERENCE_EVERY;
+    return references < REFERENCES_SOON || rightsize_suspects(&r->strip.evidence) ? REFERENCE_EVERY_SOON
+                                                                                  : REFERENCE_EVERY;
 }
 
 static void lower(struct lithos_rightsize *r, uint64_t now_ns)
@@ -85,7 +80,7 @@ static void end_block(struct lithos_rightsize *r, uint64_t now_ns)
     l->watch -= l->watch > 0;
     if (rightsize_evidence_of(&l->evidence) >= RIGHTSIZE_ALARM)
         lower(r, now_ns);
-    else if (!rightsize_suspects(r))
+    else if (!rightsize_suspects(&l->evidence))
         raise_slip(r, b->count);
 }
 
@@ -115,6 +110,7 @@ static void next_place(struct lithos_rightsize *r, uint64_t now_ns)
     if (b->length && ++b->place < b->length)
         return;
     end_block(r, now_ns);
+    rightsize_strip_end_block(r, now_ns);
     begin_block(r);
 }
 
@@ -171,6 +167,8 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
     const float us = (float)latency_ns / 1000;
     if (l->kind == RIGHTSIZE_REFERENCE)
         b->reference_us = l->begun_stopped ? 0 : us;
-    else if (b->count < RIGHTSIZE_BLOCK_MOST)
-        b->us[b->count++] = us;
+    else
+        rightsize_block_add(b, us);
+    if (l->kind == RIGHTSIZE_SIZED)
+        rightsize_strip_alone(r, us);
 }
