@@ -144,6 +144,8 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
 const struct rightsize_point *rightsize_point(const struct rightsize_operator *op, uint32_t width);
 /* Its launches are several kinds of work: all TPCs are for them. */
 bool rightsize_is_mixed(const struct rightsize_operator *op);
+/* ALL, or MIXED. */
+enum lithos_rightsize_why rightsize_why_all(const struct rightsize_operator *op);
 bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double *ret_b_ns);
 
 /* rightsize.c: what is measured of an operator that is known on all TPCs, and the width to try next. */
