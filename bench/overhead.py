@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What LithOS adds to a launch, to a program's start, and to whole iterations, beside bare programs in the same run.
 
-lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off) and one under a lithosd as it comes
-(records, stamps, prediction), measure in turns of a few thousand launches on the same CPU, so that all see the same machine. All
-are clients of the same MPS (only LithOS differs), and again with none under MPS. On one CPU launches are made inline. Models run the
-same way: a bare process, one with everything on as it comes, which hands its launches over to a thread of LithOS's where there are four
-CPUs, and one that is told not to (`lithos run --hand-over off`) take turns of some iterations (lib/turns.py)."""
+lithos-launchcost processes, one bare, one under a lithosd that only masks (--observe=off), one under a lithosd as it comes
+(records, stamps, prediction; launches are handed over to a thread of LithOS's where there are four CPUs), and one that is told to launch
+inline besides (`lithos run --hand-over off`), measure in turns of a few thousand launches on the same CPU, so that all see the same machine.
+All are clients of the same MPS (only LithOS differs), and again with none under MPS. Models run the same way, without the one that is only
+masked: they take turns of some iterations (lib/turns.py)."""
 import contextlib
 import json
 import os
@@ -23,7 +23,8 @@ PARTS = ("launch", "start", "models")
 MODELS = ["resnet50 inference", "resnet50 training", "bert inference", "bert training"]
 
 
-LAUNCHING = ((MASK, "lm", ["--observe=off"]), (ALL, "la", []))
+LAUNCHING = ((MASK, "lm", ["--observe=off"]), (ALL, "la", []), (INLINE, "li", []))
+OPTIONS = {MASK: ["--hand-over", "off"], ALL: [], INLINE: ["--hand-over", "off"]}  # of `lithos run`
 END_TO_END = ((ALL, "la", []), (INLINE, "li", []))  # a tenant of the whole card has its daemon to itself
 
 
@@ -55,7 +56,7 @@ class Contestants:
         """(arguments, environment) of argv as this contestant."""
         if who == BARE:
             return argv, self.bare_env
-        return self.daemons[who].run(QUOTA, tenant, argv), self.daemons[who].env
+        return self.daemons[who].run(QUOTA, tenant, argv, OPTIONS[who]), self.daemons[who].env
 
 
 def in_turn(items, turn):
@@ -79,7 +80,8 @@ class Bench:
         turns.keep_off([d.child.popen.pid for d in c.daemons.values()], [cpu])
         argv = self.launchcost("--cpu", str(cpu))
         with contextlib.ExitStack() as stack:
-            children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv), self.errors))) for who in (BARE, MASK, ALL)]
+            children = [(who, stack.enter_context(Child(*c.command(who, "cost", argv), self.errors)))
+                        for who in (BARE, MASK, ALL, INLINE)]
             for _, child in children:
                 child.expect("ready", 120)
             self.one_turn(children, 500)
@@ -133,7 +135,7 @@ def launches(bench, result, rep, mode, c):
         flat = {f"{what}_{k}": v for what, series in figures.items() for k, v in series.items()}
         result.case(f"{mode}, {who}", rep, **flat)
         log(f"[{rep}] {mode}, {who}:", ", ".join(f"{k} {v}" for k, v in flat.items()))
-    for who in (MASK, ALL):
+    for who in (MASK, ALL, INLINE):
         added = {f"{what}_{q}_added_us": round(got[who][what][f"{q}_us"] - got[BARE][what][f"{q}_us"], 4)
                  for what in ("async", "sync") for q in ("p50", "p99")}
         result.case(f"{mode}, {who}, added", rep, **added, **{k: v for k, v in counters[who].items() if isinstance(v, int)})
@@ -156,7 +158,7 @@ def end_to_end(bench, result, name, c):
     with turns.together(lambda: models.bare(o, c.bare_env, "e2e-bare", name, scratch),
                         lambda: models.under_lithos(o, c.daemons[ALL], QUOTA, "e2e", name, scratch),
                         lambda: models.under_lithos(o, c.daemons[INLINE], QUOTA, "e2e-inline", name, scratch,
-                                                    options=["--hand-over", "off"])) as (bare, managed, inline):
+                                                    options=OPTIONS[INLINE])) as (bare, managed, inline):
         turns.prepare((bare, managed, inline), c.daemons.values())
         for rep in range(1, o.repetitions + 1):
             as_it_comes, without = turns.compare_all(bare, [managed, inline], o.model_seconds, o.scale)
@@ -189,7 +191,8 @@ def between(result, name, who):
 def bars(result, parts, names):
     for mode, suffix in (("mps", ""), ("no mps", ", no MPS")):
         if "launch" in parts:
-            for what, who, limits in (("async added", MASK, (0.2, 1)), ("everything on, added", ALL, (0.3, 1))):
+            for what, who, limits in (("async added", MASK, (0.2, 1)), ("everything on, added", ALL, (0.3, 1)),
+                                      ("everything on, inline, added", INLINE, (0.3, 1))):
                 for q, word, limit in zip(("p50", "p99"), ("median", "p99"), limits):
                     result.bar(f"{what} {word} us{suffix}", result.median(f"{mode}, {who}, added", f"async_{q}_added_us"),
                                "<=", limit)

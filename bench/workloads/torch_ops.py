@@ -27,6 +27,7 @@ q, k, v = (t(4, 8, 1024, 64, dtype=torch.float16) for _ in range(3))
 spd = (square.detach() @ square.detach().t() + 512 * torch.eye(512, device="cuda")).requires_grad_()
 labels, index, mask = i(768, 8192), i(8192, 20000), (torch.rand(N) > 0.5).cuda()
 table = t(5000, 256)
+distinct = torch.randperm(N)[:50000].cuda()  # twice the same, and its gradient would be summed in any order
 
 # name: (function, inputs). What it gives is summed with fixed weights for the backward pass.
 OPS = {
@@ -83,7 +84,7 @@ OPS = {
     "flip": (lambda x: x.flip(1), rows), "roll": (lambda x: x.roll(7, 1), rows), "pad": (lambda x: F.pad(x, (3, 3, 3, 3)), im),
     "repeat": (lambda x: x.repeat(2, 2), square), "tril": (torch.tril, square), "diag": (lambda x: x.diagonal().clone(), square),
     "index select": (lambda x: x.index_select(0, index), rows), "gather": (lambda x: x.gather(1, i(768, 8192, 64)), rows),
-    "take": (lambda x: x.take(i(N, 50000)), a), "embedding": (lambda x: F.embedding(i(5000, 64, 128), x), table),
+    "take": (lambda x: x.take(distinct), a), "embedding": (lambda x: F.embedding(i(5000, 64, 128), x), table),
     "masked fill": (lambda x: x.masked_fill(mask, 0), a), "masked select": (lambda x: x[mask], a),
     "scatter add": (lambda x: torch.zeros(768, device="cuda").index_add(0, labels, x[:, 0]), rows.detach()),
     "nonzero": (lambda x: (x > 2).nonzero(), rows.detach()), "one hot": (lambda x: F.one_hot(x, 768), labels),
