@@ -225,7 +225,7 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
     }
     r->earned_ns -= (double)costs_ns;
     *ret_width = b.good;
-    return b.good < all ? LITHOS_RIGHTSIZE_SIZED : LITHOS_RIGHTSIZE_ALL;
+    return b.good < all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
 }
 
 /* While others may be on the strip, launches have all of the rest: less would free nothing more. False: that is not the case, or
@@ -326,7 +326,7 @@ const struct lithos_rightsize_stats *lithos_rightsize_stats(const struct lithos_
 
 const char *lithos_rightsize_why_name(enum lithos_rightsize_why why)
 {
-    static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {"off", "reference", "foreign", "learn",
-                                                                "all", "sized",     "probe",   "lent"};
+    static const char *const names[LITHOS_RIGHTSIZE_WHY_MAX] = {
+        "off", "reference", "foreign", "learn", "all", "sized", "probe", "lent", "mixed"};
     return why < LITHOS_RIGHTSIZE_WHY_MAX ? names[why] : "unknown";
 }

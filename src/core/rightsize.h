@@ -50,6 +50,7 @@ enum lithos_rightsize_why {
     LITHOS_RIGHTSIZE_SIZED,     /* fewer, measured to be enough */
     LITHOS_RIGHTSIZE_PROBE,     /* fewer, to see whether they are enough */
     LITHOS_RIGHTSIZE_LENT,      /* all but the strip, which others have or had until just now */
+    LITHOS_RIGHTSIZE_MIXED, /* all: its launches are several kinds of work, of which its medians say little */
     LITHOS_RIGHTSIZE_WHY_MAX,
 };
 
@@ -71,7 +72,7 @@ struct lithos_rightsize_choice {
 
 /* What the next launches of an operator are to run on, said beforehand. */
 struct lithos_rightsize_advice {
-    enum lithos_rightsize_why why; /* LEARN, ALL, SIZED, or PROBE: there is something to try beside */
+    enum lithos_rightsize_why why; /* LEARN, ALL, MIXED, SIZED, or PROBE: there is something to try beside */
     struct lithos_tpcset tpcs;     /* all of those available, or fewer that were measured to be enough */
     struct lithos_tpcset probe;    /* PROBE: one launch in probe_every (1 to 128) is to run there */
     uint32_t probe_every;

@@ -123,7 +123,7 @@ static void advise(struct lithos_rightsize *r, struct rightsize_operator *op,
     op->best = (uint16_t)b.good;
     op->best_of = (uint16_t)b.all;
     r->earned_ns += (double)(b.limit_ns - now_ns);
-    ret->why = b.good < b.all ? LITHOS_RIGHTSIZE_SIZED : LITHOS_RIGHTSIZE_ALL;
+    ret->why = b.good < b.all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
     ret->tpcs = lithos_rightsize_pick(t, available, b.good, k->cluster_blocks);
     const uint32_t width = try ? trial(r, op, k, &b, now_ns, try) : 0;
     if (!width) {
@@ -143,7 +143,7 @@ static enum lithos_rightsize_why ran_as(const struct rightsize_operator *op, uin
     const struct rightsize_point *p = rightsize_point(op, all);
     if (!p || p->count < RIGHTSIZE_ENOUGH)
         return LITHOS_RIGHTSIZE_LEARN;
-    return op->best && op->best < all ? LITHOS_RIGHTSIZE_REFERENCE : LITHOS_RIGHTSIZE_ALL;
+    return op->best && op->best < all ? LITHOS_RIGHTSIZE_REFERENCE : rightsize_why_all(op);
 }
 
 void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,

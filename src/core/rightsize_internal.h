@@ -1,6 +1,6 @@
 /* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), what is said beforehand
- * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c), what is left for others (rightsize_strip.c), which TPCs
- * (rightsize_set.c). */
+ * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c, rightsize_evidence.c), what is left for others (rightsize_strip.c), which
+ * TPCs (rightsize_set.c). */
 #pragma once
 
 #include "base/util.h"
@@ -37,10 +37,46 @@ struct rightsize_operator {
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
+/* Requests of a block, at most; and bets: on the rank of its reference, and on tails. */
+#define RIGHTSIZE_BLOCK_MOST 32u
+#define RIGHTSIZE_RECENT 16u
+#define RIGHTSIZE_RANKS 3u
+#define RIGHTSIZE_TAILS 3u
+#define RIGHTSIZE_BETS (RIGHTSIZE_RANKS + RIGHTSIZE_TAILS)
+/* Evidence that is an alarm; 1 is none. */
+#define RIGHTSIZE_ALARM 500.0f
+
+/* Requests one after the other, of which one is a reference. */
+struct rightsize_block {
+    uint64_t number;
+    uint32_t length; /* 0: not begun */
+    uint32_t place;  /* of the request that runs, */
+    uint32_t reference;
+    uint32_t near;      /* and of the one beside the reference that is right-sized though there is a strip */
+    bool again;         /* the next one has the same place */
+    uint32_t count;     /* right-sized ones that have ended */
+    float reference_us; /* 0: has not ended */
+    float us[RIGHTSIZE_BLOCK_MOST];
+};
+
 /* Latencies of requests of one kind, the newest. */
 struct rightsize_latencies {
     uint32_t count, next;
-    float us[RIGHTSIZE_LATENCIES];
+    float value[RIGHTSIZE_LATENCIES];
+};
+
+/* What the last requests took. */
+struct rightsize_recent {
+    uint32_t count, next;
+    float us[RIGHTSIZE_RECENT];
+};
+
+/* That requests take longer than they may, and not by chance (rightsize_evidence.c). */
+struct rightsize_evidence {
+    float capital[RIGHTSIZE_BETS];
+    struct rightsize_recent recent;        /* right-sized requests before this block */
+    struct rightsize_latencies references; /* in parts of the median of these */
+    float tail[RIGHTSIZE_TAILS];           /* so many of these few references are over; 0: not known */
 };
 
 enum rightsize_kind {
@@ -53,12 +89,12 @@ enum rightsize_kind {
 struct rightsize_loop {
     bool open; /* a request runs */
     enum rightsize_kind kind;
-    uint64_t number;
     uint64_t stopped_until_ns, stop_for_ns;
-    uint32_t good; /* looks in a row that found nothing to say */
-    uint32_t since_look;
+    uint32_t good;  /* right-sized requests with which nothing was wrong, since the slip in force changed */
+    uint32_t watch; /* blocks that are short all the same */
     bool begun_stopped;
-    struct rightsize_latencies sized, whole;
+    struct rightsize_block block;
+    struct rightsize_evidence evidence;
 };
 
 struct rightsize_strip {
@@ -75,10 +111,15 @@ struct rightsize_strip {
     float use;         /* in what part of them lately */
     uint64_t begin_ns; /* not before: it was too much at any level */
     uint64_t stop_for_ns;
-    uint64_t ended_ns;                      /* of the last request that ran beside it */
-    struct rightsize_latencies lent, whole; /* beside it; references, whatever else was on their TPCs */
-    float usual_us;                         /* median of whole */
-    struct lithos_tpcset of, kept;          /* of these TPCs, at this level: */
+    uint64_t ended_ns;                /* of the last request that ran beside it */
+    struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
+    float usual_us;                   /* their median */
+    struct rightsize_block block;     /* requests beside the strip, and a reference */
+    struct rightsize_evidence evidence;
+    struct rightsize_recent recent; /* requests of all kinds that say something */
+    float before_us, least_us;      /* their median before this level; the shortest request at it */
+    uint32_t looked, over;          /* requests at it whose tail was looked at; over what references are */
+    struct lithos_tpcset of, kept;  /* of these TPCs, at this level: */
     uint32_t kept_level;
 };
 
@@ -103,6 +144,8 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
 const struct rightsize_point *rightsize_point(const struct rightsize_operator *op, uint32_t width);
 /* Its launches are several kinds of work: all TPCs are for them. */
 bool rightsize_is_mixed(const struct rightsize_operator *op);
+/* ALL, or MIXED. */
+enum lithos_rightsize_why rightsize_why_all(const struct rightsize_operator *op);
 bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double *ret_b_ns);
 
 /* rightsize.c: what is measured of an operator that is known on all TPCs, and the width to try next. */
@@ -132,16 +175,30 @@ void rightsize_advise_request(struct lithos_rightsize *r);
 
 /* rightsize_loop.c: slip in force, in parts of what was asked for */
 bool rightsize_stopped(const struct lithos_rightsize *r);
-void rightsize_keep(struct rightsize_latencies *l, uint64_t latency_ns);
-/* Are these latencies over `may` times those of references, as far as so few can tell? */
-bool rightsize_is_slower(const struct rightsize_latencies *l, const struct rightsize_latencies *references,
-                         float may);
+
+/* rightsize_evidence.c */
+void rightsize_keep(struct rightsize_latencies *l, float latency);
 /* Quantile in percent; 0 where there are none. */
-float rightsize_latency_us(const struct rightsize_latencies *l, uint32_t percent);
+float rightsize_latency(const struct rightsize_latencies *l, uint32_t percent);
+void rightsize_block_add(struct rightsize_block *b, float us);
+/* A block has ended, whose right-sized requests may take `may` times what references do. */
+void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b, float may);
+/* That they take longer; 1 or so: none. */
+float rightsize_evidence_of(const struct rightsize_evidence *e);
+/* More references are worth what they cost. */
+bool rightsize_suspects(const struct rightsize_evidence *e);
+bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e);
+void rightsize_bet_anew(struct rightsize_evidence *e);
+/* Median of the last requests; 0: there are few. */
+float rightsize_recent_us(const struct rightsize_recent *l);
+void rightsize_recent_add(struct rightsize_recent *l, float us);
 
 /* rightsize_strip.c: of the request that begins, where nothing else is due; one that ran beside the strip has ended. */
-enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every);
+enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns);
 void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns);
+/* One that is right-sized has ended, and nobody was there. */
+void rightsize_strip_alone(struct lithos_rightsize *r, float us);
+void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns);
 void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,

@@ -153,3 +153,8 @@ bool rightsize_is_mixed(const struct rightsize_operator *op)
 {
     return op->odd > ODD_MOST;
 }
+
+enum lithos_rightsize_why rightsize_why_all(const struct rightsize_operator *op)
+{
+    return rightsize_is_mixed(op) ? LITHOS_RIGHTSIZE_MIXED : LITHOS_RIGHTSIZE_ALL;
+}

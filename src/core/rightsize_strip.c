@@ -10,11 +10,15 @@
 #define REFERENCES_LEAST 8u
 /* Of what a request may take longer: the rest is for what was measured too well. */
 #define PART 0.9f
-/* Looks: after so few where all of them are over it, and so often. Far over it, little of the strip is tried next. */
+/* A level is too much at once where so few requests are all over that, and else by evidence, of which less does than for right-sizing itself:
+ * what is left is found again within seconds. Far over it, little of the strip is tried next. */
 #define LOOK_FIRST 4u
+#define ALARM 50.0f
+/* Requests at a level before a wider one. */
 #define LOOK_EVERY 16u
-/* From so many on the tail is looked at, though there may be fewer references. */
-#define LOOK_TAIL 128u
+/* Of so many, one in a hundred may be over what one reference in a hundred is, and three standard errors more. */
+#define LOOK_TAIL 256u
+#define LOOK_TAIL_MOST 7u
 #define FAR 2.0f
 /* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
 #define BAD_REQUESTS 4096u
@@ -89,14 +93,16 @@ bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_right
 static void change_level(struct rightsize_strip *p, uint32_t level)
 {
     p->level = level;
-    p->lent.count = p->lent.next = 0;
     p->good = 0;
+    p->looked = p->over = 0;
+    p->before_us = rightsize_recent_us(&p->recent);
 }
 
 static void too_much(struct rightsize_strip *p, uint32_t level)
 {
     p->bad = p->level;
     p->bad_for = BAD_REQUESTS;
+    rightsize_bet_anew(&p->evidence);
     change_level(p, level);
 }
 
@@ -124,31 +130,32 @@ static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
 
     if (p->met_pause && p->met_pause--)
         return false;
-    return p->wanted && now_ns >= p->begin_ns && r->stats.requests >= LEARN_REQUESTS &&
-           p->whole.count >= REFERENCES_LEAST && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
+    return p->wanted && now_ns >= p->begin_ns && !r->loop.watch && !rightsize_suspects(&r->loop.evidence) &&
+           r->stats.requests >= LEARN_REQUESTS && p->whole.count >= REFERENCES_LEAST &&
+           r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
 }
 
-enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns, uint64_t every)
+enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_strip *p = &r->strip;
-    const uint64_t place = r->loop.number % every;
+    struct rightsize_block *b = &r->loop.block;
 
     if (p->halve) /* what was in its way may find room then */
         too_much(p, p->level / 2);
     p->halve = false;
     const bool lends = may_lend(r, now_ns),
-               drained = now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
+               drained = !p->ended_ns || now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
 
-    if (place == 0 && (drained || !p->ended_ns))
-        return RIGHTSIZE_REFERENCE;
-    if (place == 0) {
-        r->loop.number--; /* what is due now is due next */
+    if (!drained && (b->place == b->reference || (lends && b->place == b->near))) {
+        b->again = true; /* what is due now is due next */
         return RIGHTSIZE_DRAIN;
     }
-    if (!lends || place == 1)
+    if (b->place == b->reference)
+        return RIGHTSIZE_REFERENCE;
+    if (!lends || b->place == b->near)
         return RIGHTSIZE_SIZED;
     if (!p->level) {
-        p->level = p->wide ? STRIP_WIDE : STRIP_FIRST;
+        change_level(p, p->wide ? STRIP_WIDE : STRIP_FIRST);
         p->use = 1;
     }
     p->used = false;
@@ -185,31 +192,63 @@ static bool is_of_use(struct lithos_rightsize *r)
     return p->use >= USE_LEAST;
 }
 
-void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
+static float may(const struct lithos_rightsize *r)
 {
-    rightsize_keep(&r->strip.whole, latency_ns);
-    r->strip.usual_us = rightsize_latency_us(&r->strip.whole, 50);
+    return 1 + PART * (float)(r->stats.slip_ppm - LITHOS_RIGHTSIZE_PPM) / (float)LITHOS_RIGHTSIZE_PPM;
 }
 
-/* More than one in a hundred is over what the slowest references may take. */
-static bool has_long_tail(const struct lithos_rightsize *r, float may)
+void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
 {
-    const struct rightsize_latencies *l = &r->strip.lent;
-    const float may_us = may * rightsize_latency_us(&r->strip.whole, 99);
-    uint32_t over = 0;
+    const float us = (float)latency_ns / 1000;
 
-    if (l->count < LOOK_TAIL)
+    rightsize_keep(&r->strip.whole, us);
+    rightsize_recent_add(&r->strip.recent, us);
+    r->strip.block.reference_us = us;
+    r->strip.usual_us = rightsize_latency(&r->strip.whole, 50);
+}
+
+void rightsize_strip_alone(struct lithos_rightsize *r, float us)
+{
+    rightsize_recent_add(&r->strip.recent, us);
+}
+
+void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    rightsize_bet(&p->evidence, &p->block, may(r));
+    p->block.count = 0;
+    p->block.reference_us = 0;
+    if (p->level && rightsize_evidence_of(&p->evidence) >= ALARM)
+        narrow(r, now_ns, false);
+}
+
+/* The first ones at this level, by what was usual just before it. */
+static float least_of_first(struct rightsize_strip *p, float us)
+{
+    p->least_us = p->good == 1 ? us : LITHOS_MIN(p->least_us, us);
+    return p->good == LOOK_FIRST && p->before_us > 0 ? p->least_us / p->before_us : 0;
+}
+
+/* Slow requests that are too seldom for bets to find them soon. */
+static bool has_long_tail(struct rightsize_strip *p, float us, float times)
+{
+    const float limit_us = times * p->evidence.tail[RIGHTSIZE_TAILS - 1] * rightsize_recent_us(&p->recent);
+
+    if (!(limit_us > 0))
         return false;
-    for (uint32_t i = 0; i < l->count; i++)
-        over += l->us[i] > may_us;
-    return 100 * over > l->count;
+    p->over += us > limit_us;
+    if (p->over > LOOK_TAIL_MOST)
+        return true;
+    if (++p->looked == LOOK_TAIL)
+        p->looked = p->over = 0;
+    return false;
 }
 
 void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
 {
     struct rightsize_strip *p = &r->strip;
-    const float may =
-        1 + PART * (float)(r->stats.slip_ppm - LITHOS_RIGHTSIZE_PPM) / (float)LITHOS_RIGHTSIZE_PPM;
+    const float us = (float)latency_ns / 1000;
 
     r->stats.lent++;
     p->ended_ns = now_ns;
@@ -224,16 +263,18 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
     }
     if (!p->used)
         return;
-    rightsize_keep(&p->lent, latency_ns);
+    rightsize_block_add(&p->block, us);
     p->good++;
-    const float least = p->good == LOOK_FIRST ? rightsize_latency_us(&p->lent, 0) / r->strip.usual_us : 0;
-    if (least > may || (p->good % (LOOK_EVERY / 2) == 0 &&
-                        (rightsize_is_slower(&p->lent, &p->whole, may) || has_long_tail(r, may)))) {
-        narrow(r, now_ns, least > 1 + FAR * (may - 1));
+    const float least = least_of_first(p, us);
+    const bool slow = least > may(r) || has_long_tail(p, us, may(r));
+    rightsize_recent_add(&p->recent, us);
+    if (slow) {
+        narrow(r, now_ns, least > 1 + FAR * (may(r) - 1));
         return;
     }
     if (p->good >= GOOD_REQUESTS)
         p->stop_for_ns = p->met_for = 0;
-    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad)
+    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad &&
+        !rightsize_suspects(&p->evidence))
         change_level(p, p->level + 1);
 }

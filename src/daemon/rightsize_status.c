@@ -50,10 +50,10 @@ static json_t *operators(const struct lithosd_tenant *t)
         const struct lithosd_size *s = list[i].size;
         const char *name = lithosd_names_text(&t->observed->names, s->function);
         json_array_append_new(
-            array, json_pack("{s:s,s:o,s:i,s:i,s:i,s:s}", "name", name ? name : "(unknown)", "launches",
+            array, json_pack("{s:s,s:o,s:i,s:i,s:i,s:i,s:s}", "name", name ? name : "(unknown)", "launches",
                              number(s->launches), "tpcs", (int)list[i].tpcs, "of", (int)s->of, "tries",
-                             s->size.probe_every ? (int)lithos_tpcset_count(&s->size.probe) : 0, "why",
-                             lithos_rightsize_why_name(s->why)));
+                             s->size.probe_every ? (int)lithos_tpcset_count(&s->size.probe) : 0, "least",
+                             (int)s->size.least_tpcs, "why", lithos_rightsize_why_name(s->why)));
     }
     return array;
 }

@@ -224,6 +224,7 @@ static void mixed_work_keeps_all(void **unused)
         narrow += n >= 1000 && width < ALL;
     }
     assert_true(narrow < 30); /* one in a hundred: until it is known again, where it seems to have changed */
+    assert_true(lithos_rightsize_stats(s.r)->chosen[LITHOS_RIGHTSIZE_MIXED] > 2000);
     free(s.mem);
 }
 
