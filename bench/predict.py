@@ -153,8 +153,10 @@ def variants(names, o):
 
 
 def load(bench, d, n, name, extra):
-    """A model that has been launched, and compiled, on a few TPCs: what is launched first is learned from like everything else."""
-    model = models.under_lithos(bench.o, d, bench.o.waiting_quota, f"m{n}", name, bench.scratch, "--warmup", "0", *extra)
+    """A model that has been launched, and compiled, on a few TPCs: what is launched first is learned from like everything else. It is told of
+    all SMs, or its libraries would size their kernels by those few for good."""
+    model = models.under_lithos(bench.o, d, bench.o.waiting_quota, f"m{n}", name, bench.scratch, "--warmup", "0", *extra,
+                                options=["--sm-count", "full"])
     try:
         model.do(f"run {1 if models.is_training(name) else 3}", bench.o.model_timeout)
     except BaseException:

@@ -85,7 +85,8 @@ class Bench:
 
         def tenant(d):
             def start(job):
-                options = job.lithos_options(o.scale) if way == LITHOS else []
+                # who waits with a TPC and gets more later would size its kernels by that one for good
+                options = job.lithos_options(o.scale) if way == LITHOS else [] if job.high else ["--sm-count", "full"]
                 argv = d.run(job.quota, job.label, models.command(o, job.model, "--obey", *job.extra), options)
                 return models.warm(models.Model(o, argv, models.environment(d.env, scratch), scratch.path / f"{job.label}.err",
                                                 job.label))
