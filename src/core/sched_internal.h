@@ -135,6 +135,8 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
                       uint64_t end_ns, uint64_t predicted_ns);
 /* What a return may lose at most, whatever it has saved up. */
 uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_tenant *t);
+/* What may run on its TPCs when it has next gone idle: as long as the slack lets, or within its safe time. */
+uint64_t sched_owner_will_bear_ns(const struct lithos_sched *s, const struct sched_tenant *t);
 /* How its TPCs may be lent now: limits, or why not. Sets a timer for when that changes by itself. */
 enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_tenant *t,
                                         uint64_t *ret_longest_ns, uint64_t *ret_until_ns);

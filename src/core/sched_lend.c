@@ -19,7 +19,7 @@ struct offers {
     enum lithos_sched_why why_not; /* high-priority owners offer not more; ALL: they do */
     /* What a busy owner's TPCs will be good for, and when it is expected to be through. */
     struct lithos_tpcset wider;
-    uint64_t wider_ns;
+    uint64_t wider_ns, wider_longest_ns;
     struct offer offer[2 * LITHOS_SCHED_TENANTS_MAX + 1]; /* the most generous first; set up to count */
 };
 
@@ -58,12 +58,14 @@ static uint64_t lends_anew_ns(const struct sched_tenant *t, uint64_t until_ns)
     return until_ns + lithos_demand_rest_ns(&t->demand, 0) + t->demand.linger_ns;
 }
 
-static void foresee(struct offers *o, const struct sched_tenant *t, uint64_t wider_ns)
+static void foresee(const struct lithos_sched *s, struct offers *o, const struct sched_tenant *t,
+                    uint64_t wider_ns)
 {
     if (sched_is_best_effort(t) || lithos_tpcset_count(&t->desc.own) <= lithos_tpcset_count(&o->wider))
         return;
     o->wider = t->desc.own;
     o->wider_ns = wider_ns;
+    o->wider_longest_ns = sched_owner_will_bear_ns(s, t);
 }
 
 /* What is an owner's: all of it, as it bears it now, or the strip that its launches keep off. */
@@ -108,9 +110,9 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
         else if (why != LITHOS_WHY_ALL && (o->why_not == LITHOS_WHY_ALL || why < o->why_not))
             o->why_not = why;
         if (why == LITHOS_WHY_OWNER_BUSY || why == LITHOS_WHY_OWNER_SOON)
-            foresee(o, t, lends_from_ns(s, t));
+            foresee(s, o, t, lends_from_ns(s, t));
         else if (t->even_ns && offer.until_ns)
-            foresee(o, t, lends_anew_ns(t, offer.until_ns));
+            foresee(s, o, t, lends_anew_ns(t, offer.until_ns));
     }
 }
 
@@ -439,6 +441,7 @@ static void publish(struct lithos_sched *s, struct sched_tenant *t, const struct
     if (be && borrows && alone) {
         g.wider = lithos_tpcset_minus(o->wider, t->desc.own);
         g.wider_ns = o->wider_ns;
+        g.wider_longest_ns = o->wider_longest_ns;
     }
     t->fed = starves(s, t);
     if (t->fed)

@@ -262,6 +262,17 @@ enum lithos_sched_why sched_owner_bears(struct lithos_sched *s, struct sched_ten
     return high_bears(s, t, s->now_ns - t->state_ns, ret_longest_ns, ret_until_ns);
 }
 
+uint64_t sched_owner_will_bear_ns(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const uint64_t linger_ns = t->demand.linger_ns, lost_ns = s->config.react_ns + s->config.lent_window_ns;
+    const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, linger_ns, s->config.hit_ppm);
+    const uint64_t slack_ns = sched_owner_slack_ns(s, t);
+    const uint64_t bears_ns =
+        slack_ns > lost_ns && slack_ns >= t->even_ns / PAST_RETURN_PART ? slack_ns - lost_ns : 0;
+
+    return LITHOS_MAX(bears_ns, safe_ns - LITHOS_MIN(safe_ns, linger_ns));
+}
+
 struct lithos_tpcset sched_owner_strip(const struct lithos_sched *s, const struct sched_tenant *t,
                                        uint64_t *ret_longest_ns)
 {

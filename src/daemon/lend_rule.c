@@ -43,6 +43,7 @@ struct lithos_rule lithosd_rule(const struct lithos_tpcgrant *g, bool alone)
     struct lithos_tpcset more = lithos_tpcset_minus(g->wider, lithos_tpcset_or(g->own, r.spare));
     r.wider_tpcs = lithos_tpcset_count(&more);
     r.wider_ns = g->wider_ns;
+    r.wider_longest_ns = g->wider_longest_ns;
     if (lithos_tpcset_empty(&g->own)) { /* what it is given may be one launch's alone */
         r.flags |= LITHOS_RULE_INSTEAD | LITHOS_RULE_STRICT;
         r.floor = FLOOR_LENT;

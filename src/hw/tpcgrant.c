@@ -270,7 +270,8 @@ static bool better_wider(const struct lithos_tpcgrant *g, const struct lithos_to
     if (lithos_tpcset_equal(&all, &c->tpcs) || c->blocks < w->blocks || at->held_ns >= hold_ns(c))
         return false;
     const uint64_t wide_ns = duration_ns(t, w, w->blocks, lithos_tpcset_count(&all), 0);
-    return sum(LITHOS_MAX(g->wider_ns, start_ns), wide_ns) < sum(start_ns, c->duration_ns);
+    return wide_ns <= g->wider_longest_ns &&
+           sum(LITHOS_MAX(g->wider_ns, start_ns), wide_ns) < sum(start_ns, c->duration_ns);
 }
 
 void lithos_tpcgrant_pick(const struct lithos_tpcgrant *g, const struct lithos_topology *t,

@@ -43,11 +43,12 @@ struct lithos_tpcgrant {
     uint64_t pace_ns;           /* from one launch's start to the next at least; 0: no pace */
     struct lithos_tpcset wider; /* what may be lent as well from about wider_ns on; empty: nothing known */
     uint64_t wider_ns;
+    uint64_t wider_longest_ns; /* what takes longer there will not be borne then either */
     uint32_t thin_ppm; /* residency on lent TPCs may be capped down to this part of what an SM holds */
     uint32_t reserved; /* 0 */
 };
 
-_Static_assert(sizeof(struct lithos_tpcgrant) == 232, "no padding: grants are compared as bytes");
+_Static_assert(sizeof(struct lithos_tpcgrant) == 240, "no padding: grants are compared as bytes");
 
 enum lithos_tpcwork_flag {
     LITHOS_TPCWORK_CUTTABLE = 1u << 0, /* may be run as atoms */

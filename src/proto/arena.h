@@ -18,7 +18,7 @@
 #include "proto/sizes.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 17u
+#define LITHOS_ARENA_VERSION 18u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -73,8 +73,10 @@ struct lithos_rule {
     uint32_t flags;         /* LITHOS_RULE_* */
     uint32_t window_ns;     /* issue to `lent` while less than this is outstanding, by prediction */
     uint32_t own_window_ns; /* the same for what goes to the quota and `spare` */
-    uint32_t wider_tpcs;    /* so many more are expected to be lent, or again to what is too long for them now, */
-    uint64_t wider_ns;      /* about then (CLOCK_MONOTONIC) */
+    uint32_t
+        wider_tpcs;    /* so many more are expected to be lent, or again to what is too long for them now, */
+    uint64_t wider_ns; /* about then (CLOCK_MONOTONIC) */
+    uint64_t wider_longest_ns; /* what takes longer there will not be borne then either */
     uint32_t floor; /* and whatever is outstanding, while fewer kernels than this are in flight: 1 to 64 */
     uint32_t
         longest_ns; /* kernels that are predicted to take longer do not go to `lent`; 0: none is too long */

@@ -263,6 +263,8 @@ bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const
         wide_ns = own_ns * d->own_tpcs / (d->own_tpcs + rule->wider_tpcs);
     else if (!length->learnt[QUEUE_OWN])
         own_ns = wide_ns * (d->own_tpcs + rule->wider_tpcs) / d->own_tpcs;
+    if (wide_ns > rule->wider_longest_ns)
+        return false;
     own_ns *= lithos_queue_longer(q, s, d->spare ? &d->spare_gate : NULL);
     const uint64_t now_ns = lithos_now_ns();
     if (!s->waits_since_ns)

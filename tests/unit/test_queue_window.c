@@ -295,6 +295,10 @@ static void wider(void)
     CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* nothing is expected */
     rule.wider_tpcs = 12;
     rule.wider_ns = lithos_now_ns() + 100 * MS;
+    rule.wider_longest_ns = 199 * MS;
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_waits_for_wider(q, s, &both)); /* it would not be borne there */
+    rule.wider_longest_ns = 200 * MS;
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(!lithos_queue_waits_for_wider(q, s, &small));
     CHECK(lithos_queue_waits_for_wider(q, s, &both) && lithos_queue_waits_for_wider(q, s, &an_atom));

@@ -203,6 +203,7 @@ static void test_even_intervals_are_foreseen(void **state)
     /* what does not fit before its return has them after it */
     assert_set(st->grant[be].wider, "9-16");
     assert_in_range(st->grant[be].wider_ns, p->until_ns + 90 * US, p->until_ns + 2 * MS);
+    assert_in_range(st->grant[be].wider_longest_ns, 1700 * US, 1900 * US);
     wait_until(st, st->now + 1870 * US);
     assert_true(st->grant[be].part_count == 0 || st->grant[be].parts[0].until_ns < st->now + 30 * US);
 }

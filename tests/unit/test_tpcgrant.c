@@ -222,6 +222,9 @@ static void test_waits_for_wider_tpcs(void **state)
         .own = set("9-16"), .window_ns = 1000 * US, .wider = set("18-25,27-34,36-43,45-52")};
     const struct lithos_tpcwork w = waves(80, 100, 1, 0); /* 5 waves on 16 SMs, one on 80 */
     g.wider_ns = NOW + 300 * US;
+    g.wider_longest_ns = 99 * US;
+    assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_RUN); /* it would not be borne there */
+    g.wider_longest_ns = 100 * US;
     struct lithos_tpcchoice c = pick(&g, w, 0);
     assert_int_equal(c.why, LITHOS_PICK_WIDER);
     assert_int_equal(c.retry_ns, NOW + 1000 * US);
@@ -275,6 +278,7 @@ static void test_memory_gives_no_more(void **state)
     g = (struct lithos_tpcgrant){.own = set("9-16"), .window_ns = 100 * US, .wider = card->valid};
     w.flags = 0;
     g.wider_ns = NOW + 400 * US;
+    g.wider_longest_ns = LITHOS_TPCGRANT_FOREVER;
     assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_RUN);
     w.least_ns = 0;
     assert_int_equal(pick(&g, w, 0).why, LITHOS_PICK_WIDER);
