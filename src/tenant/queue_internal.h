@@ -351,6 +351,9 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);
+/* Would all of a kernel, in one piece, run where this gate says, which one of its atoms has? */
+bool lithos_queue_whole_goes_there(struct queue *q, struct queue_stream *s, uint64_t key,
+                                   const struct lithos_gate *gate);
 /* Would what takes so long be over sooner if it waited for TPCs that are about to be lent? For no longer than twice what it takes on its
  * own (hw/tpcgrant.c). Of the stream's first, or its next atom. */
 bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const struct queue_length *length);

@@ -324,12 +324,10 @@ static void go_whole(struct lithos_issue *issue)
     choose_gate((struct giving *)(void *)issue, 0);
 }
 
-static bool goes_where_atoms_do(struct lithos_issue *issue)
+static bool may_try(struct lithos_issue *issue)
 {
     const struct giving *g = (struct giving *)(void *)issue;
-    const struct queue_length length = lithos_queue_length(g->q, g->s, g->key, 0);
-    enum queue_width width;
-    return lithos_queue_gate(g->q, g->s, &length, &width) == g->issue.gate && width == g->width;
+    return lithos_queue_whole_goes_there(g->q, g->s, g->key, g->issue.gate);
 }
 
 /* One that is cut is left whole now and then, to see what the cut costs: once says nothing. */
@@ -356,7 +354,7 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
     } else if (key) {
         g.issue.pace = pace;
         g.issue.whole = go_whole;
-        g.issue.may_try = goes_where_atoms_do;
+        g.issue.may_try = may_try;
     }
     lithos_order_issue = &g.issue;
     CUresult result = call(arg);

@@ -241,6 +241,14 @@ const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream
     return d->spare ? &d->spare_gate : NULL;
 }
 
+bool lithos_queue_whole_goes_there(struct queue *q, struct queue_stream *s, uint64_t key,
+                                   const struct lithos_gate *gate)
+{
+    const struct queue_length whole = lithos_queue_length(q, s, key, 0);
+    enum queue_width width;
+    return lithos_queue_gate(q, s, &whole, &width) == gate;
+}
+
 uint32_t lithos_queue_longer(struct queue *q, struct queue_stream *s, const struct lithos_gate *gate)
 {
     if (!gate || !(rule_of(device_of(q, s))->flags & LITHOS_RULE_INSTEAD))

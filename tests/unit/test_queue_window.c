@@ -275,6 +275,12 @@ static void widths(void)
     lithos_queue_reap(q);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_LENT], 80 * US);
     CHECK_EQ(lithos_queue_length(q, s, KEY, 12).ns[QUEUE_OWN], 100 * US);
+    /* whole, it is borne where its atoms are, or is not, and would run on its own TPCs */
+    for (uint32_t longest_us = 100; longest_us <= 1000; longest_us += 900) {
+        set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12,18,19", longest_us * (uint32_t)US);
+        const struct lithos_gate *atoms = gate_for(100 * US, 80 * US);
+        CHECK(atoms && lithos_queue_whole_goes_there(q, s, KEY, atoms) == (longest_us == 1000));
+    }
 }
 
 /* Owns 6, and 12 more are expected 100 ms from now: what is worth the wait waits, but no longer than twice what it takes on the 6. */
