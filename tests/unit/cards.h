@@ -22,6 +22,12 @@ static inline uint64_t next_random(uint64_t *state)
     return *state * 0x2545f4914f6cdd1dull;
 }
 
+/* 0 to 1. */
+static inline double random_uniform(uint64_t *state)
+{
+    return (double)(next_random(state) >> 11) / 9007199254740992.0;
+}
+
 /* Three bits of four set, and one of four. */
 static inline uint64_t random_dense(uint64_t *state)
 {

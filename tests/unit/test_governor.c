@@ -50,7 +50,7 @@ struct world {
 
 static double uniform(struct world *w)
 {
-    return (double)(next_random(&w->state) >> 11) / 9007199254740992.0;
+    return random_uniform(&w->state);
 }
 
 static void begin(struct world *w, enum lithos_governor_mode mode, uint64_t seed)

@@ -15,19 +15,15 @@
 #include "base/util.h"
 #include "core/rightsize.h"
 #include "unit/cards.h"
+#include "unit/rightsize_new.h"
 
 #define ALL 66u
-
-static double uniform(uint64_t *state)
-{
-    return (double)(next_random(state) >> 11) / 9007199254740992.0;
-}
 
 static double normal(uint64_t *state)
 {
     double sum = 0;
     for (int i = 0; i < 12; i++)
-        sum += uniform(state);
+        sum += random_uniform(state);
     return sum - 6;
 }
 
@@ -45,18 +41,6 @@ static double true_ns(const struct truth *x, uint32_t t)
     if (x->wave_ns > 0)
         return ceil((double)x->k.blocks / (double)wave) * x->wave_ns;
     return x->m_ns / t + x->b_ns;
-}
-
-static struct lithos_rightsize *fresh(const struct lithos_rightsize_config *c, void **ret_mem)
-{
-    struct lithos_rightsize *r = NULL;
-    size_t bytes = 0;
-
-    assert_int_equal(lithos_rightsize_size(c, &bytes), 0);
-    *ret_mem = aligned_alloc(16, (bytes + 15) / 16 * 16);
-    assert_non_null(*ret_mem);
-    assert_int_equal(lithos_rightsize_init(*ret_mem, bytes, c, &r), 0);
-    return r;
 }
 
 static struct lithos_rightsize_config config(void)
@@ -94,7 +78,7 @@ static void finds_the_width(void **unused)
     uint32_t width = 0;
     double m = 0, b = 0;
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (int i = 0; i < 2000; i++)
@@ -120,7 +104,7 @@ static void no_slip_no_change(void **unused)
 
     (void)unused;
     c.slip_ppm = LITHOS_RIGHTSIZE_PPM;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
     for (int i = 0; i < 100; i++) {
         launch(r, &x, &state, &width, NULL);
         assert_int_equal(width, ALL);
@@ -128,7 +112,7 @@ static void no_slip_no_change(void **unused)
     free(mem);
     c.slip_ppm = 1100000;
     c.probe = false;
-    r = fresh(&c, &mem);
+    r = rightsize_new(&c, &mem);
     for (int i = 0; i < 100; i++) {
         launch(r, &x, &state, &width, NULL);
         assert_int_equal(width, ALL);
@@ -147,7 +131,7 @@ static void learns_without_probing(void **unused)
 
     (void)unused;
     c.probe = false;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
     for (int i = 0; i < 12; i++) {
         const uint32_t width = i % 2 ? 20 : ALL;
         lithos_rightsize_choose(r, &x.k, t.valid, (struct lithos_tpcset){{0, 0}}, &choice);
@@ -167,7 +151,7 @@ static void is_revised(void **unused)
     uint64_t state = 5;
     uint32_t width = 0;
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (int i = 0; i < 1000; i++)
@@ -192,13 +176,13 @@ static void requests_pay_for_tries(void **unused)
     uint32_t width;
     double least = 0, all = 0;
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(x); i++) {
-        const double share = uniform(&state);
-        x[i] =
-            (struct truth){.k = {.key = i, .blocks = 1 + (uint32_t)(uniform(&state) * 3000), .residency = 4}};
+        const double share = random_uniform(&state);
+        x[i] = (struct truth){
+            .k = {.key = i, .blocks = 1 + (uint32_t)(random_uniform(&state) * 3000), .residency = 4}};
         if (i % 3) {
             x[i].k.blocks = 100000;
             x[i].m_ns = share * 50e3 * ALL;
@@ -242,18 +226,18 @@ static void stays_within_slip(void **unused)
 
     (void)unused;
     for (int n = 0; n < 400; n++) {
-        const double share = uniform(&state), time_ns = 10e3 + 400e3 * uniform(&state);
+        const double share = random_uniform(&state), time_ns = 10e3 + 400e3 * random_uniform(&state);
         struct truth x = {.k = {.key = (uint64_t)n, .blocks = 200000, .residency = 1},
                           .m_ns = share * time_ns * ALL,
                           .b_ns = (1 - share) * time_ns,
-                          .noise = 0.05 * uniform(&state)};
+                          .noise = 0.05 * random_uniform(&state)};
         if (n % 4 == 0) {
-            x.k.blocks = 1 + (uint32_t)(uniform(&state) * 2000);
-            x.k.residency = 1 + (uint32_t)(uniform(&state) * 4);
+            x.k.blocks = 1 + (uint32_t)(random_uniform(&state) * 2000);
+            x.k.residency = 1 + (uint32_t)(random_uniform(&state) * 4);
             x.wave_ns = time_ns;
         }
         void *mem;
-        struct lithos_rightsize *r = fresh(&c, &mem);
+        struct lithos_rightsize *r = rightsize_new(&c, &mem);
         uint32_t width, best = ALL;
         while (best > 1 && true_ns(&x, best - 1) <= 1.1 * true_ns(&x, ALL))
             best--;
@@ -285,7 +269,7 @@ static void undone_by_latency(void **unused)
     uint64_t state = 3, now_ns = 0, narrow_since_ns = 0, longest_ns = 0, narrow = 0;
     uint32_t width = 0;
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (int n = 0; n < 20000; n++) {
@@ -321,7 +305,7 @@ static void keeps_clear_of_others(void **unused)
     uint64_t state = 7;
     uint32_t width = 0;
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (int i = 0; i < 2000; i++)
@@ -348,12 +332,13 @@ static void follows_changing_traffic(void **unused)
     uint64_t state = 17, now_ns = 0, second_ns = 0, judged = 0, over = 0, all = 0;
     struct truth x[3][20]; /* model or batch */
     void *mem;
-    struct lithos_rightsize *r = fresh(&c, &mem);
+    struct lithos_rightsize *r = rightsize_new(&c, &mem);
 
     (void)unused;
     for (unsigned m = 0; m < 3; m++) {
         for (unsigned i = 0; i < 20; i++) {
-            const double share = uniform(&state), ns = 10e3 * (1 + 3 * m) * (0.5 + uniform(&state));
+            const double share = random_uniform(&state),
+                         ns = 10e3 * (1 + 3 * m) * (0.5 + random_uniform(&state));
             x[m][i] = (struct truth){.k = {.key = 100 * m + i, .blocks = 50000, .residency = 2},
                                      .m_ns = share * ns * ALL,
                                      .b_ns = (1 - share) * ns,

@@ -12,6 +12,7 @@
 #include "base/util.h"
 #include "core/rightsize.h"
 #include "unit/cards.h"
+#include "unit/rightsize_new.h"
 
 #define ALL 66u
 #define KERNELS 24u
@@ -47,16 +48,12 @@ static struct lithos_tpcset whole(void)
 static void begin(struct stand *s, uint32_t slip_ppm)
 {
     struct lithos_rightsize_config c = {.topology = card_h200()};
-    size_t bytes = 0;
 
     *s = (struct stand){0};
     lithos_rightsize_config_defaults(&c);
     c.operators = 64;
     c.slip_ppm = slip_ppm;
-    assert_int_equal(lithos_rightsize_size(&c, &bytes), 0);
-    s->mem = aligned_alloc(16, (bytes + 15) / 16 * 16);
-    assert_non_null(s->mem);
-    assert_int_equal(lithos_rightsize_init(s->mem, bytes, &c, &s->r), 0);
+    s->r = rightsize_new(&c, &s->mem);
 }
 
 static double true_ns(const struct kernel *x, uint32_t t)

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "core/rightsize.h"
 #include "unit/cards.h"
+#include "unit/rightsize_new.h"
 
 #define ALL 66u
 #define RUNS 24u
@@ -21,17 +22,12 @@
 #define BEGINS 4000u
 #define LONGEST 20000u
 
-static double uniform(uint64_t *state)
-{
-    return (double)(next_random(state) >> 11) / 9007199254740992.0;
-}
-
 /* Of mean 0 and standard deviation 1, within 3.5 of it. */
 static double normal(uint64_t *state)
 {
     double sum = 0;
     for (int i = 0; i < 4; i++)
-        sum += uniform(state);
+        sum += random_uniform(state);
     return (sum - 2) * 1.732;
 }
 
@@ -46,14 +42,15 @@ struct host {
 static double takes_us(struct host *h, uint64_t now_ns)
 {
     if (now_ns >= h->level_until_ns) {
-        h->level = uniform(&h->state) < 0.5 ? 1 : 1 + 0.6 * uniform(&h->state);
-        h->level_until_ns = now_ns + (uint64_t)((0.3 + 1.7 * uniform(&h->state)) * LITHOS_NSEC_PER_SEC);
+        h->level = random_uniform(&h->state) < 0.5 ? 1 : 1 + 0.6 * random_uniform(&h->state);
+        h->level_until_ns =
+            now_ns + (uint64_t)((0.3 + 1.7 * random_uniform(&h->state)) * LITHOS_NSEC_PER_SEC);
     }
-    if (now_ns >= h->held_until_ns && uniform(&h->state) < 0.01) {
-        h->held_until_ns = now_ns + (uint64_t)(10 * uniform(&h->state) * LITHOS_NSEC_PER_MSEC);
-        h->held_us = h->usual_us * uniform(&h->state);
+    if (now_ns >= h->held_until_ns && random_uniform(&h->state) < 0.01) {
+        h->held_until_ns = now_ns + (uint64_t)(10 * random_uniform(&h->state) * LITHOS_NSEC_PER_MSEC);
+        h->held_us = h->usual_us * random_uniform(&h->state);
     }
-    const double few = uniform(&h->state) < 0.03 ? 1.2 + uniform(&h->state) : 1;
+    const double few = random_uniform(&h->state) < 0.03 ? 1.2 + random_uniform(&h->state) : 1;
     double spread = 1 + h->spread * normal(&h->state);
     spread = spread < 0.6 ? 0.6 : spread;
     return h->usual_us * h->level * spread * few + (now_ns < h->held_until_ns ? h->held_us : 0);
@@ -74,7 +71,6 @@ struct stand {
 static void begin(struct stand *s, uint64_t seed, double usual_us, double spread)
 {
     struct lithos_rightsize_config c = {.topology = card_h200()};
-    size_t bytes = 0;
 
     *s = (struct stand){.host = {.state = seed * 7919 + 1, .usual_us = usual_us, .spread = spread},
                         .slower = 1,
@@ -83,10 +79,7 @@ static void begin(struct stand *s, uint64_t seed, double usual_us, double spread
                         .begins = BEGINS};
     lithos_rightsize_config_defaults(&c);
     c.operators = 64;
-    assert_int_equal(lithos_rightsize_size(&c, &bytes), 0);
-    s->mem = aligned_alloc(16, (bytes + 15) / 16 * 16);
-    assert_non_null(s->mem);
-    assert_int_equal(lithos_rightsize_init(s->mem, bytes, &c, &s->r), 0);
+    s->r = rightsize_new(&c, &s->mem);
 }
 
 static void end(struct stand *s)

@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "core/rightsize.h"
 #include "unit/cards.h"
+#include "unit/rightsize_new.h"
 
 #define ALL 66u
 #define US LITHOS_NSEC_PER_USEC
@@ -49,16 +50,12 @@ static uint32_t count(struct lithos_tpcset s)
 static void begin(struct stand *s, uint64_t (*takes_ns)(uint32_t tpcs, bool beside))
 {
     struct lithos_rightsize_config c = {.topology = card_h200()};
-    size_t bytes = 0;
 
     *s = (struct stand){
         .own = whole(), .takes_ns = takes_ns, .k = {.key = 1, .blocks = 100000, .residency = 1}};
     lithos_rightsize_config_defaults(&c);
     c.operators = 64;
-    assert_int_equal(lithos_rightsize_size(&c, &bytes), 0);
-    s->mem = aligned_alloc(16, (bytes + 15) / 16 * 16);
-    assert_non_null(s->mem);
-    assert_int_equal(lithos_rightsize_init(s->mem, bytes, &c, &s->r), 0);
+    s->r = rightsize_new(&c, &s->mem);
     lithos_rightsize_lend(s->r, true);
 }
 
