@@ -101,15 +101,23 @@ static unsigned told_sms_locked(const struct lithos_grant_gpu *gpu)
 /* `lithos run --hand-over`. Where it is not said, a program that may use so many CPUs has one to spare for a thread of ours. */
 #define HAND_OVER_CPUS_MIN 4u
 
+static bool read_hand_over(void)
+{
+    const char *text = getenv("LITHOS_HAND_OVER");
+    if (text && !strcmp(text, "on"))
+        return true;
+    if (text && !strcmp(text, "off"))
+        return false;
+    if (text && *text)
+        lithos_log_once(LITHOS_LOG_WARNING, "LITHOS_HAND_OVER must be on or off: it is ignored");
+    return lithos_cpus("") >= HAND_OVER_CPUS_MIN;
+}
+
 static bool hands_over_locked(void)
 {
     static int hands_over = -1;
-    if (hands_over < 0) {
-        const char *env = getenv("LITHOS_HAND_OVER");
-        hands_over = env && !strcmp(env, "on")    ? 1
-                     : env && !strcmp(env, "off") ? 0
-                                                  : lithos_cpus("") >= HAND_OVER_CPUS_MIN;
-    }
+    if (hands_over < 0)
+        hands_over = read_hand_over();
     return hands_over;
 }
 
