@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "daemon/daemon.h"
-#include "hw/sm.h"
 
 #define OPERATORS 1024u
 /* After the last TPC of an owner's has been taken back, an atom or two of others may still be there. */
@@ -166,14 +165,11 @@ static struct lithosd_size *find(struct lithosd_sizes *s, uint64_t key)
     return NULL;
 }
 
-/* Its row, or one that made room for it. */
-static struct lithosd_size *find_or_make(struct lithosd_sizes *s, uint64_t key)
+/* One that made room for it. */
+static struct lithosd_size *make(struct lithosd_sizes *s, uint64_t key)
 {
     const uint32_t first = lithos_size_row_of(key);
-    struct lithosd_size *row = find(s, key);
-    if (row)
-        return row;
-    row = &s->row[first + s->next[first / LITHOS_SIZE_WAYS]++ % LITHOS_SIZE_WAYS];
+    struct lithosd_size *row = &s->row[first + s->next[first / LITHOS_SIZE_WAYS]++ % LITHOS_SIZE_WAYS];
     *row = (struct lithosd_size){.key = key};
     return row;
 }
@@ -200,40 +196,6 @@ uint64_t lithosd_rightsize_key(const struct lithosd_tenant *t, const struct lith
     return lithos_size_key(r->function, r->launch.grid, r->launch.block);
 }
 
-/* Blocks that are all on the card at once may wait for each other, and few kernels say whether they do (ADR 27). Those that do have
- * grids made for the card: at most a block an SM, or as many on each as fit. These keep an SM for each block, or all TPCs. */
-static bool is_made_for_card(const struct lithosd_tenant *t, const struct lithos_rightsize_kernel *k,
-                             uint32_t all)
-{
-    const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[0]];
-    const uint32_t own_sms = LITHOS_MAX(all * t->grant.gpus[0].topology.sms_per_tpc, 1u);
-    const uint32_t card_sms = LITHOS_MAX(g->sm_count, 1u);
-    if (k->blocks <= LITHOS_MAX(own_sms, card_sms) || !k->residency)
-        return true;
-    return lithos_rightsize_waves(&t->grant.gpus[0].topology, k, all) <= 1 &&
-           (k->blocks % own_sms == 0 || k->blocks % card_sms == 0);
-}
-
-static void shape_of(const struct lithosd_tenant *t, const struct lithos_timeline_launch *l, uint32_t all,
-                     struct lithos_rightsize_kernel *ret)
-{
-    const struct lithosd_gpu *g = &t->daemon->gpus.gpu[t->gpu[0]];
-    const struct lithos_topology *topology = &t->grant.gpus[0].topology;
-    const struct lithos_sm *sm = lithos_sm(g->cc[0], g->cc[1]);
-    const unsigned __int128 blocks = (unsigned __int128)l->grid[0] * l->grid[1] * l->grid[2];
-    const unsigned __int128 threads = (unsigned __int128)l->block[0] * l->block[1] * l->block[2];
-    struct lithos_rightsize_kernel k = {
-        .key = lithos_size_key(l->function, l->grid, l->block),
-        .blocks = (uint32_t)LITHOS_MIN(blocks, (unsigned __int128)UINT32_MAX),
-        .cluster_blocks = l->cluster_blocks,
-    };
-    if (sm && threads <= UINT32_MAX)
-        k.residency = lithos_sm_blocks(sm, (uint32_t)threads, l->registers, l->shared_bytes);
-    if (is_made_for_card(t, &k, all))
-        k.least_tpcs = lithos_rightsize_bound(topology, &k, all);
-    *ret = k;
-}
-
 void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k)
 {
     const struct lithos_timeline_launch *l = k->launch;
@@ -247,13 +209,15 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     struct lithos_rightsize_kernel kernel;
     struct lithos_rightsize_advice a = {.why = LITHOS_RIGHTSIZE_LEARN, .tpcs = own};
     const bool beside = k->start_ns < t->rightsize->foreign_until_ns;
-    if (beside && find(p->reader->sizes, l->size_key))
+    struct lithosd_size *row = find(p->reader->sizes, l->size_key);
+    if (beside && row)
         return; /* what it takes beside others says nothing of how it scales */
-    shape_of(t, l, all, &kernel);
+    if (!row)
+        row = make(p->reader->sizes, l->size_key);
+    lithosd_rightsize_shape(t, l, all, row, &kernel);
     if (!beside)
         lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns,
                                l->tpc_count ? l->tpc_count : all, &a);
-    struct lithosd_size *row = find_or_make(p->reader->sizes, l->size_key);
     row->function = l->function;
     row->launches++;
     row->of = all;

@@ -57,7 +57,9 @@ void lithosd_rightsize_look(struct lithosd *d);
 struct lithosd_size {
     uint64_t key; /* 0: free */
     uint64_t function, launches;
-    uint32_t of; /* TPCs it could have had */
+    uint64_t judged;  /* the function whose name was looked at; 0: none yet */
+    bool independent; /* its blocks are known not to wait for each other */
+    uint32_t of;      /* TPCs it could have had */
     enum lithos_rightsize_why why;
     struct lithos_size size;
 };
@@ -74,6 +76,15 @@ struct lithosd_sizes {
     uint32_t next[LITHOS_SIZE_SETS];                     /* the way that makes room */
     struct lithosd_size row[LITHOS_SIZE_ROWS];
 };
+
+/* ---- rightsize_kernel.c ---- */
+
+/* A launch as core/rightsize.h knows kernels. row: what its process was told of it, where what its name says is kept; all: TPCs it
+ * could have. */
+void lithosd_rightsize_shape(const struct lithosd_tenant *t, const struct lithos_timeline_launch *l,
+                             uint32_t all, struct lithosd_size *row, struct lithos_rightsize_kernel *ret);
+/* Is a function of that name one of a family whose blocks are known never to wait for each other? */
+bool lithosd_rightsize_is_independent(const char *name);
 
 /* ---- rightsize_status.c ---- */
 

@@ -3,3 +3,4 @@ foreach(name test_daemon test_daemon_mps test_daemon_observe test_daemon_lend te
   add_dependencies(${name} lithosd)
 endforeach()
 lithos_unit_test(test_lend LINK lithos_daemon)
+lithos_unit_test(test_rightsize_kernel LINK lithos_daemon)

@@ -17,6 +17,7 @@
 #include "test_daemon_rig.h"
 
 #define QUOTA 26u
+#define HOLDS 16u /* blocks of 128 threads with 32 registers on an SM */
 #define PATIENCE_NS (20 * LITHOS_NSEC_PER_SEC)
 
 /* A service of one thread, each of whose requests is a launch of each kernel. */
@@ -37,9 +38,9 @@ struct kernel {
 };
 
 /* One that fills 4 TPCs, whatever it has more; one that takes 100 us on 26 TPCs and 110 on 10; and one that takes no longer on any, but
- * of whose blocks there are as many as 26 TPCs hold of another size: they may wait for each other. */
+ * of whose blocks there are as many as 26 TPCs hold: they may wait for each other. */
 static const struct kernel kernels[3] = {
-    {0x100, 8, 0, 60e3}, {0x200, 100000, 162.5e3, 93.75e3}, {0x300, 4 * 2 * QUOTA, 0, 40e3}};
+    {0x100, 8, 0, 60e3}, {0x200, 100000, 162.5e3, 93.75e3}, {0x300, HOLDS * 2 * QUOTA, 0, 40e3}};
 
 static const uint32_t block[3] = {128, 1, 1};
 
