@@ -4,7 +4,7 @@
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
-the quotas and options that the notes say. The programs of a way start once and stay for its windows (lib/colocate.py); the service and
+the quotas and options that the notes say, and `lithosd --rightsize=on`. The programs of a way start once and stay for its windows (lib/colocate.py); the service and
 the trainings alone are measured among the windows of time slicing."""
 import pathlib
 import sys
@@ -30,9 +30,9 @@ def services():
     """By the name that bars have."""
     if virtual():
         return {"toy": Service(Job("hp", "toy inference", "", extra=["--batch", "2"], rate=60, slo_ms=2), ("75%", "20%"), ("75%", "20%"))}
-    return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
-                              ("100%", "0")),
-            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60), ("100%", "0"))}
+    return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15,
+                                  options=["--slip", "1.2"]), ("100%", "0")),
+            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--slip", "1.1"]), ("100%", "0"))}
 
 
 def trainings():
@@ -143,7 +143,8 @@ def bars(result, measured):
                                 f"BE kept {k:.0f} %.")
         for way, (hp_quota, be_quota) in service.quotas.items():
             options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
-            result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() + ".")
+            result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() +
+                        ("; lithosd --rightsize=on." if way == LITHOS else "."))
     result.note("Each bar is of the worse of the two trainings, the median of the repetitions.")
 
 

@@ -116,7 +116,7 @@ class Bench:
             with servers.Lithosd(self.place, scratch, args=["--share", "preempt"]) as d:
                 yield None, in_turns(d)
         else:
-            with servers.Lithosd(self.place, scratch, args=["--policy", "partition"] if way == "partition" else []) as d:
+            with servers.Lithosd(self.place, scratch, args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
                 yield d, tenant(d)
 
     def explain(self, d, jobs):

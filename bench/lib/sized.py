@@ -11,7 +11,10 @@ SERVICES = ["resnet50 inference", "bert inference", "llama prefill", "llama deco
 def add_options(p):
     p.add_argument("--learn", type=float, default=20, help="on a card: seconds of the card's time that a service runs with its slip "
                    "before it is measured (default: %(default)s)")
-    p.add_argument("--window", type=float, default=4, help="on a card: seconds of a turn (default: %(default)s)")
+    p.add_argument("--window", type=float, default=4, help="on a card: seconds with its slip, and as many without, of a repetition "
+                   "(default: %(default)s)")
+    p.add_argument("--turns", type=int, default=8, help="on a card: into which these are cut, by turns, for hosts are faster in one second "
+                   "than in the next (default: %(default)s)")
     p.add_argument("--beside", metavar="MODEL", help="on a card: the best-effort neighbour, one of bench/models or burn (short kernels); "
                    "none: nobody (default: llama training; with --virtual burn)")
     p.add_argument("--batches", default="", metavar="FROM-TO", help="on a card: each request of another batch size")
@@ -37,30 +40,54 @@ class Service:
     def switch(self, slip):
         self.d.set("service", "--slip", slip)
 
-    def turn(self, on, neighbour=None):
+    def turn(self, on, ran, neighbour=None):
+        """A turn of a repetition, added to ran."""
+        seconds = self.o.window / self.o.turns
         self.switch(self.slip if on else "off")
-        self.run(self.o.window / 8)
+        self.run(seconds / 8)
         models.settle()
         before = self.d.tenant("service")
         if neighbour:
             neighbour.begin()
-        figures = self.run(self.o.window)
-        neighbours = neighbour.end_window() if neighbour else {}
+        figures = self.run(seconds)
+        if neighbour:
+            neighbour.end_window(ran)
         models.settle()
         after = self.d.tenant("service")
-        if not figures["iterations"]:
+        ran.add(figures, before, after)
+
+
+class Ran:
+    """Turns of one kind in one repetition."""
+
+    def __init__(self, scale):
+        self.scale = scale
+        self.us, self.seconds, self.tpc_s, self.told, self.kernels, self.kernel_s = [], 0, 0, {}, 0, 0
+
+    def add(self, figures, before, after):
+        self.us += figures["us"]
+        self.seconds += figures["seconds"]
+        self.tpc_s += after["observed"]["tpc_time_s"] - before["observed"]["tpc_time_s"]
+        b, a = before["rightsize"], after["rightsize"]
+        if "strip" not in a:
+            return  # it is switched off
+        for key in ("undone", "stopped", "spoilt", "references"):
+            self.told[key] = self.told.get(key, 0) + a[key] - b.get(key, 0)
+        for key in ("requests", "unused", "narrowed", "met"):
+            self.told[f"strip_{key}"] = self.told.get(f"strip_{key}", 0) + a["strip"][key] - b.get("strip", {}).get(key, 0)
+        self.told |= {"slip_in_force": a["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in a["operators"]),
+                      "strip_tpcs": a["strip"]["tpcs"]}
+
+    def figures(self):
+        """In the card's time."""
+        if not self.us:
             raise Failed("the service served nothing")
-        spent = after["observed"]["tpc_time_s"] - before["observed"]["tpc_time_s"]
-        out = {"p50_us": figures["p50_us"], "p99_us": figures["p99_us"], "per_s": figures["iterations_per_s"],
-               "tpc_ms_a_request": 1e3 * spent / figures["iterations"], "requests": figures["iterations"]}
-        if on:
-            r = after["rightsize"]
-            out |= {k: r[k] - before["rightsize"].get(k, 0) for k in ("undone", "stopped", "spoilt", "references")}
-            out |= {"slip_in_force": r["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in r["operators"])}
-            strip = before["rightsize"].get("strip", {})
-            out |= {f"strip_{k}": r["strip"][k] - strip.get(k, 0) for k in ("requests", "unused", "narrowed", "met")}
-            out["strip_tpcs"] = r["strip"]["tpcs"]
-        return {k: round(v, 4) for k, v in (out | neighbours).items()}
+        out = {"p50_us": results.quantile(self.us, 0.5) / self.scale, "p99_us": results.quantile(self.us, 0.99) / self.scale,
+               "per_s": len(self.us) / self.seconds * self.scale, "tpc_ms_a_request": 1e3 * self.tpc_s / len(self.us),
+               "requests": len(self.us)} | self.told
+        if self.kernel_s:
+            out["be_kernels_per_s"] = self.kernels / self.kernel_s * self.scale
+        return {k: round(v, 4) for k, v in out.items()}
 
 
 class Neighbour:
@@ -89,13 +116,17 @@ class Neighbour:
     def begin(self):
         self.at, self.before = time.monotonic(), self.kernels()
 
-    def end_window(self):
-        return {"be_kernels_per_s": (self.kernels() - self.before) / (time.monotonic() - self.at) * self.o.scale}
+    def end_window(self, ran):
+        ran.kernels += self.kernels() - self.before
+        ran.kernel_s += time.monotonic() - self.at
 
     def alone(self):
+        """Kernels a second of the card's time."""
+        ran = Ran(self.o.scale)
         self.begin()
-        time.sleep(self.o.window * self.o.scale)
-        return self.end_window()
+        time.sleep(self.o.window / 2 * self.o.scale)
+        self.end_window(ran)
+        return ran.kernels / ran.kernel_s * self.o.scale
 
     def end(self):
         self.child.kill()
@@ -118,9 +149,13 @@ def compare(result, name, reps):
 
 def turns(o, s, result, name, neighbour=None):
     for rep in range(1, o.repetitions + 1):
-        for on in ((False, True) if rep % 2 else (True, False)):
+        ran = {False: Ran(o.scale), True: Ran(o.scale)}
+        for i in range(o.turns):
+            for on in ((False, True) if (rep + i) % 2 else (True, False)):
+                s.turn(on, ran[on], neighbour)
+        for on, r in ran.items():
             case = f"{name}, {'slip' if on else 'whole'}"
-            figures = s.turn(on, neighbour)
+            figures = r.figures()
             result.case(case, rep, **figures)
             log(f"[{rep}] {case}: {figures}")
 
@@ -143,7 +178,7 @@ def beside_it(o, d, scratch, s, result, name):
     try:
         time.sleep(o.window * o.scale / 4)
         alone = n.alone()
-        result.case(f"{what}, alone", 1, **alone)
+        result.case(f"{what}, alone, at {name}", 1, be_kernels_per_s=round(alone, 3))
         s.switch(s.slip)
         s.run(o.learn / 2)
         log(f"{beside}: after a while, {d.tenant('service')['rightsize']['strip']}")
@@ -151,8 +186,8 @@ def beside_it(o, d, scratch, s, result, name):
     finally:
         n.end()
     out = compare(result, beside, o.repetitions)
-    if out and alone["be_kernels_per_s"]:
-        out["gained"] = gained(result, name, beside, alone["be_kernels_per_s"])
+    if out and alone:
+        out["gained"] = gained(result, name, beside, alone)
         log(f"{beside}: both together {out['gained']:+.1f} %")
     return out
 
