@@ -78,6 +78,14 @@ struct lithos_rightsize_advice {
     uint32_t probe_every;
 };
 
+/* What spoke against right-sizing when it was undone last. */
+struct lithos_rightsize_undone {
+    uint64_t request;   /* its number, from 1; 0: it has never been */
+    float reference_us; /* of the last block: a request with all TPCs, */
+    float median_us;    /* the median of the others, */
+    bool tail;          /* and whether it is seldom slow ones that said so */
+};
+
 struct lithos_rightsize_stats {
     uint64_t chosen[LITHOS_RIGHTSIZE_WHY_MAX];
     /* TPCs times duration of what was observed, and what it would have been with all TPCs, by the operators' medians. */
@@ -93,6 +101,7 @@ struct lithos_rightsize_stats {
     uint64_t narrowed;  /* how often the strip was made narrower, or taken back, since they took too long */
     uint64_t met;       /* or since a launch went there all the same */
     uint32_t slip_ppm;  /* in force */
+    struct lithos_rightsize_undone last_undone;
 };
 
 void lithos_rightsize_config_defaults(struct lithos_rightsize_config *config); /* all but the topology */

@@ -67,6 +67,15 @@ void rightsize_block_add(struct rightsize_block *b, float us)
         b->us[b->count++] = us;
 }
 
+float rightsize_block_median_us(const struct rightsize_block *b)
+{
+    float sorted[RIGHTSIZE_BLOCK_MOST];
+
+    memcpy(sorted, b->us, b->count * sizeof *sorted);
+    lithos_sort_floats(sorted, b->count);
+    return b->count ? sorted[b->count / 2] : 0;
+}
+
 static uint32_t count_over(const struct rightsize_block *b, float limit_us)
 {
     uint32_t over = 0;
@@ -131,14 +140,30 @@ void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b
         rightsize_recent_add(&e->recent, b->us[i]);
 }
 
-float rightsize_evidence_of(const struct rightsize_evidence *e)
+static float evidence_of_ranks(const struct rightsize_evidence *e)
 {
     float sum = 0;
     for (unsigned i = 0; i < RIGHTSIZE_RANKS; i++)
         sum += e->capital[i] / 4;
+    return sum;
+}
+
+static float evidence_of_tails(const struct rightsize_evidence *e)
+{
+    float sum = 0;
     for (unsigned i = RIGHTSIZE_RANKS; i < RIGHTSIZE_BETS; i++)
         sum += e->capital[i] / (4 * RIGHTSIZE_TAILS);
     return sum;
+}
+
+float rightsize_evidence_of(const struct rightsize_evidence *e)
+{
+    return evidence_of_ranks(e) + evidence_of_tails(e);
+}
+
+bool rightsize_is_of_tails(const struct rightsize_evidence *e)
+{
+    return evidence_of_tails(e) > evidence_of_ranks(e);
 }
 
 bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e)

@@ -109,8 +109,9 @@ struct rightsize_strip {
     uint32_t good;     /* requests on end that bore it */
     bool used;         /* others went there, in this request */
     float use;         /* in what part of them lately */
-    uint64_t begin_ns; /* not before: it was too much at any level */
-    uint64_t stop_for_ns;
+    uint32_t taken;    /* requests in which they did, since nobody had */
+    uint64_t begin_ns; /* not before: it was too much at any level, or nobody took it */
+    uint64_t stop_for_ns, unused_for_ns;
     uint64_t ended_ns;                /* of the last request that ran beside it */
     struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
     float usual_us;                   /* their median */
@@ -184,8 +185,12 @@ void rightsize_block_add(struct rightsize_block *b, float us);
 /* A block has ended, whose right-sized requests may take `may` times what references do. */
 void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b, float may);
 /* That they take longer; 1 or so: none. */
+float rightsize_block_median_us(
+    const struct rightsize_block *b); /* of its right-sized ones; 0: there are none */
 float rightsize_evidence_of(const struct rightsize_evidence *e);
 /* More references are worth what they cost. */
+/* Is most of it that of seldom slow ones? */
+bool rightsize_is_of_tails(const struct rightsize_evidence *e);
 bool rightsize_suspects(const struct rightsize_evidence *e);
 bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e);
 void rightsize_bet_anew(struct rightsize_evidence *e);

@@ -41,6 +41,9 @@ static void lower(struct lithos_rightsize *r, uint64_t now_ns)
     const uint32_t over = r->stats.slip_ppm - LITHOS_RIGHTSIZE_PPM;
 
     r->stats.undone++;
+    r->stats.last_undone = (struct lithos_rightsize_undone){r->stats.requests, l->block.reference_us,
+                                                            rightsize_block_median_us(&l->block),
+                                                            rightsize_is_of_tails(&l->evidence)};
     rightsize_bet_anew(&l->evidence);
     l->good = 0;
     l->watch = WATCH;

@@ -25,6 +25,10 @@
 #define GOOD_REQUESTS 256u
 #define USE_LEAST 0.25f
 #define USE_SMOOTH 8.0f
+/* Nobody took it: for so long, and twice that each time, until it was taken for so many requests. Who borrows may be between two of its
+ * kernels. */
+#define UNUSED_NS (100 * LITHOS_NSEC_PER_MSEC)
+#define USED_REQUESTS 64u
 /* What a launch that goes there all the same may wait: such requests are seldom enough not to be felt in the 99th percentile. */
 #define MET_PART 0.5f
 #define MET_MOST_NS (5 * LITHOS_NSEC_PER_MSEC)
@@ -182,6 +186,19 @@ static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
         stop(p, now_ns);
 }
 
+/* Where others' kernels find no place on little, more of it is of more use, if it is borne. */
+static void pause_unused(struct rightsize_strip *p, uint64_t now_ns)
+{
+    if (p->level < STRIP_WIDE && !p->bad) {
+        p->wide = true;
+        change_level(p, 0);
+    }
+    p->use = 1;
+    p->taken = 0;
+    p->unused_for_ns = LITHOS_MIN(LITHOS_MAX(2 * p->unused_for_ns, UNUSED_NS), STOP_MOST_NS);
+    p->begin_ns = now_ns + p->unused_for_ns;
+}
+
 /* What nobody takes costs the tenant as much. */
 static bool is_of_use(struct lithos_rightsize *r)
 {
@@ -256,9 +273,7 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
     if (!p->bad_for)
         p->bad = 0;
     if (!is_of_use(r)) {
-        p->wide = p->level < STRIP_WIDE &&
-                  !p->bad; /* where others' kernels find no place it is of more use, if it is borne */
-        stop(p, now_ns);
+        pause_unused(p, now_ns);
         return;
     }
     if (!p->used)
@@ -272,6 +287,8 @@ void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t 
         narrow(r, now_ns, least > 1 + FAR * (may(r) - 1));
         return;
     }
+    if (++p->taken >= USED_REQUESTS)
+        p->unused_for_ns = 0;
     if (p->good >= GOOD_REQUESTS)
         p->stop_for_ns = p->met_for = 0;
     if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad &&
