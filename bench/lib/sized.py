@@ -40,8 +40,9 @@ class Service:
     def switch(self, slip):
         self.d.set("service", "--slip", slip)
 
-    def turn(self, on, ran, neighbour=None):
-        """A turn of a repetition, added to ran."""
+    def turn(self, on, neighbour=None):
+        """A turn of a repetition."""
+        ran = Ran(self.o.scale)
         seconds = self.o.window / self.o.turns
         self.switch(self.slip if on else "off")
         self.run(seconds / 8)
@@ -53,30 +54,35 @@ class Service:
         if neighbour:
             neighbour.end_window(ran)
         models.settle()
-        after = self.d.tenant("service")
-        ran.add(figures, before, after)
+        ran.take(figures, before, self.d.tenant("service"))
+        return ran
 
 
 class Ran:
-    """Turns of one kind in one repetition."""
+    """A turn, or some of one kind."""
 
     def __init__(self, scale):
         self.scale = scale
-        self.us, self.seconds, self.tpc_s, self.told, self.kernels, self.kernel_s = [], 0, 0, {}, 0, 0
+        self.us, self.seconds, self.tpc_s, self.kernels, self.kernel_s = [], 0, 0, 0, 0
+        self.told, self.last = {}, {}  # sums; as it is at the end
 
-    def add(self, figures, before, after):
-        self.us += figures["us"]
-        self.seconds += figures["seconds"]
-        self.tpc_s += after["observed"]["tpc_time_s"] - before["observed"]["tpc_time_s"]
+    def take(self, figures, before, after):
+        self.us, self.seconds = figures["us"], figures["seconds"]
+        self.tpc_s = after["observed"]["tpc_time_s"] - before["observed"]["tpc_time_s"]
         b, a = before["rightsize"], after["rightsize"]
         if "strip" not in a:
             return  # it is switched off
-        for key in ("undone", "stopped", "spoilt", "references"):
-            self.told[key] = self.told.get(key, 0) + a[key] - b.get(key, 0)
-        for key in ("requests", "unused", "narrowed", "met"):
-            self.told[f"strip_{key}"] = self.told.get(f"strip_{key}", 0) + a["strip"][key] - b.get("strip", {}).get(key, 0)
-        self.told |= {"slip_in_force": a["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in a["operators"]),
-                      "strip_tpcs": a["strip"]["tpcs"]}
+        self.told = {key: a[key] - b.get(key, 0) for key in ("undone", "stopped", "spoilt", "references")}
+        self.told |= {f"strip_{key}": a["strip"][key] - b.get("strip", {}).get(key, 0) for key in ("requests", "unused", "narrowed", "met")}
+        self.last = {"slip_in_force": a["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in a["operators"]),
+                     "strip_tpcs": a["strip"]["tpcs"]}
+
+    def add(self, other):
+        self.us = self.us + other.us
+        for name in ("seconds", "tpc_s", "kernels", "kernel_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.told = {key: value + self.told.get(key, 0) for key, value in other.told.items()}
+        self.last = other.last
 
     def figures(self):
         """In the card's time."""
@@ -84,7 +90,7 @@ class Ran:
             raise Failed("the service served nothing")
         out = {"p50_us": results.quantile(self.us, 0.5) / self.scale, "p99_us": results.quantile(self.us, 0.99) / self.scale,
                "per_s": len(self.us) / self.seconds * self.scale, "tpc_ms_a_request": 1e3 * self.tpc_s / len(self.us),
-               "requests": len(self.us)} | self.told
+               "requests": len(self.us)} | self.told | self.last
         if self.kernel_s:
             out["be_kernels_per_s"] = self.kernels / self.kernel_s * self.scale
         return {k: round(v, 4) for k, v in out.items()}
@@ -132,40 +138,49 @@ class Neighbour:
         self.child.kill()
 
 
+ADDED = {"tpc_time_saved_percent": ("tpc_ms_a_request", -1), "p50_added_percent": ("p50_us", 1), "p99_added_percent": ("p99_us", 1),
+         "throughput_lost_percent": ("per_s", -1)}
+
+
+def differences(pairs):
+    """With the slip over without: the median over pairs of turns that lie beside each other, so that a host that is slow for seconds slows
+    both of a pair."""
+    figures = [(with_.figures(), without.figures()) for with_, without in pairs]
+    return {name: round(sign * 100 * (results.median([w[key] / wo[key] for w, wo in figures]) - 1), 3)
+            for name, (key, sign) in ADDED.items()}
+
+
 def compare(result, name, reps):
     """What the turns with a slip differ by from those without, by the median of the repetitions."""
-    def ratio(key):
-        pairs = [(with_, without) for with_, without in zip(result.figures(f"{name}, slip", key), result.figures(f"{name}, whole", key))]
-        return results.median([100 * (a / b - 1) for a, b in pairs if b]) if pairs else None
-    out = {"tpc_time_saved_percent": ratio("tpc_ms_a_request"), "p99_added_percent": ratio("p99_us"),
-           "throughput_lost_percent": ratio("per_s")}
-    if None in out.values():
+    got = {key: result.figures(f"{name}, slip", key) for key in ADDED}
+    if not all(got.values()):
         return None
-    out["tpc_time_saved_percent"] *= -1
-    out["throughput_lost_percent"] *= -1
+    out = {key: results.median(values) for key, values in got.items()}
     result.case(f"{name}, compared", reps, **{k: round(v, 3) for k, v in out.items()})
     return out
 
 
 def turns(o, s, result, name, neighbour=None):
     for rep in range(1, o.repetitions + 1):
-        ran = {False: Ran(o.scale), True: Ran(o.scale)}
+        ran, pairs = {False: Ran(o.scale), True: Ran(o.scale)}, []
         for i in range(o.turns):
-            for on in ((False, True) if (rep + i) % 2 else (True, False)):
-                s.turn(on, ran[on], neighbour)
+            pair = {on: s.turn(on, neighbour) for on in ((False, True) if (rep + i) % 2 else (True, False))}
+            pairs.append((pair[True], pair[False]))
+            for on, turn in pair.items():
+                ran[on].add(turn)
         for on, r in ran.items():
             case = f"{name}, {'slip' if on else 'whole'}"
-            figures = r.figures()
+            figures = r.figures() | (differences(pairs) if on else {})
             result.case(case, rep, **figures)
             log(f"[{rep}] {case}: {figures}")
 
 
-def gained(result, name, beside, be_alone):
+def gained(result, name, beside, be_alone, lost_percent):
     """What both make of the card together, each over what it does alone: how much more with the slip, in percent."""
     own = results.median(result.figures(f"{name}, whole", "per_s"))
-    rates = [[results.median(result.figures(f"{beside}, {way}", key)) for key in ("per_s", "be_kernels_per_s")] for way in ("slip", "whole")]
-    with_, without = (service / own + be / be_alone for service, be in rates)
-    return 100 * (with_ / without - 1)
+    service = results.median(result.figures(f"{beside}, whole", "per_s")) / own
+    with_, without = (results.median(result.figures(f"{beside}, {way}", "be_kernels_per_s")) / be_alone for way in ("slip", "whole"))
+    return 100 * ((service * (1 - lost_percent / 100) + with_) / (service + without) - 1)
 
 
 def beside_it(o, d, scratch, s, result, name):
@@ -187,7 +202,7 @@ def beside_it(o, d, scratch, s, result, name):
         n.end()
     out = compare(result, beside, o.repetitions)
     if out and alone:
-        out["gained"] = gained(result, name, beside, alone)
+        out["gained"] = gained(result, name, beside, alone, out["throughput_lost_percent"])
         log(f"{beside}: both together {out['gained']:+.1f} %")
     return out
 
