@@ -14,7 +14,7 @@ from lib.proc import Failed, log
 
 ALONE = "alone"
 PREEMPT = "preempt"
-BASELINES = ("time slicing", "mps", "client priority", "partition", PREEMPT)
+BASELINES = ("time slicing", "mps", "client priority", PREEMPT, "partition")
 LITHOS = "lithos"
 WAYS = BASELINES + (LITHOS,)
 

@@ -227,7 +227,7 @@ def measure(o, place, result, slip):
     """Failures."""
     failures, got, together = 0, [], []
     o.place = place
-    with servers.Scratch() as scratch:
+    with servers.Scratch() as scratch, result.keeps_what_was_measured():
         for name in models.choose(o, result):
             try:
                 compared, beside = one(o, place, scratch, result, name, slip)
@@ -248,8 +248,8 @@ def measure(o, place, result, slip):
     result.bar("p99 added %, beside", over("p99_added_percent", max, together), "<=", 4)
     result.bar("throughput lost %, beside", over("throughput_lost_percent", max, together), "<=", 4)
     result.bar("aggregate throughput gained %, beside", over("gained", lambda v: sum(v) / len(v), together), ">", 0)
-    result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process; "
-                "with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
+    result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process, "
+                "added, lost and saved being medians over pairs of turns beside each other; with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
                 "the TPCs that they were confined to. Beside a best-effort neighbour, which owns nothing, added and lost are against the turns "
                 "without the slip, in which it is lent what is idle; together is the sum of both, each over what it does alone.")
     if o.virtual:
