@@ -4,6 +4,8 @@
 
 #include "core/sched_internal.h"
 
+#define OVERDUE_PART 4u
+
 /* TPCs that may be lent now, of one owner or of nobody. */
 struct offer {
     struct sched_tenant *owner; /* NULL: of nobody */
@@ -43,6 +45,11 @@ static void offer_add(struct offers *o, struct offer offer)
     o->all = lithos_tpcset_or(o->all, offer.tpcs);
 }
 
+static bool is_pausing(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    return !sched_is_busy(t) && s->now_ns - t->state_ns < t->demand.linger_ns;
+}
+
 /* When will an owner who is busy, or has only paused, have its TPCs to lend? */
 static uint64_t lends_from_ns(const struct lithos_sched *s, const struct sched_tenant *t)
 {
@@ -52,10 +59,23 @@ static uint64_t lends_from_ns(const struct lithos_sched *s, const struct sched_t
                                          : linger_ns - LITHOS_MIN(since_ns, linger_ns));
 }
 
-/* And one that lends until it comes back: what does not fit before finds them when it is done. */
+/* And one that comes back at even intervals: what does not fit before finds them when it is done. */
 static uint64_t lends_anew_ns(const struct sched_tenant *t, uint64_t until_ns)
 {
-    return until_ns + lithos_demand_rest_ns(&t->demand, 0) + t->demand.linger_ns;
+    const uint64_t comes_ns = LITHOS_MAX(until_ns, t->state_ns + t->even_ns);
+
+    return comes_ns + lithos_demand_rest_ns(&t->demand, 0) + t->demand.linger_ns;
+}
+
+/* Does it come at even intervals, and is not overdue? Whoever has stayed away may do so for long, and nobody waits for that. */
+static bool is_expected(struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const uint64_t overdue_ns = t->state_ns + t->even_ns + t->even_ns / OVERDUE_PART;
+
+    if (!t->even_ns || s->now_ns >= overdue_ns)
+        return false;
+    sched_wake_at(s, overdue_ns);
+    return true;
 }
 
 static void foresee(const struct lithos_sched *s, struct offers *o, const struct sched_tenant *t,
@@ -109,10 +129,10 @@ static void gather_offers(struct lithos_sched *s, struct offers *o)
             o->busy++;
         else if (why != LITHOS_WHY_ALL && (o->why_not == LITHOS_WHY_ALL || why < o->why_not))
             o->why_not = why;
-        if (why == LITHOS_WHY_OWNER_BUSY || why == LITHOS_WHY_OWNER_SOON)
+        if (why == LITHOS_WHY_OWNER_BUSY || is_pausing(s, t))
             foresee(s, o, t, lends_from_ns(s, t));
-        else if (t->even_ns && offer.until_ns)
-            foresee(s, o, t, lends_anew_ns(t, offer.until_ns));
+        else if (is_expected(s, t) && (why != LITHOS_WHY_ALL || offer.until_ns))
+            foresee(s, o, t, lends_anew_ns(t, LITHOS_MAX(offer.until_ns, s->now_ns)));
     }
 }
 

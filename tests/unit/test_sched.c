@@ -208,7 +208,34 @@ static void test_even_intervals_are_foreseen(void **state)
     assert_true(st->grant[be].part_count == 0 || st->grant[be].parts[0].until_ns < st->now + 30 * US);
 }
 
-/* Requests that come one after the other with short pauses are one busy period: nothing is lent in the pauses. */
+/* Shortly before such an owner comes nothing is lent any more, and still it is known when its TPCs are to be had again. */
+static void test_a_return_is_seen_through(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 0, 1001000);
+    const uint32_t be = add_best_effort(st, 2, "18-25,27-34,36-43,45-52,54-71,75,78,81,83,0-3", 1);
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    for (unsigned i = 0; i < 400; i++)
+        request(st, owner, 100 * US, 1800 * US + i * 37 % 97 * 2 * US);
+    queue(st, be, 0, 0, LITHOS_PICK_RUN); /* not so long without a launch that it starves */
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    launch(st, owner, 100 * US);
+    wait_until(st, st->now + 100 * US);
+    done(st, owner, 100 * US, 100 * US);
+    const uint64_t idle_ns = st->now, even_ns = explain(st, owner).even_ns;
+    assert_in_range(even_ns, 1800 * US, 2000 * US);
+    assert_set(lent(st, be), "9-16");
+    wait_until(st, idle_ns + 1850 * US);
+    queue(st, be, 2, 100 * US, LITHOS_PICK_RUN);
+    assert_true(nothing(lent(st, be)));
+    assert_set(st->grant[be].wider, "9-16");
+    assert_in_range(st->grant[be].wider_ns, idle_ns + even_ns + 90 * US, idle_ns + even_ns + 200 * US);
+    /* but nobody waits for one that stays away */
+    wait_until(st, idle_ns + even_ns + even_ns / 4 + 10 * US);
+    assert_true(nothing(st->grant[be].wider) || st->grant[be].part_count);
+}
+
 /* Figure 10: work past its return would be met by each return, and buy little. An owner that bears more is another matter. */
 static void test_a_foreseen_return_is_not_waited_past(void **state)
 {
@@ -339,6 +366,7 @@ static void test_atoms_are_where_they_are(void **state)
     }
 }
 
+/* Requests that come one after the other with short pauses are one busy period: nothing is lent in the pauses. */
 static void test_pauses_are_not_idleness(void **state)
 {
     struct stand *st = *state;
@@ -499,6 +527,7 @@ int main(void)
         T(test_limits_follow_from_the_slo),
         T(test_an_slo_is_about_requests),
         T(test_even_intervals_are_foreseen),
+        T(test_a_return_is_seen_through),
         T(test_a_foreseen_return_is_not_waited_past),
         T(test_what_is_seen_late_counts_as_of_its_time),
         T(test_odd_gaps_do_not_hide_even_ones),
