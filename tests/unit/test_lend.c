@@ -74,6 +74,43 @@ static void lent_within_the_narrowest_limits(void **state)
     assert_int_equal(lithos_rule_validate(&r), 0);
 }
 
+/* A neighbour of one TPC that is idle beside an owner: its limits are not those of all others. */
+static void strict_neighbours_are_left_out(void **state)
+{
+    (void)state;
+    struct lithos_tpcset one, both;
+    struct lithos_tpcgrant g = grant_of(own);
+    assert_int_equal(lithos_tpcset_parse("75", &one), 0);
+    add_part(&g, a, 4700000, 90);
+    add_part(&g, one, 2000000, 0);
+    struct lithos_rule r = lithosd_rule(&g, false);
+    assert_true(lithos_tpcset_equal(&r.lent, &a));
+    assert_int_equal(r.longest_ns, 4700000);
+    assert_int_equal(r.until_ns, 90);
+    /* an owner that bears nothing, but is sure not to come for a while */
+    g.part_count = 0;
+    add_part(&g, one, 2000000, 0);
+    add_part(&g, a, 0, 90);
+    r = lithosd_rule(&g, false);
+    assert_true(lithos_tpcset_equal(&r.lent, &a));
+    assert_int_equal(r.longest_ns, 1);
+    assert_int_equal(r.until_ns, 90);
+    /* more generous ones come along, with the limits of the others */
+    g.part_count = 0;
+    add_part(&g, one, 9000000, 95);
+    add_part(&g, a, 4700000, 90);
+    r = lithosd_rule(&g, false);
+    both = lithos_tpcset_or(a, one);
+    assert_true(lithos_tpcset_equal(&r.lent, &both));
+    assert_int_equal(r.longest_ns, 4700000);
+    /* it is alone: better than nothing */
+    g.part_count = 0;
+    add_part(&g, one, 2000000, 0);
+    r = lithosd_rule(&g, false);
+    assert_true(lithos_tpcset_equal(&r.lent, &one));
+    assert_int_equal(r.longest_ns, 2000000);
+}
+
 static void what_is_expected_to_be_lent(void **state)
 {
     (void)state;
@@ -199,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(own_tpcs_alone),
         cmocka_unit_test(lent_within_the_narrowest_limits),
+        cmocka_unit_test(strict_neighbours_are_left_out),
         cmocka_unit_test(what_is_expected_to_be_lent),
         cmocka_unit_test(what_nobody_owns_is_for_all_kernels),
         cmocka_unit_test(without_own_tpcs_it_waits),
