@@ -162,6 +162,8 @@ struct queue_device {
     struct lithos_gate gate;       /* of the quota and all that the rule names */
     struct lithos_gate spare_gate; /* of the quota and what is good for all kernels */
     uint32_t own_tpcs, lent_tpcs;  /* of the two */
+    uint32_t widest_tpcs;          /* the most that the latter had lately: */
+    uint64_t widest_until_ns;      /* so many are remembered till then */
     uint64_t outstanding_ns;
     uint32_t in_flight;
     uint8_t gpu; /* of the grant; 0xff: not of it */
@@ -338,7 +340,9 @@ uint64_t lithos_queue_predict_ns(struct queue *q, uint64_t key, enum queue_width
 /* Each of the parts that it is given to the card in, by where it runs. */
 struct queue_length {
     uint64_t ns[QUEUE_WIDTHS];
+    uint64_t wide_ns; /* on all that has been lent lately or is about to be */
     bool learnt[QUEUE_WIDTHS];
+    bool few; /* what is lent now is little beside that: an idle neighbour's quota, while another is busy */
     uint32_t parts; /* 0: it is whole */
 };
 /* parts: that many; 0: whole; QUEUE_AS_EVER: as it was last. All 0 for key 0. */
@@ -351,6 +355,9 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
 /* Where what takes so long may run; NULL: the quota. *ret_width: what that is. */
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width);
+/* It runs on its own though something is lent: where that is for being too long there, it is taken for a little shorter from now on. */
+void lithos_queue_forget_a_little(struct queue *q, struct queue_stream *s, uint64_t key,
+                                  const struct queue_length *length);
 /* Would all of a kernel, in one piece, run where this gate says, which one of its atoms has? */
 bool lithos_queue_whole_goes_there(struct queue *q, struct queue_stream *s, uint64_t key,
                                    const struct lithos_gate *gate);

@@ -280,8 +280,10 @@ static void choose_gate(struct giving *g, uint32_t parts)
     g->issue.gate = lithos_queue_gate(g->q, g->s, &length, &g->width);
     uint32_t longer = lithos_queue_longer(g->q, g->s, g->issue.gate);
     g->ns = length.ns[g->width] * longer;
-    if (longer > 1)
+    if (longer > 1 || (g->width == QUEUE_LENT && length.few))
         g->estimate = QUEUE_ESTIMATES;
+    if (g->width == QUEUE_OWN)
+        lithos_queue_forget_a_little(g->q, g->s, g->key, &length);
 }
 
 /* It is on its way. The last of several atoms may be shorter than the others, and says nothing of them. */

@@ -13,6 +13,11 @@
 #define UNKNOWN_NS (30 * LITHOS_NSEC_PER_USEC)
 /* Fewer TPCs than this part of the card say nothing of how long a kernel takes elsewhere. */
 #define FEW_PART 8u
+/* What is lent is many TPCs from this part on of what has been, or is about to be. */
+#define MANY_PART 2u
+#define WIDEST_NS LITHOS_NSEC_PER_SEC
+/* What is known of a kernel on lent TPCs, each time that it ran elsewhere. */
+#define FORGET_PART 32u
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
 #define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
 /* A kernel that finds its stream idle: from the call to its first block (docs/hardware.md, "Completion stamps"). */
@@ -75,6 +80,11 @@ static void build_gates(struct queue_device *d, const struct quota *quota)
         r->flags && !lithos_tpcset_empty(&r->lent) && lithos_gate_build(&quota->topology, all, &d->gate) == 0;
     d->own_tpcs = lithos_tpcset_count(&base);
     d->lent_tpcs = lithos_tpcset_count(&all);
+    const uint64_t now_ns = lithos_now_ns();
+    if (d->lent && (d->lent_tpcs >= d->widest_tpcs || now_ns >= d->widest_until_ns)) {
+        d->widest_tpcs = d->lent_tpcs;
+        d->widest_until_ns = now_ns + WIDEST_NS;
+    }
 }
 
 /* With the quotas' lock. */
@@ -226,6 +236,8 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
     return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
+static struct queue_estimate *estimate_of(struct queue *q, uint64_t key, uint32_t *ret_place);
+
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width)
 {
@@ -239,6 +251,19 @@ const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream
         return &d->gate;
     }
     return d->spare ? &d->spare_gate : NULL;
+}
+
+/* Who returns to TPCs that were lent makes what is there last longer. What is thereby taken for longer than owners bear runs elsewhere from then
+ * on, and nothing would be learnt of it there any more. */
+void lithos_queue_forget_a_little(struct queue *q, struct queue_stream *s, uint64_t key,
+                                  const struct queue_length *length)
+{
+    uint32_t place;
+    struct queue_device *d = device_of(q, s);
+    const uint64_t longest_ns = rule_of(d)->longest_ns;
+    struct queue_estimate *e = estimate_of(q, key, &place);
+    if (d->lent && e->learnt[QUEUE_LENT] && longest_ns > 1 && length->ns[QUEUE_LENT] > longest_ns)
+        e->ns[QUEUE_LENT] -= e->ns[QUEUE_LENT] / FORGET_PART;
 }
 
 bool lithos_queue_whole_goes_there(struct queue *q, struct queue_stream *s, uint64_t key,
@@ -263,24 +288,23 @@ bool lithos_queue_waits_for_wider(struct queue *q, struct queue_stream *s, const
         return false;
     struct queue_device *d = device_of(q, s);
     const struct lithos_rule *rule = rule_of(d);
-    uint64_t own_ns = length->ns[QUEUE_OWN], wide_ns = length->ns[QUEUE_LENT];
-    if (!rule->wider_tpcs || !d->own_tpcs || (d->lent && borne(d, s, rule, wide_ns)))
+    const bool on_lent = d->lent && borne(d, s, rule, length->ns[QUEUE_LENT]);
+    if (!rule->wider_tpcs || (on_lent ? !length->few : !d->own_tpcs))
         return false;
-    /* what is not known of one is taken from the other */
-    if (!length->learnt[QUEUE_LENT])
-        wide_ns = own_ns * d->own_tpcs / (d->own_tpcs + rule->wider_tpcs);
-    else if (!length->learnt[QUEUE_OWN])
-        own_ns = wide_ns * (d->own_tpcs + rule->wider_tpcs) / d->own_tpcs;
+    uint64_t run_ns = length->ns[on_lent ? QUEUE_LENT : QUEUE_OWN], wide_ns = length->wide_ns;
+    if (!on_lent && !length->learnt[QUEUE_OWN] && length->learnt[QUEUE_LENT])
+        run_ns = wide_ns * (d->own_tpcs + rule->wider_tpcs) / d->own_tpcs;
     if (wide_ns > rule->wider_longest_ns)
         return false;
-    own_ns *= lithos_queue_longer(q, s, d->spare ? &d->spare_gate : NULL);
+    if (!on_lent)
+        run_ns *= lithos_queue_longer(q, s, d->spare ? &d->spare_gate : NULL);
     const uint64_t now_ns = lithos_now_ns();
     if (!s->waits_since_ns)
         s->waits_since_ns = now_ns;
-    if (now_ns - s->waits_since_ns >= 2 * own_ns)
+    if (now_ns - s->waits_since_ns >= 2 * run_ns)
         return false;
     const uint64_t here_ns = begin_ns(d, s);
-    return LITHOS_MAX(rule->wider_ns, here_ns) + wide_ns < here_ns + own_ns;
+    return LITHOS_MAX(rule->wider_ns, here_ns) + wide_ns < here_ns + run_ns;
 }
 
 bool lithos_queue_outlives(struct queue *q, struct queue_stream *s, const struct queue_length *length)
@@ -337,8 +361,16 @@ struct queue_length lithos_queue_length(struct queue *q, struct queue_stream *s,
     /* It is taken to be the faster the more TPCs it has, until it is seen how much (paper 5.7). What was first seen on a small quota would never
      * be borne on what is lent otherwise. */
     memcpy(l.learnt, e->learnt, sizeof l.learnt);
-    if (!e->learnt[QUEUE_LENT] && d->own_tpcs && d->lent_tpcs)
+    const uint32_t wide_tpcs = LITHOS_MAX(d->own_tpcs + d->rule.wider_tpcs, d->lent ? d->widest_tpcs : 0);
+    const bool from_own = !e->learnt[QUEUE_LENT] && d->own_tpcs;
+    if (e->learnt[QUEUE_OWN] && e->learnt[QUEUE_LENT])
+        l.ns[QUEUE_LENT] = LITHOS_MIN(l.ns[QUEUE_LENT], l.ns[QUEUE_OWN]);
+    l.wide_ns = from_own && wide_tpcs ? l.ns[QUEUE_OWN] * d->own_tpcs / wide_tpcs : l.ns[QUEUE_LENT];
+    l.few = d->lent && d->lent_tpcs * MANY_PART < wide_tpcs;
+    if (from_own && d->lent_tpcs)
         l.ns[QUEUE_LENT] = l.ns[QUEUE_OWN] * d->own_tpcs / d->lent_tpcs;
+    else if (l.few && e->learnt[QUEUE_LENT])
+        l.ns[QUEUE_LENT] = l.wide_ns * wide_tpcs / d->lent_tpcs;
     return l;
 }
 

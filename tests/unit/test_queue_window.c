@@ -287,11 +287,12 @@ static void widths(void)
 static void wider(void)
 {
     begin();
-    const struct queue_length both = {.ns = {600 * MS, 200 * MS}, .learnt = {true, true}},
-                              small = {.ns = {90 * MS, 30 * MS}, .learnt = {true, true}},
-                              unseen = {.ns = {600 * MS, 600 * MS}, .learnt = {true, false}},
-                              an_atom = {.ns = {600 * MS, 200 * MS}, .learnt = {true, true}, .parts = 3},
-                              short_there = {.ns = {200 * MS, 200 * MS}, .learnt = {false, true}};
+    const struct queue_length
+        both = {.ns = {600 * MS, 200 * MS}, .wide_ns = 200 * MS, .learnt = {true, true}},
+        small = {.ns = {90 * MS, 30 * MS}, .wide_ns = 30 * MS, .learnt = {true, true}},
+        unseen = {.ns = {600 * MS, 600 * MS}, .wide_ns = 200 * MS, .learnt = {true, false}},
+        an_atom = {.ns = {600 * MS, 200 * MS}, .wide_ns = 200 * MS, .learnt = {true, true}, .parts = 3},
+        short_there = {.ns = {200 * MS, 200 * MS}, .wide_ns = 200 * MS, .learnt = {false, true}};
     struct lithos_rule rule = {.flags = LITHOS_RULE_ON,
                                .window_ns = 100 * (uint32_t)MS,
                                .own_window_ns = 100 * (uint32_t)MS,
@@ -327,6 +328,81 @@ static void wider(void)
     rule.longest_ns = 150 * (uint32_t)MS;
     lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
     CHECK(lithos_queue_waits_for_wider(q, s, &both));
+}
+
+/* Owns 6, and 12 more are expected. One TPC of somebody else's that is lent meanwhile is no reason to go there, and what it takes there
+ * is not what it takes on all. */
+static void little_is_lent(void)
+{
+    begin();
+    struct lithos_rule rule = {.flags = LITHOS_RULE_ON,
+                               .window_ns = 100 * (uint32_t)MS,
+                               .own_window_ns = 100 * (uint32_t)MS,
+                               .floor = 1,
+                               .longest_ns = UINT32_MAX,
+                               .wider_tpcs = 12,
+                               .wider_ns = lithos_now_ns() + 100 * MS,
+                               .wider_longest_ns = 3600 * LITHOS_NSEC_PER_SEC};
+    atomic_store(&lithos_tenant_home.lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
+    struct queue_estimate *e = takes(600 * MS);
+    lithos_tpcset_parse("9", &rule.lent);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    /* never seen on more */
+    struct queue_length l = lithos_queue_length(q, s, KEY, 0);
+    CHECK(l.few);
+    CHECK_EQ(l.ns[QUEUE_LENT], 600 * MS * 6 / 7);
+    CHECK_EQ(l.wide_ns, 200 * MS);
+    CHECK(lithos_queue_waits_for_wider(q, s, &l));
+    /* seen there */
+    s->waits_since_ns = 0;
+    e->ns[QUEUE_LENT] = 210 * MS;
+    e->learnt[QUEUE_LENT] = true;
+    l = lithos_queue_length(q, s, KEY, 0);
+    CHECK_EQ(l.ns[QUEUE_LENT], 210 * MS * 18 / 7);
+    CHECK_EQ(l.wide_ns, 210 * MS);
+    CHECK(lithos_queue_waits_for_wider(q, s, &l));
+    s->waits_since_ns = lithos_now_ns() - 2 * 210 * MS * 18 / 7;
+    CHECK(!lithos_queue_waits_for_wider(q, s, &l)); /* long enough */
+    /* ten of 18 are many */
+    s->waits_since_ns = 0;
+    lithos_tpcset_parse("9-12", &rule.lent);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    l = lithos_queue_length(q, s, KEY, 0);
+    CHECK(!l.few && !lithos_queue_waits_for_wider(q, s, &l));
+    CHECK_EQ(l.ns[QUEUE_LENT], 210 * MS);
+    /* and what was lent a moment ago counts as well: 18 TPCs of which one is left */
+    lithos_tpcset_parse("9-12,18-25", &rule.lent);
+    rule.wider_tpcs = 0;
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    CHECK(!lithos_queue_length(q, s, KEY, 0).few);
+    lithos_tpcset_parse("9", &rule.lent);
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    l = lithos_queue_length(q, s, KEY, 0);
+    CHECK(l.few && !lithos_queue_waits_for_wider(q, s, &l)); /* but nobody knows when they come back */
+    CHECK_EQ(l.ns[QUEUE_LENT], 210 * MS * 18 / 7);
+}
+
+/* Once taken for longer than owners bear, since one of them had come back: it is tried there again some time. */
+static void taken_for_too_long(void)
+{
+    begin();
+    set_rule(LITHOS_RULE_ON, 1000 * US, 1, "9-12,18,19", 250 * (uint32_t)US);
+    struct queue_estimate *e = takes(1200 * US);
+    e->ns[QUEUE_LENT] = 400 * US;
+    e->learnt[QUEUE_LENT] = true;
+    struct queue_length l = lithos_queue_length(q, s, KEY, 0);
+    unsigned n = 0;
+    for (; l.ns[QUEUE_LENT] > 250 * US && n < 100; n++) {
+        lithos_queue_forget_a_little(q, s, KEY, &l);
+        l = lithos_queue_length(q, s, KEY, 0);
+    }
+    CHECK(n > 10 && n < 20);
+    lithos_queue_forget_a_little(q, s, KEY, &l);
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 0).ns[QUEUE_LENT],
+             l.ns[QUEUE_LENT]); /* it is borne: no more of that */
+    /* and it is no slower there than on its own */
+    e->ns[QUEUE_LENT] = 50000 * US;
+    CHECK_EQ(lithos_queue_length(q, s, KEY, 0).ns[QUEUE_LENT], 1200 * US);
 }
 
 /* What outlives the longest goes there if it is over in time, behind what is outstanding. */
@@ -415,6 +491,8 @@ IN_CHILD(window)
 IN_CHILD(rules)
 IN_CHILD(widths)
 IN_CHILD(wider)
+IN_CHILD(little_is_lent)
+IN_CHILD(taken_for_too_long)
 IN_CHILD(over_in_time)
 IN_CHILD(stalls)
 IN_CHILD(naps)
@@ -423,11 +501,12 @@ IN_CHILD(place_taken)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning),     cmocka_unit_test(test_slow_clock),
-        cmocka_unit_test(test_window),       cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_widths),       cmocka_unit_test(test_wider),
-        cmocka_unit_test(test_over_in_time), cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_place_taken),  cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_learning),       cmocka_unit_test(test_slow_clock),
+        cmocka_unit_test(test_window),         cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_widths),         cmocka_unit_test(test_wider),
+        cmocka_unit_test(test_little_is_lent), cmocka_unit_test(test_taken_for_too_long),
+        cmocka_unit_test(test_over_in_time),   cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_place_taken),    cmocka_unit_test(test_naps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
