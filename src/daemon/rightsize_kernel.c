@@ -6,8 +6,8 @@
 #include "hw/sm.h"
 
 /* Blocks that are all on the card at once may wait for each other, and few kernels say whether they do (ADR 27). Of these families it is
- * known that they do not: bench/scaling.py ran each with more blocks than its TPCs hold, down to one TPC, and all came to their end
- * (bench/results/h200/scaling.json). Products of matrices with as many blocks as there are SMs are most of what a Transformer launches. */
+ * known that they do not: bench/scaling.py runs models that launch them on fewer TPCs than hold their blocks, down to one, and all came to their
+ * end (bench/results/h200/scaling.json). Products with as many blocks as there are SMs are most of what a Transformer launches. */
 static const char *const independent[] = {
     "nvjet_*",                            /* cuBLAS on Hopper */
     "_ZN7cutlass7Kernel2I*gemm*",         /* and before it, cuDNN's too */
