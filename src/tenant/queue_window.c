@@ -262,7 +262,8 @@ void lithos_queue_forget_a_little(struct queue *q, struct queue_stream *s, uint6
     struct queue_device *d = device_of(q, s);
     const uint64_t longest_ns = rule_of(d)->longest_ns;
     struct queue_estimate *e = estimate_of(q, key, &place);
-    if (d->lent && e->learnt[QUEUE_LENT] && longest_ns > 1 && length->ns[QUEUE_LENT] > longest_ns)
+    if (d->lent && !length->few && e->learnt[QUEUE_LENT] && longest_ns > 1 &&
+        length->ns[QUEUE_LENT] > longest_ns)
         e->ns[QUEUE_LENT] -= e->ns[QUEUE_LENT] / FORGET_PART;
 }
 

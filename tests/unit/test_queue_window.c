@@ -363,6 +363,13 @@ static void little_is_lent(void)
     CHECK(lithos_queue_waits_for_wider(q, s, &l));
     s->waits_since_ns = lithos_now_ns() - 2 * 210 * MS * 18 / 7;
     CHECK(!lithos_queue_waits_for_wider(q, s, &l)); /* long enough */
+    /* that it is too long there says nothing of all */
+    rule.longest_ns = 100 * (uint32_t)MS;
+    lithos_arena_set_rule(&lithos_tenant_home, 0, &rule);
+    l = lithos_queue_length(q, s, KEY, 0);
+    lithos_queue_forget_a_little(q, s, KEY, &l);
+    CHECK_EQ(e->ns[QUEUE_LENT], 210 * MS);
+    rule.longest_ns = UINT32_MAX;
     /* ten of 18 are many */
     s->waits_since_ns = 0;
     lithos_tpcset_parse("9-12", &rule.lent);
