@@ -27,7 +27,7 @@
 #define USE_SMOOTH 8.0f
 /* Nobody took it: for so long, and twice that each time, until it was taken for so many requests. Who borrows may be between two of its
  * kernels. */
-#define UNUSED_NS (100 * LITHOS_NSEC_PER_MSEC)
+#define UNUSED_NS (2 * LITHOS_NSEC_PER_SEC)
 #define USED_REQUESTS 64u
 /* What a launch that goes there all the same may wait: such requests are seldom enough not to be felt in the 99th percentile. */
 #define MET_PART 0.5f

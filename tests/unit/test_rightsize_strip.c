@@ -250,8 +250,8 @@ static void leaves_nothing_to_nobody(void **unused)
     s.idle = false;
     s.strips = 0;
     s.widest = (struct lithos_tpcset){{0, 0}};
-    requests(&s, 300);
-    assert_true(s.strips > 130);
+    requests(&s, 3000);
+    assert_true(s.strips > 700);
     assert_int_equal(count(s.widest), had);
     end(&s);
 }
