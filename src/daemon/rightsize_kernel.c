@@ -46,11 +46,13 @@ static uint32_t least_tpcs(const struct lithosd_tenant *t, const struct lithos_r
     const uint32_t card_sms = LITHOS_MAX(g->sm_count, 1u);
     const uint64_t tpc_blocks = (uint64_t)topology->sms_per_tpc * k->residency;
     const uint32_t an_sm_each = lithos_rightsize_bound(topology, k, all);
-    if (!tpc_blocks || k->cluster_blocks > 1)
-        return k->blocks <= LITHOS_MAX(own_sms, card_sms) || !tpc_blocks ? an_sm_each : 0;
-    const bool is_made_for_card = k->blocks <= LITHOS_MAX(own_sms, card_sms) ||
-                                  (lithos_rightsize_waves(topology, k, all) <= 1 &&
-                                   (k->blocks % own_sms == 0 || k->blocks % card_sms == 0));
+    const bool one_each = k->blocks <= LITHOS_MAX(own_sms, card_sms);
+    if (!tpc_blocks)
+        return an_sm_each;
+    if (k->cluster_blocks > 1)
+        return one_each ? an_sm_each : 0;
+    const bool is_made_for_card = one_each || (lithos_rightsize_waves(topology, k, all) <= 1 &&
+                                               (k->blocks % own_sms == 0 || k->blocks % card_sms == 0));
     if (!is_made_for_card)
         return 0;
     return (uint32_t)LITHOS_MIN(((uint64_t)k->blocks + tpc_blocks - 1) / tpc_blocks, (uint64_t)an_sm_each);

@@ -16,7 +16,7 @@
 /* What is lent is many TPCs from this part on of what has been, or is about to be. */
 #define MANY_PART 2u
 #define WIDEST_NS LITHOS_NSEC_PER_SEC
-/* What is known of a kernel on lent TPCs, each time that it ran elsewhere. */
+/* So much of what a kernel is taken to take on lent TPCs is forgotten, each time that it is too long for them. */
 #define FORGET_PART 32u
 #define SHORTEST_NS LITHOS_NSEC_PER_USEC
 #define LONGEST_NS (100 * LITHOS_NSEC_PER_SEC)
@@ -236,8 +236,6 @@ bool lithos_queue_room(struct queue *q, struct queue_stream *s, const struct que
     return rule->flags && d->outstanding_ns < window_ns + ran_ns(s);
 }
 
-static struct queue_estimate *estimate_of(struct queue *q, uint64_t key, uint32_t *ret_place);
-
 const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream *s,
                                             const struct queue_length *length, enum queue_width *ret_width)
 {
@@ -251,20 +249,6 @@ const struct lithos_gate *lithos_queue_gate(struct queue *q, struct queue_stream
         return &d->gate;
     }
     return d->spare ? &d->spare_gate : NULL;
-}
-
-/* Who returns to TPCs that were lent makes what is there last longer. What is thereby taken for longer than owners bear runs elsewhere from then
- * on, and nothing would be learnt of it there any more. */
-void lithos_queue_forget_a_little(struct queue *q, struct queue_stream *s, uint64_t key,
-                                  const struct queue_length *length)
-{
-    uint32_t place;
-    struct queue_device *d = device_of(q, s);
-    const uint64_t longest_ns = rule_of(d)->longest_ns;
-    struct queue_estimate *e = estimate_of(q, key, &place);
-    if (d->lent && !length->few && e->learnt[QUEUE_LENT] && longest_ns > 1 &&
-        length->ns[QUEUE_LENT] > longest_ns)
-        e->ns[QUEUE_LENT] -= e->ns[QUEUE_LENT] / FORGET_PART;
 }
 
 bool lithos_queue_whole_goes_there(struct queue *q, struct queue_stream *s, uint64_t key,
@@ -383,6 +367,20 @@ static void learn(struct queue *q, const struct queue_flight *f, uint64_t took_n
     uint64_t *ns = &e->ns[f->width];
     *ns = e->learnt[f->width] ? (uint64_t)((int64_t)*ns + ((int64_t)took_ns - (int64_t)*ns) / 4) : took_ns;
     e->learnt[f->width] = true;
+}
+
+/* Who returns to TPCs that were lent makes what is there last longer. What is thereby taken for longer than owners bear runs elsewhere from then
+ * on, and nothing would be learnt of it there any more. */
+void lithos_queue_forget_a_little(struct queue *q, struct queue_stream *s, uint64_t key,
+                                  const struct queue_length *length)
+{
+    uint32_t place;
+    struct queue_device *d = device_of(q, s);
+    const uint64_t longest_ns = rule_of(d)->longest_ns;
+    struct queue_estimate *e = estimate_of(q, key, &place);
+    if (d->lent && !length->few && e->learnt[QUEUE_LENT] && longest_ns > 1 &&
+        length->ns[QUEUE_LENT] > longest_ns)
+        e->ns[QUEUE_LENT] -= e->ns[QUEUE_LENT] / FORGET_PART;
 }
 
 /* ---- in flight ---- */
