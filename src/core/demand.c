@@ -88,6 +88,7 @@ void lithos_demand_init(struct lithos_demand *d)
     memset(d, 0, sizeof(*d));
     d->gaps.forget_at = FORGET_AT;
     d->periods.forget_at = FORGET_PERIODS_AT;
+    d->intervals.forget_at = FORGET_AT;
 }
 
 /* Gaps that are shorter are too often followed by a return at once. Waiting costs the borrower its part of the idle
@@ -130,9 +131,13 @@ void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns)
     d->period_ns = d->period_ns ? d->period_ns - d->period_ns / 16 + period_ns / 16 : period_ns;
 }
 
-uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, uint32_t risk_ppm)
+void lithos_demand_interval(struct lithos_demand *d, uint64_t interval_ns)
 {
-    const struct lithos_demand_histogram *h = &d->gaps;
+    add(&d->intervals, interval_ns);
+}
+
+static uint64_t safe_ns(const struct lithos_demand_histogram *h, uint64_t idle_ns, uint32_t risk_ppm)
+{
     const uint64_t longer = above(h, idle_ns);
     uint64_t seen = 0, next_ns = 2 * idle_ns;
 
@@ -151,6 +156,16 @@ uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, 
     /* Nothing was seen before that, but by few: of n that were longer the next is as likely to be the first. */
     const uint64_t sure_ppm = LITHOS_MIN((longer + 1) * risk_ppm, PPM);
     return idle_ns + (uint64_t)((unsigned __int128)(next_ns - idle_ns) * sure_ppm / PPM);
+}
+
+uint64_t lithos_demand_safe_ns(const struct lithos_demand *d, uint64_t idle_ns, uint32_t risk_ppm)
+{
+    return safe_ns(&d->gaps, idle_ns, risk_ppm);
+}
+
+uint64_t lithos_demand_safe_interval_ns(const struct lithos_demand *d, uint64_t since_ns, uint32_t risk_ppm)
+{
+    return safe_ns(&d->intervals, since_ns, risk_ppm);
 }
 
 uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_ns, uint64_t stay_ns)
@@ -179,9 +194,8 @@ uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
     return 0;
 }
 
-uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns)
+static uint64_t usual_ns(const struct lithos_demand_histogram *h, uint64_t ns)
 {
-    const struct lithos_demand_histogram *h = &d->gaps;
     const uint32_t longer = above(h, ns);
     uint32_t seen = 0;
 
@@ -192,6 +206,16 @@ uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns)
             return h->least_ns[i];
     }
     return 0;
+}
+
+uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns)
+{
+    return usual_ns(&d->gaps, ns);
+}
+
+uint64_t lithos_demand_usual_interval_ns(const struct lithos_demand *d)
+{
+    return usual_ns(&d->intervals, 0);
 }
 
 uint64_t lithos_demand_rest_ns(const struct lithos_demand *d, uint64_t busy_ns)

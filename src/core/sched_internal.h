@@ -59,6 +59,9 @@ struct sched_tenant {
     uint64_t need_ns;        /* 99 of 100 busy periods take no longer, */
     uint64_t usual_ns;       /* and half of them */
     uint64_t even_ns;        /* it is idle for about so long each time, and so foreseen; 0: it is not */
+    uint64_t
+        interval_ns; /* its busy periods begin at intervals of about so long, by a clock; 0: they do not */
+    bool even_gaps;  /* it is foreseen from when it went idle: else by its intervals alone */
 
     uint32_t trust_ppm;  /* in predictions of what stays on its TPCs */
     bool returning;      /* no completion since it came back */
@@ -135,6 +138,8 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
                       uint64_t end_ns, uint64_t predicted_ns);
 /* What a return may lose at most, whatever it has saved up. */
 uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_tenant *t);
+/* When an idle owner that comes at even intervals is expected; 0: it does not. */
+uint64_t sched_owner_comes_ns(const struct sched_tenant *t);
 /* What may run on its TPCs when it has next gone idle: as long as the slack lets, or within its safe time. */
 uint64_t sched_owner_will_bear_ns(const struct lithos_sched *s, const struct sched_tenant *t);
 /* How its TPCs may be lent now: limits, or why not. Sets a timer for when that changes by itself. */

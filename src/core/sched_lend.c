@@ -62,7 +62,7 @@ static uint64_t lends_from_ns(const struct lithos_sched *s, const struct sched_t
 /* And one that comes back at even intervals: what does not fit before finds them when it is done. */
 static uint64_t lends_anew_ns(const struct sched_tenant *t, uint64_t until_ns)
 {
-    const uint64_t comes_ns = LITHOS_MAX(until_ns, t->state_ns + t->even_ns);
+    const uint64_t comes_ns = LITHOS_MAX(until_ns, sched_owner_comes_ns(t));
 
     return comes_ns + lithos_demand_rest_ns(&t->demand, 0) + t->demand.linger_ns;
 }
@@ -70,7 +70,7 @@ static uint64_t lends_anew_ns(const struct sched_tenant *t, uint64_t until_ns)
 /* Does it come at even intervals, and is not overdue? Whoever has stayed away may do so for long, and nobody waits for that. */
 static bool is_expected(struct lithos_sched *s, const struct sched_tenant *t)
 {
-    const uint64_t overdue_ns = t->state_ns + t->even_ns + t->even_ns / OVERDUE_PART;
+    const uint64_t overdue_ns = sched_owner_comes_ns(t) + t->even_ns / OVERDUE_PART;
 
     if (!t->even_ns || s->now_ns >= overdue_ns)
         return false;

@@ -65,14 +65,45 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
     return need_ns ? part(LITHOS_MIN(slack_ns, SLACK_MAX_NS), t->trust_ppm) : 0;
 }
 
-/* Does it come at even intervals? */
+/* Does it come at even intervals: so long after it has gone, or after it came? */
 static void foresee(struct sched_tenant *t)
 {
     const uint64_t linger_ns = t->demand.linger_ns;
     const uint64_t gap_ns = lithos_demand_usual_gap_ns(&t->demand, linger_ns);
-    const uint64_t early_ns = lithos_demand_safe_ns(&t->demand, linger_ns, EARLY_PPM);
+    const uint64_t early_gap_ns = lithos_demand_safe_ns(&t->demand, linger_ns, EARLY_PPM);
+    const uint64_t interval_ns = lithos_demand_usual_interval_ns(&t->demand);
+    const uint64_t early_interval_ns = lithos_demand_safe_interval_ns(&t->demand, 0, EARLY_PPM);
 
-    t->even_ns = early_ns >= part(gap_ns, FORESEEN_PPM) ? gap_ns : 0;
+    t->even_gaps = early_gap_ns >= part(gap_ns, FORESEEN_PPM) && gap_ns;
+    t->interval_ns = early_interval_ns >= part(interval_ns, FORESEEN_PPM) ? interval_ns : 0;
+    if (t->even_gaps)
+        t->even_ns = gap_ns;
+    else
+        t->even_ns = t->interval_ns - LITHOS_MIN(t->usual_ns, t->interval_ns);
+}
+
+uint64_t sched_owner_comes_ns(const struct sched_tenant *t)
+{
+    const uint64_t by_clock_ns =
+        t->interval_ns ? LITHOS_MAX(t->period_ns + t->interval_ns, t->state_ns) : UINT64_MAX;
+
+    if (!t->even_ns)
+        return 0;
+    return t->even_gaps ? LITHOS_MIN(t->state_ns + t->even_ns, by_clock_ns) : by_clock_ns;
+}
+
+/* Before which time it will not be back, but in one of 1 / hit_ppm cases. Where what was late does not make the next one late, it is the
+ * clock that says: who waited for others once would else find them again, at each return that follows. */
+static uint64_t safe_until_ns(const struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const uint64_t idle_ns = s->now_ns - t->state_ns, since_ns = s->now_ns - t->period_ns;
+    const uint64_t by_gap_ns = t->state_ns + lithos_demand_safe_ns(&t->demand, idle_ns, s->config.hit_ppm);
+
+    if (!t->interval_ns)
+        return by_gap_ns;
+    const uint64_t by_clock_ns =
+        t->period_ns + lithos_demand_safe_interval_ns(&t->demand, since_ns, s->config.hit_ppm);
+    return t->even_gaps ? LITHOS_MIN(by_gap_ns, by_clock_ns) : by_clock_ns;
 }
 
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
@@ -111,6 +142,8 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     if (t->period_open && gap_ns > t->demand.linger_ns)
         close_period(t);
     if (!t->period_open) {
+        if (t->came)
+            lithos_demand_interval(&t->demand, submit_ns - LITHOS_MIN(t->period_ns, submit_ns));
         t->period_ns = submit_ns;
         t->period_wait_ns = 0;
         t->period_open = true;
@@ -236,14 +269,14 @@ static enum lithos_sched_why high_bears(struct lithos_sched *s, struct sched_ten
         return LITHOS_WHY_OWNER_SOON;
     if (t->period_open)
         close_period(t);
-    const uint64_t safe_ns = lithos_demand_safe_ns(&t->demand, idle_ns, c->hit_ppm);
+    const uint64_t until_ns = safe_until_ns(s, t);
     const uint64_t slack_ns = sched_owner_slack_ns(s, t);
-    const bool soon = safe_ns < idle_ns + least_ns;
+    const bool soon = until_ns < s->now_ns + least_ns;
 
     const bool waits_for_little = slack_ns < t->even_ns / PAST_RETURN_PART;
 
     *ret_longest_ns = slack_ns >= least_ns && !waits_for_little ? slack_ns - lost_ns : 0;
-    *ret_until_ns = soon ? 0 : t->state_ns + safe_ns - c->react_ns;
+    *ret_until_ns = soon ? 0 : until_ns - c->react_ns;
     if (!soon || *ret_longest_ns)
         return LITHOS_WHY_ALL;
     return slack_ns < least_ns ? LITHOS_WHY_OWNER_SLACK : LITHOS_WHY_OWNER_SOON;

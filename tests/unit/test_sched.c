@@ -236,6 +236,59 @@ static void test_a_return_is_seen_through(void **state)
     assert_true(nothing(st->grant[be].wider) || st->grant[be].part_count);
 }
 
+/* Requests that come by a clock: one that took long, since it waited for others, is not followed by a later one. Gaps alone would have
+ * the next one meet others as well, and the one behind it. */
+static void test_who_comes_by_a_clock_comes_no_later(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 0, 1001000);
+    const uint32_t be = add_best_effort(st, 2, "18-25,27-34,36-43,45-52,54-71,75,78,81,83,0-3", 1);
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    for (unsigned i = 0; i < 400; i++)
+        request(st, owner, 100 * US, 1900 * US);
+    queue(st, be, 0, 0, LITHOS_PICK_RUN); /* not so long without a launch that it starves */
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    const uint64_t came = st->now;
+    launch(st, owner, 100 * US);
+    wait_until(st, came + 430 * US);
+    done(st, owner, 430 * US, 100 * US);
+    assert_set(lent(st, be), "9-16");
+    assert_in_range(st->grant[be].parts[0].until_ns, came + 1900 * US, came + 2000 * US);
+    assert_in_range(st->grant[be].wider_ns, came + 2090 * US, came + 2300 * US);
+    /* the next one does come then: after it all is as before */
+    wait_until(st, came + 2 * MS);
+    launch(st, owner, 100 * US);
+    wait_until(st, came + 2100 * US);
+    done(st, owner, 100 * US, 100 * US);
+    assert_in_range(st->grant[be].parts[0].until_ns, came + 3900 * US, came + 4 * MS);
+}
+
+/* By a clock, but each request takes another time: the gaps say nothing, the clock does. */
+static void test_a_clock_is_seen_behind_uneven_gaps(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 0, 1001000);
+    const uint32_t be = add_best_effort(st, 2, "18-25,27-34,36-43,45-52,54-71,75,78,81,83,0-3", 1);
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    for (unsigned i = 0; i < 400; i++) {
+        const uint64_t busy_ns = (100 + i * 37 % 97 * 12) * US;
+        request(st, owner, busy_ns, 2 * MS - busy_ns);
+    }
+    queue(st, be, 0, 0, LITHOS_PICK_RUN);
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    const uint64_t came = st->now;
+    launch(st, owner, 300 * US);
+    wait_until(st, came + 300 * US);
+    done(st, owner, 300 * US, 300 * US);
+    wait_until(st, came + 300 * US + 200 * US); /* it lingers */
+    queue(st, be, 2, 100 * US, LITHOS_PICK_RUN);
+    assert_set(lent(st, be), "9-16");
+    assert_in_range(st->grant[be].parts[0].until_ns, came + 1900 * US, came + 2000 * US);
+    assert_true(explain(st, owner).even_ns > 1000 * US);
+}
+
 /* Figure 10: work past its return would be met by each return, and buy little. An owner that bears more is another matter. */
 static void test_a_foreseen_return_is_not_waited_past(void **state)
 {
@@ -528,6 +581,8 @@ int main(void)
         T(test_an_slo_is_about_requests),
         T(test_even_intervals_are_foreseen),
         T(test_a_return_is_seen_through),
+        T(test_who_comes_by_a_clock_comes_no_later),
+        T(test_a_clock_is_seen_behind_uneven_gaps),
         T(test_a_foreseen_return_is_not_waited_past),
         T(test_what_is_seen_late_counts_as_of_its_time),
         T(test_odd_gaps_do_not_hide_even_ones),
