@@ -4,8 +4,8 @@
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
-the quotas and options that the notes say, and `lithosd --rightsize=on`. The programs of a way start once and stay for its windows (lib/colocate.py); the service and
-the trainings alone are measured among the windows of time slicing."""
+the quotas and options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. The programs of a way start once and
+stay for its windows (lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
 import pathlib
 import sys
 
@@ -20,10 +20,10 @@ IDLE = "1"  # TPCs of a training that waits for its window
 
 
 class Service:
-    """hp: the job. lithos, partition: quotas of it and of the training beside it."""
+    """hp: the job. lithos, partition: quotas of it and of the training beside it; also: more of them, under LithOS."""
 
     def __init__(self, hp, lithos, partition=("78%", "20%")):
-        self.hp, self.quotas = hp, {LITHOS: lithos, "partition": partition}
+        self.hp, self.quotas, self.also = hp, {LITHOS: lithos, "partition": partition}, []
 
 
 def services():
@@ -31,8 +31,8 @@ def services():
     if virtual():
         return {"toy": Service(Job("hp", "toy inference", "", extra=["--batch", "2"], rate=60, slo_ms=2), ("75%", "20%"), ("75%", "20%"))}
     return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15,
-                                  options=["--slip", "1.2"]), ("100%", "0")),
-            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--slip", "1.1"]), ("100%", "0"))}
+                                  options=["--slip", "1.1"]), ("100%", "0")),
+            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--slip", "2"]), ("100%", "0"))}
 
 
 def trainings():
@@ -44,13 +44,16 @@ def trainings():
 def chosen(o):
     """Services to measure, with the quotas that --quotas says."""
     out = {name: s for name, s in services().items() if not o.only or name in o.only.split(",")}
-    for word in filter(None, (o.quotas or "").split(",")):
-        name, _, both = word.partition("=")
-        hp, slash, be = both.partition("/")
-        if name not in services() or not slash:
-            raise SystemExit(f"bench: --quotas: SERVICE=QUOTA/QUOTA, not {word}")
-        if name in out:
-            out[name].quotas[LITHOS] = (hp, be)
+    for option, text in (("--quotas", o.quotas), ("--also", o.also)):
+        for word in filter(None, (text or "").split(",")):
+            name, _, both = word.partition("=")
+            hp, slash, be = both.partition("/")
+            if name not in services() or not slash:
+                raise SystemExit(f"bench: {option}: SERVICE=QUOTA/QUOTA, not {word}")
+            if name in out and option == "--quotas":
+                out[name].quotas[LITHOS] = (hp, be)
+            elif name in out:
+                out[name].also.append((hp, be))
     return out
 
 
@@ -73,9 +76,12 @@ def bare_windows(result, stage, name, beside, reps, ways):
 
 
 def way_windows(result, stage, way, name, beside, reps, quota):
-    """The service beside each of the trainings. quota: of the one that works, where the way has quotas."""
+    """The service beside each of the trainings, and as the only one that works where it has a quota. quota: of the training that works, where
+    the way has quotas."""
     failures = 0
     for rep in reps:
+        if stage.lithosd:
+            failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
         for training, be in beside.items():
             if stage.lithosd and quota != "0":
                 for other in beside.values():
@@ -87,24 +93,33 @@ def way_windows(result, stage, way, name, beside, reps, quota):
     return failures
 
 
+def with_quotas(way, quotas):
+    return f"{way} {'/'.join(quotas)}"
+
+
+def run_way(bench, result, way, case, name, service, quotas):
+    """All windows of a way, as `case` calls it, with quotas of the service and of the training."""
+    reps, beside = range(1, bench.o.repetitions + 1), trainings()
+    service.hp.quota, be_quota = quotas
+    for be in beside.values():
+        be.quota = "0" if be_quota == "0" else IDLE
+    try:
+        with bench.stage(way, [service.hp, *beside.values()]) as stage:
+            if way == ALONE:
+                return bare_windows(result, stage, name, beside, reps, colocate.ways(bench.o))
+            return way_windows(result, stage, case, name, beside, reps, be_quota)
+    except Failed as e:
+        result.note(f"{name}, {case}: {e}")
+        return 1
+
+
 def run_service(bench, result, name, service):
-    o, failures = bench.o, 0
-    reps = range(1, o.repetitions + 1)
+    failures = 0
     for way in bench.stages():
-        beside = trainings()
-        hp_quota, be_quota = service.quotas.get(way, ("", ""))
-        service.hp.quota = hp_quota
-        for be in beside.values():
-            be.quota = "0" if be_quota == "0" else IDLE
-        try:
-            with bench.stage(way, [service.hp, *beside.values()]) as stage:
-                if way == ALONE:
-                    failures += bare_windows(result, stage, name, beside, reps, colocate.ways(o))
-                else:
-                    failures += way_windows(result, stage, way, name, beside, reps, be_quota)
-        except Failed as e:
-            failures += 1
-            result.note(f"{name}, {way}: {e}")
+        failures += run_way(bench, result, way, way, name, service, service.quotas.get(way, ("", "")))
+    for quotas in service.also:
+        # started with them: a graph keeps the TPCs that it was instantiated with
+        failures += run_way(bench, result, LITHOS, with_quotas(LITHOS, quotas), name, service, quotas)
     return failures
 
 
@@ -136,11 +151,15 @@ def bars(result, measured):
         known = all(result.figures(c, "hp_p99_us") for c in ours)
         result.bar(f"{hp_name} baselines with a better HP p99", len(better) if known else None, "<=", 0)
         for name in beside:
-            for way in WAYS:
+            for way in (*WAYS, *(with_quotas(LITHOS, q) for q in service.also)):
                 r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, way)
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
+        for way in (LITHOS, *(with_quotas(LITHOS, q) for q in service.also)):
+            floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
+            if floor:
+                result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
         for way, (hp_quota, be_quota) in service.quotas.items():
             options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
             result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() +
@@ -152,6 +171,7 @@ def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
+    p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs")
     colocate.add_options(p)
     o, place = cli.start(p)
     colocate.ways(o)

@@ -98,7 +98,7 @@ static unsigned told_sms_locked(const struct lithos_grant_gpu *gpu)
     return lithos_tpcset_count(&gpu->own) * gpu->topology.sms_per_tpc;
 }
 
-/* `lithos run --hand-over`. Where it is not said, a program that may use so many CPUs has one to spare for a thread of ours. */
+/* `lithos run --hand-over`: for class high whether there are queues at all, for best-effort whether all launches go through them. Where it is not said, a program that may use so many CPUs has one to spare for a thread of ours. */
 #define HAND_OVER_CPUS_MIN 4u
 
 static bool read_hand_over(void)
@@ -130,6 +130,7 @@ static void apply_locked(void)
     lithos_queue_set_use(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT ? LITHOS_QUEUE_WINDOW
                          : hands_over_locked()                          ? LITHOS_QUEUE_HAND_OVER
                                                                         : LITHOS_QUEUE_UNUSED);
+    lithos_queue_set_spare(hands_over_locked());
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
         lithos_records_set_gpu(d, 0xff);

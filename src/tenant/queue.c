@@ -236,6 +236,15 @@ void lithos_queue_set_use(enum lithos_queue_use use)
         return;
     atomic_store(&q->open, use == LITHOS_QUEUE_HAND_OVER || atomic_load(&q->ending));
     atomic_store(&q->used, use != LITHOS_QUEUE_UNUSED);
+    if (use == LITHOS_QUEUE_HAND_OVER)
+        atomic_store(&q->spare, true);
+}
+
+void lithos_queue_set_spare(bool spare)
+{
+    struct queue *q = atomic_load(&lithos_queue);
+    if (q)
+        atomic_store(&q->spare, spare || atomic_load(&q->open));
 }
 
 void lithos_queue_renew(void)

@@ -198,6 +198,7 @@ struct queue {
     atomic_bool
         open; /* issue without a window or rules: they are for the dispatcher's sake, or the process ends */
 
+    atomic_bool spare; /* a CPU is there for the dispatcher */
     atomic_bool used, ending;
     _Atomic uint32_t capturing; /* streams that the app's captures began in */
     atomic_bool event_nodes;    /* graphs record or wait for events */

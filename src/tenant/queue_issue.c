@@ -18,8 +18,8 @@
 #define AT_A_TIME 8
 /* The dispatcher looks on for so long after the last call: waking it up costs the app more than a launch. */
 #define GRACE_NS (50 * LITHOS_NSEC_PER_USEC)
-/* Where launches are handed over: longer than from one of an eager program's to the next on a slow host. */
-#define HAND_OVER_GRACE_NS (1 * LITHOS_NSEC_PER_MSEC)
+/* Where there is a CPU for it: longer than from one of an eager program's to the next on a slow host. */
+#define SPARE_GRACE_NS (1 * LITHOS_NSEC_PER_MSEC)
 /* Looks at the card before the processor is given to others. */
 #define SPINS 64u
 #define TIMER_SLACK_NS 1000ul
@@ -510,8 +510,8 @@ static void dispatch(struct queue *q)
         uint64_t now_ns = lithos_now_ns();
         if (!idle_since_ns)
             idle_since_ns = now_ns;
-        bool hand_over = atomic_load_explicit(&q->open, memory_order_relaxed);
-        if (now_ns - idle_since_ns > (hand_over ? HAND_OVER_GRACE_NS : GRACE_NS))
+        bool spare = atomic_load_explicit(&q->spare, memory_order_relaxed);
+        if (now_ns - idle_since_ns > (spare ? SPARE_GRACE_NS : GRACE_NS))
             return;
         __builtin_ia32_pause();
     }

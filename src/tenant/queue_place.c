@@ -91,7 +91,8 @@ static bool at_once(const struct queue *q)
     if (lithos_queue_inline != QUEUE_INLINE_AUTO)
         return lithos_queue_inline == QUEUE_INLINE_ROOM;
     if (atomic_load_explicit(
-            &q->open, memory_order_relaxed)) { /* all but one after a wait that finds the dispatcher asleep */
+            &q->spare,
+            memory_order_relaxed)) { /* all but one after a wait that finds the dispatcher asleep */
         bool waited = my.waited;
         my.waited = false;
         return waited && atomic_load_explicit(&q->asleep, memory_order_relaxed);

@@ -24,6 +24,7 @@ WAYS = [
     NARROW,
     {"LITHOS_QUEUE": "room", "LITHOS_QUEUE_WINDOW_US": "20"},
     {"LITHOS_QUEUE": "always"},
+    {"LITHOS_HAND_OVER": "on"},
     HAND_OVER,
 ]
 SOURCE = pathlib.Path(__file__).resolve().parents[2]

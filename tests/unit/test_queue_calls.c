@@ -579,11 +579,9 @@ static void full(void)
     CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FULL), 1);
 }
 
-/* Of a tenant of class high all goes to the dispatcher at once, but what would have to wake it up after a wait. */
-static void hands_over(void)
+/* All goes to the dispatcher at once, but what would have to wake it up after a wait. */
+static void all_but_the_first_handed_over(void)
 {
-    rig_open("");
-    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
     struct queue *q = atomic_load(&lithos_queue);
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind */
     rig_settle();
@@ -602,6 +600,30 @@ static void hands_over(void)
             by_app[kernels++] = calls[i].by_app;
     CHECK_EQ(kernels, 3);
     CHECK(by_app[0] && !by_app[1] && !by_app[2]);
+}
+
+/* Of a tenant of class high. */
+static void hands_over(void)
+{
+    rig_open("");
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
+    all_but_the_first_handed_over();
+}
+
+/* A best-effort one leaves it all launches where there is a CPU for it, and makes them itself where there is none. */
+static void spare(void)
+{
+    rig_open("");
+    lithos_queue_set_spare(true);
+    all_but_the_first_handed_over();
+    lithos_queue_set_spare(false);
+    rig_settle();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    rig_forget_calls();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    const struct rig_call *calls;
+    size_t n = rig_calls(&calls);
+    CHECK(n && calls[n - 1].function == LITHOS_EXPORT_cuLaunchKernel && calls[n - 1].by_app);
 }
 
 #define IN_CHILD(name)                                \
@@ -626,6 +648,7 @@ IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
 IN_CHILD(hands_over)
+IN_CHILD(spare)
 
 int main(void)
 {
@@ -638,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_own_events),    cmocka_unit_test(test_lease),
         cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
         cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_hands_over),
+        cmocka_unit_test(test_spare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
