@@ -6,6 +6,8 @@ Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisso
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
 the quotas and options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. The programs of a way start once and
 stay for its windows (lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
+import contextlib
+import itertools
 import pathlib
 import sys
 
@@ -97,30 +99,61 @@ def with_quotas(way, quotas):
     return f"{way} {'/'.join(quotas)}"
 
 
-def run_way(bench, result, way, case, name, service, quotas):
-    """All windows of a way, as `case` calls it, with quotas of the service and of the training."""
-    reps, beside = range(1, bench.o.repetitions + 1), trainings()
-    service.hp.quota, be_quota = quotas
-    for be in beside.values():
-        be.quota = "0" if be_quota == "0" else IDLE
-    try:
-        with bench.stage(way, [service.hp, *beside.values()]) as stage:
-            if way == ALONE:
-                return bare_windows(result, stage, name, beside, reps, colocate.ways(bench.o))
-            return way_windows(result, stage, case, name, beside, reps, be_quota)
-    except Failed as e:
-        result.note(f"{name}, {case}: {e}")
-        return 1
+class Way:
+    """A way's jobs and what its windows are called. case: with --also other than the way's name."""
+
+    def __init__(self, name, way, case, quotas):
+        self.name, self.way, self.case = name, way, case
+        self.hp, self.beside = services()[name].hp, trainings()
+        self.hp.quota, self.be_quota = quotas
+        for be in self.beside.values():
+            be.quota = "0" if self.be_quota == "0" else IDLE
+
+    def jobs(self):
+        return [self.hp, *self.beside.values()]
+
+    def windows(self, result, stage, reps, ways):
+        if self.way == ALONE:
+            return bare_windows(result, stage, self.name, self.beside, reps, ways)
+        return way_windows(result, stage, self.case, self.name, self.beside, reps, self.be_quota)
+
+
+def in_turn(bench, result, ways, reps):
+    """A way after the other, each with its programs."""
+    failures = 0
+    for way in ways:
+        try:
+            with bench.stage(way.way, way.jobs()) as stage:
+                failures += way.windows(result, stage, reps, colocate.ways(bench.o))
+        except Failed as e:
+            failures += 1
+            result.note(f"{way.name}, {way.case}: {e}")
+    return failures
+
+
+def together(bench, result, ways, reps):
+    """The programs of all ways at once, so that the ways take turns in each repetition: a host that is slower in one minute than in the next is so
+    for all of them. A program that waits holds memory and nothing else."""
+    failures = 0
+    with contextlib.ExitStack() as stack:
+        stages = [(way, stack.enter_context(bench.stage(way.way, way.jobs()))) for way in ways]
+        for rep in reps:
+            for way, stage in stages if rep % 2 else stages[::-1]:
+                failures += way.windows(result, stage, (rep,), colocate.ways(bench.o))
+    return failures
 
 
 def run_service(bench, result, name, service):
-    failures = 0
-    for way in bench.stages():
-        failures += run_way(bench, result, way, way, name, service, service.quotas.get(way, ("", "")))
-    for quotas in service.also:
-        # started with them: a graph keeps the TPCs that it was instantiated with
-        failures += run_way(bench, result, LITHOS, with_quotas(LITHOS, quotas), name, service, quotas)
-    return failures
+    reps = range(1, bench.o.repetitions + 1)
+    ways = (Way(name, way, way, service.quotas.get(way, ("", ""))) for way in bench.stages())
+    also = [Way(name, LITHOS, with_quotas(LITHOS, quotas), quotas) for quotas in service.also]
+    if not bench.o.together:
+        return in_turn(bench, result, itertools.chain(ways, also), reps)
+    try:
+        return together(bench, result, [*ways, *also], reps)
+    except Failed as e:
+        result.note(f"{name}: {e}")
+        return 1
 
 
 def over_alone(result, hp_name, case, key="hp_p99_us"):
@@ -172,13 +205,15 @@ def main():
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs")
+    p.add_argument("--together", action="store_true", help="the programs of all ways at once, where the card has memory for them: the ways "
+                   "take turns in each repetition, so that all meet the same host")
     colocate.add_options(p)
     o, place = cli.start(p)
     colocate.ways(o)
     measured = chosen(o)
     failures = 0
     with servers.Scratch() as scratch:
-        result = results.Result("hybrid", cli.command_line(), o.repetitions, place, results.probe(place))
+        result = results.Result("hybrid-together" if o.together else "hybrid", cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
         with result.keeps_what_was_measured():
             for name, service in measured.items():

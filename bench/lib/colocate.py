@@ -61,6 +61,7 @@ class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
         self.begin = time.monotonic()
+        self.started = 0  # lithosds with folders of their own
 
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
@@ -110,13 +111,15 @@ class Bench:
         if way in (ALONE, "time slicing"):
             yield None, bare(servers.clean_env())
         elif way in ("mps", "client priority"):
-            with servers.Mps(scratch) as mps:
+            with servers.Mps(scratch, "mps" if way == "mps" else "mpsp") as mps:
                 yield None, bare(mps.env)
         elif way == PREEMPT:
-            with servers.Lithosd(self.place, scratch, args=["--share", "preempt"]) as d:
+            with servers.Lithosd(self.place, scratch, "ldp", args=["--share", "preempt"]) as d:
                 yield None, in_turns(d)
         else:
-            with servers.Lithosd(self.place, scratch, args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
+            self.started += 1
+            with servers.Lithosd(self.place, scratch, f"ld{self.started}",
+                                 args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
                 yield d, tenant(d)
 
     def explain(self, d, jobs):
