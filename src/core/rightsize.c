@@ -270,7 +270,7 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
     rightsize_strip_note(r, kernel);
     if (keep_off_strip(r, kernel, available, op, ret_choice))
         return;
-    if (r->loop.open && r->loop.kind == RIGHTSIZE_REFERENCE)
+    if (r->loop.open && r->loop.mode == RIGHTSIZE_REFERENCE)
         why = LITHOS_RIGHTSIZE_REFERENCE;
     else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
         why = decide(r, op, kernel, all, &width);

@@ -81,6 +81,7 @@ struct lithos_rightsize_advice {
 /* What spoke against right-sizing when it was undone last. */
 struct lithos_rightsize_undone {
     uint64_t request;   /* its number, from 1; 0: it has never been */
+    uint32_t launches;  /* that requests of the kind have which did, about */
     float reference_us; /* of the last block: a request with all TPCs, */
     float median_us;    /* the median of the others, */
     bool tail;          /* and whether it is seldom slow ones that said so */
@@ -113,13 +114,16 @@ int lithos_rightsize_init(void *mem, size_t bytes, const struct lithos_rightsize
 
 /* A request begins: its launches earn anew. */
 void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns);
-/* It has ended, so long after it arrived. */
-void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* It has ended, so long after it arrived, with so many launches: of requests only those of about as many are compared with each other. */
+void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
+                                   uint32_t launches);
 /* The same, but others' work was on its TPCs that was not on the strip: they were lent before it began. That says something of
  * requests beside others alone. */
-void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
-/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is of its kind. */
-void lithos_rightsize_request_spoilt(struct lithos_rightsize *r);
+void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
+                                     uint32_t launches);
+/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is to run as it was to. */
+void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
+                                     uint32_t launches);
 
 /* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
  * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the

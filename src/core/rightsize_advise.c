@@ -32,7 +32,7 @@ void rightsize_advise_request(struct lithos_rightsize *r)
 
 bool lithos_rightsize_whole(const struct lithos_rightsize *r)
 {
-    return (r->loop.open && r->loop.kind == RIGHTSIZE_REFERENCE) || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
+    return (r->loop.open && r->loop.mode == RIGHTSIZE_REFERENCE) || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
 }
 
 int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)
@@ -41,6 +41,7 @@ int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)
         return -EINVAL;
     r->config.slip_ppm = r->stats.slip_ppm = slip_ppm;
     memset(&r->loop, 0, sizeof r->loop);
+    memset(&r->kinds, 0, sizeof r->kinds);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Are right-sized requests slower than they may be, or is it the host's noise? Each block of requests has one reference, at a place drawn
+/* Are right-sized requests slower than they may be, or is it the host's noise? Each block of rounds has one reference, at a place drawn
  * by lot: whatever the host does meanwhile, drift and bursts too, falls on it with the same chance as on any other. On each block it is bet
  * that the others take longer than `may` times what the reference does. If they do not, no bet wins on the average, so that evidence (what
  * a stake of 1 has become) comes to RIGHTSIZE_ALARM once in as many blocks at most, whatever the noise is. */
@@ -16,11 +16,14 @@
 /* References between two looks at what that is; before a look at their 99th percentile. */
 #define TAIL_RENEW 8u
 #define TAIL_MANY 64u
-/* A bet on a tail that has won so much is worth more references, and all evidence together. */
-#define TAIL_SUSPECT 1.7f
-#define SUSPECT 1.5f
+/* A bet on a tail that has won so much is worth more references, and all evidence together; of each of several kinds of requests so many
+ * times as much, for any of them costs as many. */
+#define TAIL_SUSPECT 0.7f
+#define SUSPECT 0.5f
 /* What is left of evidence after a block that says nothing: those of a tenant that is never alone are no reason for suspicion. */
 #define FADE 0.95f
+/* References that say what requests take just now. */
+#define LATELY 3u
 
 static const uint32_t tail_percent[RIGHTSIZE_TAILS] = {90, 96, 99};
 
@@ -61,26 +64,38 @@ static void bet_on_rank(float *capital, uint32_t over, uint32_t n)
     capital[2] *= 4 * rank * rank * rank / (places * (places + 1) * (places + 1));
 }
 
-void rightsize_block_add(struct rightsize_block *b, float us)
+float rightsize_latency_now(const struct rightsize_latencies *l)
 {
-    if (b->count < RIGHTSIZE_BLOCK_MOST)
-        b->us[b->count++] = us;
+    float last[LATELY];
+
+    if (l->count < LATELY)
+        return 0;
+    for (uint32_t i = 0; i < LATELY; i++)
+        last[i] = l->value[(l->next + RIGHTSIZE_LATENCIES - 1 - i) % RIGHTSIZE_LATENCIES];
+    lithos_sort_floats(last, LATELY);
+    return last[LATELY / 2];
 }
 
-float rightsize_block_median_us(const struct rightsize_block *b)
+void rightsize_sample_add(struct rightsize_sample *s, float us)
+{
+    if (s->count < RIGHTSIZE_BLOCK_MOST)
+        s->us[s->count++] = us;
+}
+
+float rightsize_sample_median_us(const struct rightsize_sample *s)
 {
     float sorted[RIGHTSIZE_BLOCK_MOST];
 
-    memcpy(sorted, b->us, b->count * sizeof *sorted);
-    lithos_sort_floats(sorted, b->count);
-    return b->count ? sorted[b->count / 2] : 0;
+    memcpy(sorted, s->us, s->count * sizeof *sorted);
+    lithos_sort_floats(sorted, s->count);
+    return s->count ? sorted[s->count / 2] : 0;
 }
 
-static uint32_t count_over(const struct rightsize_block *b, float limit_us)
+static uint32_t count_over(const struct rightsize_sample *s, float limit_us)
 {
     uint32_t over = 0;
-    for (uint32_t i = 0; i < b->count; i++)
-        over += b->us[i] > limit_us;
+    for (uint32_t i = 0; i < s->count; i++)
+        over += s->us[i] > limit_us;
     return over;
 }
 
@@ -103,20 +118,21 @@ float rightsize_recent_us(const struct rightsize_recent *l)
 }
 
 /* A limit that was set before is the same to both of them. So it goes with what requests took just now, for hosts drift. */
-static void bet_on_tails(struct rightsize_evidence *e, const struct rightsize_block *b, float may)
+static void bet_on_tails(struct rightsize_evidence *e, float may)
 {
+    const struct rightsize_sample *s = &e->sample;
     const float usual_us = rightsize_recent_us(&e->recent);
 
     if (!(usual_us > 0))
         return;
     for (unsigned i = 0; i < RIGHTSIZE_TAILS; i++) {
         const float limit_us = e->tail[i] * usual_us;
-        const float more = (float)count_over(b, may * limit_us) / (float)b->count -
-                           (b->reference_us > limit_us ? 1.0f : 0.0f);
+        const float more = (float)count_over(s, may * limit_us) / (float)s->count -
+                           (s->reference_us > limit_us ? 1.0f : 0.0f);
         if (limit_us > 0)
             e->capital[RIGHTSIZE_RANKS + i] *= 1 + TAIL_BET * (more - TAIL_ASIDE);
     }
-    rightsize_keep(&e->references, b->reference_us / usual_us);
+    rightsize_keep(&e->references, s->reference_us / usual_us);
     if (e->references.next % TAIL_RENEW)
         return;
     for (unsigned i = 0; i < RIGHTSIZE_TAILS; i++)
@@ -125,19 +141,27 @@ static void bet_on_tails(struct rightsize_evidence *e, const struct rightsize_bl
                          : 0;
 }
 
-void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b, float may)
+static void bet(struct rightsize_evidence *e, float may)
 {
-    const bool says_nothing = !b->count || !(b->reference_us > 0);
+    const struct rightsize_sample *s = &e->sample;
+    const bool says_nothing = !s->count || !(s->reference_us > 0);
 
     /* What has been lost is not owed: the next slowdown is found as soon as the first. */
     for (unsigned i = 0; i < RIGHTSIZE_BETS; i++)
         e->capital[i] = says_nothing ? FADE * e->capital[i] : LITHOS_MAX(e->capital[i], 1.0f);
     if (says_nothing)
         return;
-    bet_on_rank(e->capital, count_over(b, may * b->reference_us), b->count);
-    bet_on_tails(e, b, may);
-    for (uint32_t i = 0; i < b->count; i++)
-        rightsize_recent_add(&e->recent, b->us[i]);
+    bet_on_rank(e->capital, count_over(s, may * s->reference_us), s->count);
+    bet_on_tails(e, may);
+    for (uint32_t i = 0; i < s->count; i++)
+        rightsize_recent_add(&e->recent, s->us[i]);
+}
+
+void rightsize_bet(struct rightsize_evidence *e, float may)
+{
+    bet(e, may);
+    e->sample.count = 0;
+    e->sample.reference_us = 0;
 }
 
 static float evidence_of_ranks(const struct rightsize_evidence *e)
@@ -166,17 +190,17 @@ bool rightsize_is_of_tails(const struct rightsize_evidence *e)
     return evidence_of_tails(e) > evidence_of_ranks(e);
 }
 
-bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e)
+bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e, uint32_t kinds)
 {
     float most = 0;
     for (unsigned i = RIGHTSIZE_RANKS; i < RIGHTSIZE_BETS; i++)
         most = LITHOS_MAX(most, e->capital[i]);
-    return most >= TAIL_SUSPECT;
+    return most >= 1 + TAIL_SUSPECT * (float)kinds;
 }
 
-bool rightsize_suspects(const struct rightsize_evidence *e)
+bool rightsize_suspects(const struct rightsize_evidence *e, uint32_t kinds)
 {
-    return rightsize_evidence_of(e) >= SUSPECT || rightsize_is_betting_on_tails(e);
+    return rightsize_evidence_of(e) >= 1 + SUSPECT * (float)kinds || rightsize_is_betting_on_tails(e, kinds);
 }
 
 void rightsize_bet_anew(struct rightsize_evidence *e)

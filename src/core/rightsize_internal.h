@@ -1,6 +1,6 @@
 /* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), what is said beforehand
- * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c, rightsize_evidence.c), what is left for others (rightsize_strip.c), which
- * TPCs (rightsize_set.c). */
+ * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c, rightsize_evidence.c, rightsize_kind.c), what is left for others
+ * (rightsize_strip.c), which TPCs (rightsize_set.c). */
 #pragma once
 
 #include "base/util.h"
@@ -37,7 +37,7 @@ struct rightsize_operator {
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
-/* Requests of a block, at most; and bets: on the rank of its reference, and on tails. */
+/* Rounds of a block, at most; and bets: on the rank of its reference, and on tails. */
 #define RIGHTSIZE_BLOCK_MOST 32u
 #define RIGHTSIZE_RECENT 16u
 #define RIGHTSIZE_RANKS 3u
@@ -46,20 +46,24 @@ struct rightsize_operator {
 /* Evidence that is an alarm; 1 is none. */
 #define RIGHTSIZE_ALARM 500.0f
 
-/* Requests one after the other, of which one is a reference. */
+/* Rounds one after the other, of which one is a reference. A round is one request of the kind that leads, and what there is of others
+ * before it. */
 struct rightsize_block {
     uint64_t number;
     uint32_t length; /* 0: not begun */
-    uint32_t place;  /* of the request that runs, */
+    uint32_t place;  /* of the round that runs, */
     uint32_t reference;
-    uint32_t near;      /* and of the one beside the reference that is right-sized though there is a strip */
-    bool again;         /* the next one has the same place */
-    uint32_t count;     /* right-sized ones that have ended */
-    float reference_us; /* 0: has not ended */
-    float us[RIGHTSIZE_BLOCK_MOST];
+    uint32_t near; /* and of the one beside the reference that is right-sized though there is a strip */
 };
 
-/* Latencies of requests of one kind, the newest. */
+/* Requests of one kind, each the first of its round, and of a reference. */
+struct rightsize_sample {
+    uint32_t count;
+    float us[RIGHTSIZE_BLOCK_MOST];
+    float reference_us; /* 0: there is none yet */
+};
+
+/* Latencies, the newest. */
 struct rightsize_latencies {
     uint32_t count, next;
     float value[RIGHTSIZE_LATENCIES];
@@ -73,28 +77,56 @@ struct rightsize_recent {
 
 /* That requests take longer than they may, and not by chance (rightsize_evidence.c). */
 struct rightsize_evidence {
+    struct rightsize_sample sample; /* to be bet on next */
     float capital[RIGHTSIZE_BETS];
     struct rightsize_recent recent;        /* right-sized requests before this block */
     struct rightsize_latencies references; /* in parts of the median of these */
     float tail[RIGHTSIZE_TAILS];           /* so many of these few references are over; 0: not known */
 };
 
-enum rightsize_kind {
+enum rightsize_mode {
     RIGHTSIZE_SIZED,
     RIGHTSIZE_REFERENCE, /* all TPCs: to compare with */
     RIGHTSIZE_LENT,      /* all but the strip, which others may have */
     RIGHTSIZE_DRAIN,     /* the same while others' work there ends; says nothing */
 };
 
+/* Requests of about as many launches: they alone are compared with each other (rightsize_kind.c). */
+#define RIGHTSIZE_KINDS 8u
+
+struct rightsize_kind {
+    bool used;
+    float launches;
+    float us, count; /* what they took of late, all together, and how many they were */
+    uint64_t round;  /* the last one of which one was looked at */
+    struct rightsize_evidence sized, lent;
+    struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
+    struct rightsize_recent recent;   /* requests of all modes that say something */
+    float before_us, least_us; /* their median before this level of the strip; the shortest request at it */
+    uint32_t borne;            /* requests at it */
+    uint32_t looked, over;     /* of them, whose tail was looked at; over what references are */
+};
+
+struct rightsize_kinds {
+    struct rightsize_kind kind[RIGHTSIZE_KINDS];
+    struct rightsize_kind *leading; /* of those that are worth it, the most frequent; NULL: not known yet */
+    float us;                       /* what all requests took of late */
+    uint32_t ended;                 /* requests since that was halved */
+};
+
 struct rightsize_loop {
     bool open; /* a request runs */
-    enum rightsize_kind kind;
+    enum rightsize_mode mode;
+    bool has_lent;   /* others could go to the strip while it did */
+    uint64_t round;  /* the number of the round that it is of */
+    bool round_over; /* the next request begins another */
+    uint32_t others; /* requests of the round that are of other kinds which are guarded */
     uint64_t stopped_until_ns, stop_for_ns;
     uint32_t good;  /* right-sized requests with which nothing was wrong, since the slip in force changed */
     uint32_t watch; /* blocks that are short all the same */
     bool begun_stopped;
+    uint32_t references; /* of a round, since it began, or was stopped */
     struct rightsize_block block;
-    struct rightsize_evidence evidence;
 };
 
 struct rightsize_strip {
@@ -106,21 +138,15 @@ struct rightsize_strip {
         met_for;       /* requests without a strip: still, and the next time; since a launch met it */
     bool wide;         /* it begins with more the next time: little was of no use */
     bool halve;        /* in the next request */
-    uint32_t good;     /* requests on end that bore it */
+    uint32_t good;     /* requests on end that bore it, of the kind that leads */
     bool used;         /* others went there, in this request */
     float use;         /* in what part of them lately */
     uint32_t taken;    /* requests in which they did, since nobody had */
     uint64_t begin_ns; /* not before: it was too much at any level, or nobody took it */
     uint64_t stop_for_ns, unused_for_ns;
-    uint64_t ended_ns;                /* of the last request that ran beside it */
-    struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
-    float usual_us;                   /* their median */
-    struct rightsize_block block;     /* requests beside the strip, and a reference */
-    struct rightsize_evidence evidence;
-    struct rightsize_recent recent; /* requests of all kinds that say something */
-    float before_us, least_us;      /* their median before this level; the shortest request at it */
-    uint32_t looked, over;          /* requests at it whose tail was looked at; over what references are */
-    struct lithos_tpcset of, kept;  /* of these TPCs, at this level: */
+    uint64_t ended_ns;             /* of the last request that ran beside it */
+    float usual_us;                /* what references of the kind that leads take */
+    struct lithos_tpcset of, kept; /* of these TPCs, at this level: */
     uint32_t kept_level;
 };
 
@@ -128,6 +154,7 @@ struct lithos_rightsize {
     struct lithos_rightsize_config config;
     struct lithos_rightsize_stats stats;
     struct rightsize_loop loop;
+    struct rightsize_kinds kinds;
     struct rightsize_strip strip;
     double earned_ns;
     double tries_ns;     /* what of it tries may spend */
@@ -177,36 +204,58 @@ void rightsize_advise_request(struct lithos_rightsize *r);
 /* rightsize_loop.c: slip in force, in parts of what was asked for */
 bool rightsize_stopped(const struct lithos_rightsize *r);
 
+/* rightsize_kind.c: the kind of a request that has ended. */
+struct rightsize_kind *rightsize_kind_of(struct lithos_rightsize *r, uint32_t launches, float us);
+/* Is a part of the time its own that is worth a guard? */
+bool rightsize_is_guarded(const struct lithos_rightsize *r, const struct rightsize_kind *k);
+uint32_t rightsize_guarded(const struct lithos_rightsize *r); /* such kinds */
+void rightsize_choose_leading(struct lithos_rightsize *r);
+/* It has not come for long. */
+void rightsize_drop_leading(struct lithos_rightsize *r);
+/* The next of those that are guarded, after k, or of all from NULL on; NULL: there is none. */
+struct rightsize_kind *rightsize_next_guarded(struct lithos_rightsize *r, struct rightsize_kind *k);
+/* Samples that are not bet on. */
+void rightsize_drop_samples(struct lithos_rightsize *r);
+
 /* rightsize_evidence.c */
 void rightsize_keep(struct rightsize_latencies *l, float latency);
 /* Quantile in percent; 0 where there are none. */
 float rightsize_latency(const struct rightsize_latencies *l, uint32_t percent);
-void rightsize_block_add(struct rightsize_block *b, float us);
-/* A block has ended, whose right-sized requests may take `may` times what references do. */
-void rightsize_bet(struct rightsize_evidence *e, const struct rightsize_block *b, float may);
+/* Median of the last three; 0: there are fewer. */
+float rightsize_latency_now(const struct rightsize_latencies *l);
+void rightsize_sample_add(struct rightsize_sample *s, float us);
+float rightsize_sample_median_us(
+    const struct rightsize_sample *s); /* of those that are no reference; 0: there are none */
+/* Its sample is complete, in which requests may take `may` times what references do; it is empty then. */
+void rightsize_bet(struct rightsize_evidence *e, float may);
 /* That they take longer; 1 or so: none. */
-float rightsize_block_median_us(
-    const struct rightsize_block *b); /* of its right-sized ones; 0: there are none */
 float rightsize_evidence_of(const struct rightsize_evidence *e);
-/* More references are worth what they cost. */
 /* Is most of it that of seldom slow ones? */
 bool rightsize_is_of_tails(const struct rightsize_evidence *e);
-bool rightsize_suspects(const struct rightsize_evidence *e);
-bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e);
+/* More references are worth what they cost; it is one of so many kinds. */
+bool rightsize_suspects(const struct rightsize_evidence *e, uint32_t kinds);
+bool rightsize_is_betting_on_tails(const struct rightsize_evidence *e, uint32_t kinds);
 void rightsize_bet_anew(struct rightsize_evidence *e);
 /* Median of the last requests; 0: there are few. */
 float rightsize_recent_us(const struct rightsize_recent *l);
 void rightsize_recent_add(struct rightsize_recent *l, float us);
 
-/* rightsize_strip.c: of the request that begins, where nothing else is due; one that ran beside the strip has ended. */
-enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns);
-void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns);
-/* One that is right-sized has ended, and nobody was there. */
-void rightsize_strip_alone(struct lithos_rightsize *r, float us);
+/* rightsize_strip.c: of the request that begins, where nothing else is due. */
+enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t now_ns);
+/* A reference has ended, of that kind, or one that is right-sized and had nobody there; or one that ran beside the strip. */
+void rightsize_strip_reference(struct lithos_rightsize *r, struct rightsize_kind *k, float us);
+void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, uint64_t now_ns, float us);
 void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns);
-void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns);
+/* Does any kind speak against it? */
+bool rightsize_strip_suspects(struct lithos_rightsize *r);
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,
                            struct lithos_tpcset kept);
 /* Its clusters are to have room in what is kept. */
 void rightsize_strip_note(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k);
+
+/* rightsize_loop.c: does any kind speak against right-sizing? */
+bool rightsize_loop_suspects(struct lithos_rightsize *r);
+/* Is the sample of that kind to be bet on, at the end of a block? */
+bool rightsize_is_due(const struct lithos_rightsize *r, const struct rightsize_kind *k,
+                      const struct rightsize_sample *s);

@@ -43,7 +43,7 @@ void lithos_rightsize_lend(struct lithos_rightsize *r, bool wanted)
 
 static bool is_lending(const struct lithos_rightsize *r)
 {
-    return r->loop.open && r->loop.kind == RIGHTSIZE_LENT;
+    return r->loop.open && r->loop.mode == RIGHTSIZE_LENT;
 }
 
 static uint64_t bears_ns(const struct lithos_rightsize *r)
@@ -56,7 +56,7 @@ struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct li
     struct rightsize_strip *p = &r->strip;
     const struct lithos_tpcset none = {{0, 0}};
 
-    if (!r->loop.open || (r->loop.kind != RIGHTSIZE_LENT && r->loop.kind != RIGHTSIZE_DRAIN))
+    if (!r->loop.open || (r->loop.mode != RIGHTSIZE_LENT && r->loop.mode != RIGHTSIZE_DRAIN))
         return none;
     available = lithos_tpcset_and(available, r->config.topology.valid);
     const uint32_t level = p->level | (uint32_t)p->cluster_blocks << 16;
@@ -94,20 +94,35 @@ bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_right
            lithos_topology_has_room(&r->config.topology, kept, k->cluster_blocks);
 }
 
-static void change_level(struct rightsize_strip *p, uint32_t level)
+/* now: what references take now is what requests took before, for those of the last level were too slow. */
+static void change_level(struct lithos_rightsize *r, uint32_t level, bool now)
 {
-    p->level = level;
-    p->good = 0;
-    p->looked = p->over = 0;
-    p->before_us = rightsize_recent_us(&p->recent);
+    r->strip.level = level;
+    r->strip.good = 0;
+    for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++) {
+        struct rightsize_kind *k = &r->kinds.kind[i];
+        k->borne = k->looked = k->over = 0;
+        k->before_us = now ? rightsize_latency_now(&k->whole) : rightsize_recent_us(&k->recent);
+    }
 }
 
-static void too_much(struct rightsize_strip *p, uint32_t level)
+static void too_much(struct lithos_rightsize *r, uint32_t level, bool now)
 {
-    p->bad = p->level;
-    p->bad_for = BAD_REQUESTS;
-    rightsize_bet_anew(&p->evidence);
-    change_level(p, level);
+    r->strip.bad = r->strip.level;
+    r->strip.bad_for = BAD_REQUESTS;
+    for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++)
+        rightsize_bet_anew(&r->kinds.kind[i].lent);
+    change_level(r, level, now);
+}
+
+bool rightsize_strip_suspects(struct lithos_rightsize *r)
+{
+    const uint32_t kinds = rightsize_guarded(r);
+
+    for (struct rightsize_kind *k = rightsize_next_guarded(r, NULL); k; k = rightsize_next_guarded(r, k))
+        if (rightsize_suspects(&k->lent, kinds))
+            return true;
+    return false;
 }
 
 void lithos_rightsize_met(struct lithos_rightsize *r)
@@ -117,7 +132,7 @@ void lithos_rightsize_met(struct lithos_rightsize *r)
     if (!is_lending(r))
         return;
     r->stats.met++;
-    r->loop.kind = RIGHTSIZE_DRAIN;
+    r->loop.mode = RIGHTSIZE_DRAIN;
     p->met_for = LITHOS_MIN(LITHOS_MAX(2 * p->met_for, 1u), MET_MOST);
     p->met_pause = p->met_for;
     p->halve = p->level > 1;
@@ -134,64 +149,66 @@ static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
 
     if (p->met_pause && p->met_pause--)
         return false;
-    return p->wanted && now_ns >= p->begin_ns && !r->loop.watch && !rightsize_suspects(&r->loop.evidence) &&
-           r->stats.requests >= LEARN_REQUESTS && p->whole.count >= REFERENCES_LEAST &&
+    return p->wanted && now_ns >= p->begin_ns && !r->loop.watch && !rightsize_loop_suspects(r) &&
+           r->stats.requests >= LEARN_REQUESTS && r->loop.references >= REFERENCES_LEAST &&
            r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM;
 }
 
-enum rightsize_kind rightsize_strip_kind(struct lithos_rightsize *r, uint64_t now_ns)
+enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_strip *p = &r->strip;
-    struct rightsize_block *b = &r->loop.block;
+    const struct rightsize_block *b = &r->loop.block;
 
     if (p->halve) /* what was in its way may find room then */
-        too_much(p, p->level / 2);
+        too_much(r, p->level / 2, false);
     p->halve = false;
     const bool lends = may_lend(r, now_ns),
                drained = !p->ended_ns || now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
 
-    if (!drained && (b->place == b->reference || (lends && b->place == b->near))) {
-        b->again = true; /* what is due now is due next */
-        return RIGHTSIZE_DRAIN;
-    }
+    if (!drained && (b->place == b->reference || (lends && b->place == b->near)))
+        return RIGHTSIZE_DRAIN; /* what is due now is due next */
     if (b->place == b->reference)
         return RIGHTSIZE_REFERENCE;
     if (!lends || b->place == b->near)
         return RIGHTSIZE_SIZED;
     if (!p->level) {
-        change_level(p, p->wide ? STRIP_WIDE : STRIP_FIRST);
+        change_level(r, p->wide ? STRIP_WIDE : STRIP_FIRST, false);
         p->use = 1;
     }
     p->used = false;
     return RIGHTSIZE_LENT;
 }
 
-static void stop(struct rightsize_strip *p, uint64_t now_ns)
+static void stop(struct lithos_rightsize *r, uint64_t now_ns)
 {
-    change_level(p, 0);
+    struct rightsize_strip *p = &r->strip;
+
+    change_level(r, 0, false);
     p->bad = 0;
     p->stop_for_ns = LITHOS_MIN(LITHOS_MAX(2 * p->stop_for_ns, STOP_NS), STOP_MOST_NS);
     p->begin_ns = now_ns + p->stop_for_ns;
 }
 
-static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
+static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far, bool now)
 {
     struct rightsize_strip *p = &r->strip;
 
     r->stats.narrowed++;
     /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
-    too_much(p, far && p->level > 1 ? 1 : p->level / 2);
+    too_much(r, far && p->level > 1 ? 1 : p->level / 2, now);
     p->wide = false;
     if (!p->level)
-        stop(p, now_ns);
+        stop(r, now_ns);
 }
 
 /* Where others' kernels find no place on little, more of it is of more use, if it is borne. */
-static void pause_unused(struct rightsize_strip *p, uint64_t now_ns)
+static void pause_unused(struct lithos_rightsize *r, uint64_t now_ns)
 {
+    struct rightsize_strip *p = &r->strip;
+
     if (p->level < STRIP_WIDE && !p->bad) {
         p->wide = true;
-        change_level(p, 0);
+        change_level(r, 0, false);
     }
     p->use = 1;
     p->taken = 0;
@@ -200,12 +217,9 @@ static void pause_unused(struct rightsize_strip *p, uint64_t now_ns)
 }
 
 /* What nobody takes costs the tenant as much. */
-static bool is_of_use(struct lithos_rightsize *r)
+static bool is_of_use(struct rightsize_strip *p)
 {
-    struct rightsize_strip *p = &r->strip;
-
     p->use += ((p->used ? 1.0f : 0.0f) - p->use) / USE_SMOOTH;
-    r->stats.unused += !p->used;
     return p->use >= USE_LEAST;
 }
 
@@ -214,84 +228,88 @@ static float may(const struct lithos_rightsize *r)
     return 1 + PART * (float)(r->stats.slip_ppm - LITHOS_RIGHTSIZE_PPM) / (float)LITHOS_RIGHTSIZE_PPM;
 }
 
-void rightsize_strip_reference(struct lithos_rightsize *r, uint64_t latency_ns)
+void rightsize_strip_reference(struct lithos_rightsize *r, struct rightsize_kind *k, float us)
 {
-    const float us = (float)latency_ns / 1000;
-
-    rightsize_keep(&r->strip.whole, us);
-    rightsize_recent_add(&r->strip.recent, us);
-    r->strip.block.reference_us = us;
-    r->strip.usual_us = rightsize_latency(&r->strip.whole, 50);
-}
-
-void rightsize_strip_alone(struct lithos_rightsize *r, float us)
-{
-    rightsize_recent_add(&r->strip.recent, us);
+    rightsize_keep(&k->whole, us);
+    rightsize_recent_add(&k->recent, us);
+    k->lent.sample.reference_us = us;
+    if (k == r->kinds.leading)
+        r->strip.usual_us = rightsize_latency(&k->whole, 50);
 }
 
 void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns)
 {
-    struct rightsize_strip *p = &r->strip;
+    bool alarm = false;
 
-    rightsize_bet(&p->evidence, &p->block, may(r));
-    p->block.count = 0;
-    p->block.reference_us = 0;
-    if (p->level && rightsize_evidence_of(&p->evidence) >= ALARM)
-        narrow(r, now_ns, false);
+    for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++) {
+        struct rightsize_kind *k = &r->kinds.kind[i];
+        if (!rightsize_is_due(r, k, &k->lent.sample))
+            continue;
+        rightsize_bet(&k->lent, may(r));
+        alarm |= rightsize_is_guarded(r, k) &&
+                 rightsize_evidence_of(&k->lent) >= ALARM * (float)rightsize_guarded(r);
+    }
+    if (r->strip.level && alarm)
+        narrow(r, now_ns, false, true);
 }
 
 /* The first ones at this level, by what was usual just before it. */
-static float least_of_first(struct rightsize_strip *p, float us)
+static float least_of_first(struct rightsize_kind *k, float us)
 {
-    p->least_us = p->good == 1 ? us : LITHOS_MIN(p->least_us, us);
-    return p->good == LOOK_FIRST && p->before_us > 0 ? p->least_us / p->before_us : 0;
+    k->least_us = ++k->borne == 1 ? us : LITHOS_MIN(k->least_us, us);
+    return k->borne == LOOK_FIRST && k->before_us > 0 ? k->least_us / k->before_us : 0;
 }
 
 /* Slow requests that are too seldom for bets to find them soon. */
-static bool has_long_tail(struct rightsize_strip *p, float us, float times)
+static bool has_long_tail(struct rightsize_kind *k, float us, float times)
 {
-    const float limit_us = times * p->evidence.tail[RIGHTSIZE_TAILS - 1] * rightsize_recent_us(&p->recent);
+    const float limit_us = times * k->lent.tail[RIGHTSIZE_TAILS - 1] * rightsize_recent_us(&k->recent);
 
     if (!(limit_us > 0))
         return false;
-    p->over += us > limit_us;
-    if (p->over > LOOK_TAIL_MOST)
+    k->over += us > limit_us;
+    if (k->over > LOOK_TAIL_MOST)
         return true;
-    if (++p->looked == LOOK_TAIL)
-        p->looked = p->over = 0;
+    if (++k->looked == LOOK_TAIL)
+        k->looked = k->over = 0;
     return false;
 }
 
-void rightsize_strip_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns)
+static void borne(struct lithos_rightsize *r)
 {
     struct rightsize_strip *p = &r->strip;
-    const float us = (float)latency_ns / 1000;
+
+    if (++p->taken >= USED_REQUESTS)
+        p->unused_for_ns = 0;
+    if (++p->good >= GOOD_REQUESTS)
+        p->stop_for_ns = p->met_for = 0;
+    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad &&
+        !rightsize_strip_suspects(r))
+        change_level(r, p->level + 1, false);
+}
+
+void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, uint64_t now_ns, float us)
+{
+    struct rightsize_strip *p = &r->strip;
+    const bool leads = k == r->kinds.leading;
 
     r->stats.lent++;
-    p->ended_ns = now_ns;
+    r->stats.unused += !p->used;
     p->bad_for -= p->bad_for > 0;
     if (!p->bad_for)
         p->bad = 0;
-    if (!is_of_use(r)) {
-        pause_unused(p, now_ns);
+    if (leads && !is_of_use(p)) {
+        pause_unused(r, now_ns);
         return;
     }
     if (!p->used)
         return;
-    rightsize_block_add(&p->block, us);
-    p->good++;
-    const float least = least_of_first(p, us);
-    const bool slow = least > may(r) || has_long_tail(p, us, may(r));
-    rightsize_recent_add(&p->recent, us);
-    if (slow) {
-        narrow(r, now_ns, least > 1 + FAR * (may(r) - 1));
-        return;
-    }
-    if (++p->taken >= USED_REQUESTS)
-        p->unused_for_ns = 0;
-    if (p->good >= GOOD_REQUESTS)
-        p->stop_for_ns = p->met_for = 0;
-    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad &&
-        !rightsize_suspects(&p->evidence))
-        change_level(p, p->level + 1);
+    rightsize_sample_add(&k->lent.sample, us);
+    const float least = least_of_first(k, us);
+    const bool slow = least > may(r) || has_long_tail(k, us, may(r));
+    rightsize_recent_add(&k->recent, us);
+    if (slow && rightsize_is_guarded(r, k))
+        narrow(r, now_ns, least > 1 + FAR * (may(r) - 1), false);
+    else if (leads)
+        borne(r);
 }

@@ -11,8 +11,10 @@
 #define FOREIGN_NS (2 * LITHOS_NSEC_PER_MSEC)
 /* From a launch's submit time to its look at what it is to keep to, and some. */
 #define TOLD_NS (100 * LITHOS_NSEC_PER_USEC)
-/* Of a request's launches that could have been on few TPCs, at most one in so many may have been on all, for it to count. */
+/* For a request to count, at most one in so many of its launches that could have been on few TPCs may have been on all; and of all launches of a
+ * reference on few: it has begun when its process is told. */
 #define WIDE_PART 4u
+#define NARROW_PART 8u
 
 /* ---- who is right-sized ---- */
 
@@ -267,6 +269,7 @@ void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_rec
     struct lithosd_request *request = &p->reader->sizes->request[r->launch.thread % LITHOS_RECORD_RINGS];
     if (!request->begin_ns)
         *request = (struct lithosd_request){.begin_ns = LITHOS_MAX(r->submit_ns, 1ull)};
+    request->launches++;
     const struct lithosd_size *row = l && l->size_key ? find(p->reader->sizes, l->size_key) : NULL;
     if (!row)
         return;
@@ -295,14 +298,17 @@ static bool is_beside(const struct lithosd_rightsize *s, const struct lithosd_re
     return lithos_tpcset_empty(&s->kept) && s->foreign_until_ns > q->begin_ns;
 }
 
+static bool is_whole(const struct lithosd_request *q)
+{
+    return q->narrow * NARROW_PART <= q->launches;
+}
+
 /* Ran it as it was to? Where nothing is known to be enough yet, as any other. */
 static bool is_clean(const struct lithosd_rightsize *s, const struct lithosd_request *q)
 {
     if (!lithos_tpcset_empty(&s->kept))
         return s->kept_ns <= q->begin_ns;
-    if (lithos_rightsize_whole(s->core))
-        return q->narrow == 0;
-    return q->wide * WIDE_PART <= q->narrow;
+    return lithos_rightsize_whole(s->core) ? is_whole(q) : q->wide * WIDE_PART <= q->narrow;
 }
 
 /* What it is to keep to in the request that begins. Until the one that has ended was, launches may have been under way that had not been
@@ -341,6 +347,19 @@ void lithosd_rightsize_beside(struct lithosd *d, unsigned gpu, const struct lith
     }
 }
 
+static void ended(struct lithosd_rightsize *s, const struct lithosd_request *q, uint64_t end_ns)
+{
+    const uint64_t took_ns = end_ns - q->begin_ns;
+    if (is_beside(s, q) && is_whole(q)) {
+        lithos_rightsize_request_beside(s->core, end_ns, took_ns, q->launches);
+    } else if (!is_beside(s, q) && is_clean(s, q)) {
+        lithos_rightsize_request_done(s->core, end_ns, took_ns, q->launches);
+    } else {
+        s->spoilt++;
+        lithos_rightsize_request_spoilt(s->core, end_ns, took_ns, q->launches);
+    }
+}
+
 void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_rightsize *s = p->tenant->rightsize;
@@ -348,19 +367,10 @@ void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_recor
     const uint64_t end_ns = r->submit_ns + r->launch.call_ns;
     if (s->paused || !q || end_ns <= q->begin_ns)
         return;
-    if (!s->begun) {
-        s->begun = true;
-        next_request(p->tenant, end_ns);
-    } else if (is_beside(s, q) && q->narrow == 0) {
-        lithos_rightsize_request_beside(s->core, end_ns, end_ns - q->begin_ns);
-        next_request(p->tenant, end_ns);
-    } else if (!is_beside(s, q) && is_clean(s, q)) {
-        lithos_rightsize_request_done(s->core, end_ns, end_ns - q->begin_ns);
-        next_request(p->tenant, end_ns);
-    } else {
-        s->spoilt++;
-        lithos_rightsize_request_spoilt(s->core);
-    }
+    if (s->begun)
+        ended(s, q, end_ns);
+    s->begun = true;
+    next_request(p->tenant, end_ns);
     follow(p->tenant);
     *q = (struct lithosd_request){0};
 }

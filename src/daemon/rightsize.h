@@ -66,7 +66,8 @@ struct lithosd_size {
 
 /* Since its thread waited last: a request, as far as lithosd can tell. */
 struct lithosd_request {
-    uint64_t begin_ns;     /* 0: none */
+    uint64_t begin_ns; /* 0: none */
+    uint32_t launches;
     uint32_t narrow, wide; /* launches on fewer TPCs; on all, though fewer were known to be enough */
 };
 

@@ -72,8 +72,8 @@ static json_t *undone_status(const struct lithos_rightsize_undone *u)
 {
     if (!u->request)
         return json_null();
-    return json_pack("{s:o,s:f,s:f,s:s}", "request", number(u->request), "reference_us",
-                     (double)u->reference_us, "median_us", (double)u->median_us, "by",
+    return json_pack("{s:o,s:o,s:f,s:f,s:s}", "request", number(u->request), "launches", number(u->launches),
+                     "reference_us", (double)u->reference_us, "median_us", (double)u->median_us, "by",
                      u->tail ? "tail" : "rank");
 }
 

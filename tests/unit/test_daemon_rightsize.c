@@ -18,6 +18,7 @@
 
 #define QUOTA 26u
 #define HOLDS 16u /* blocks of 128 threads with 32 registers on an SM */
+#define SLOTH_NS 700000u
 #define PATIENCE_NS (20 * LITHOS_NSEC_PER_SEC)
 
 /* A service of one thread, each of whose requests is a launch of each kernel. */
@@ -26,7 +27,8 @@ struct service {
     struct lithos_tpcset own;
     uint64_t sequence, stamp, clock_ns; /* the end of what was launched last */
     unsigned kernels, rounds;           /* a request is the first so many of them, so often */
-    bool sloth;                         /* narrow kernels make requests slow in a way that they do not show */
+    uint32_t sloth_ns;                  /* narrow kernels make requests slow in a way that they do not show */
+    bool hasty;                         /* it does not wait until its requests have been read */
     uint64_t wide, narrow;              /* launches */
     uint32_t tpcs[3];                   /* of the last one of each kernel */
 };
@@ -109,13 +111,14 @@ static void request(struct service *s)
         launch(s, i % s->kernels, &narrow);
     struct lithos_record r = {
         .kind = LITHOS_RECORD_SYNC, .flags = LITHOS_RECORD_ENDED, .submit_ns = lithos_now_ns()};
-    if (s->sloth && narrow) /* a part of a millisecond more */
-        r.launch.call_ns = 700000;
+    if (narrow)
+        r.launch.call_ns = s->sloth_ns;
     put(s, &r);
     s->clock_ns = lithos_now_ns() + r.launch.call_ns;
     while (lithos_now_ns() < s->clock_ns)
         usleep(20);
-    until_read(s->arena);
+    if (!s->hasty)
+        until_read(s->arena);
 }
 
 static json_t *rightsize_of(const struct rig *rig, json_t **ret_status)
@@ -205,7 +208,7 @@ static void requests_that_suffer_end_it(void **state)
     int sock;
     uint64_t begin_ns = lithos_now_ns();
     service_starts(rig, 1200000, &s, &sock);
-    s.sloth = true;
+    s.sloth_ns = SLOTH_NS;
     do {
         for (int i = 0; i < 50; i++)
             request(&s);
@@ -219,6 +222,53 @@ static void requests_that_suffer_end_it(void **state)
     for (int i = 0; i < 20; i++)
         request(&s);
     assert_int_equal(s.narrow, 0);
+    munmap(s.arena, LITHOS_ARENA_BYTES);
+    close(sock);
+}
+
+/* Two requests by turns, of 2 launches and of 80. */
+static void turns(struct service *s, unsigned n, uint32_t short_sloth_ns, uint32_t long_sloth_ns)
+{
+    s->kernels = 2;
+    for (unsigned i = 0; i < n; i++) {
+        s->rounds = 1;
+        s->sloth_ns = short_sloth_ns;
+        request(s);
+        s->rounds = 40;
+        s->sloth_ns = long_sloth_ns;
+        request(s);
+    }
+}
+
+/* Of requests only those of about as many launches are compared with each other, and what is little of the time does not count. */
+static void requests_of_two_kinds(void **state)
+{
+    struct rig *rig = *state;
+    struct service s;
+    int sock;
+    json_t *status;
+    service_starts(rig, 1200000, &s, &sock);
+    turns(&s, 200, 0, 0);
+    s.hasty = true; /* what they are to be is known to them when they have begun, as on a card */
+    turns(&s, 200, 0, 0);
+    turns(&s, 200, 100000, 0); /* those of 0.16 ms take 0.26 */
+    const double references = number_of(rig, "references"), requests = number_of(rig, "requests");
+    print_message("%.0f of %.0f requests are references, %.0f spoilt; %lu of %lu launches narrow\n",
+                  references, requests, number_of(rig, "spoilt"), (unsigned long)s.narrow,
+                  (unsigned long)(s.narrow + s.wide));
+    assert_true(number_of(rig, "undone") == 0);
+    assert_true(references > 20 && references < requests / 4);
+    assert_true(s.narrow > 5000);
+    for (uint64_t begin_ns = lithos_now_ns(); number_of(rig, "undone") < 1;) {
+        turns(&s, 10, 0, 4 * SLOTH_NS); /* those of 6.4 ms take 9 */
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+    json_t *r = rightsize_of(rig, &status);
+    r = json_object_get(r, "last_undone");
+    assert_in_range(json_integer_value(json_object_get(r, "launches")), 79, 81);
+    assert_true(json_number_value(json_object_get(r, "median_us")) > 4000);
+    assert_true(json_number_value(json_object_get(r, "reference_us")) > 4000);
+    json_decref(status);
     munmap(s.arena, LITHOS_ARENA_BYTES);
     close(sock);
 }
@@ -406,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(kernels_run_on_few_tpcs, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_that_suffer_end_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(requests_of_two_kinds, setup, teardown),
         cmocka_unit_test_setup_teardown(only_who_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(what_it_leaves_is_lent, setup, teardown),
     };

@@ -206,7 +206,7 @@ static void requests_pay_for_tries(void **unused)
             alone += true_ns(&x[i], ALL);
             assert_true(took <= 1.1 * alone * 1.0001 + 10);
         }
-        lithos_rightsize_request_done(r, (uint64_t)n * 1000000, (uint64_t)took);
+        lithos_rightsize_request_done(r, (uint64_t)n * 1000000, (uint64_t)took, 1);
     }
     const struct lithos_rightsize_stats *s = lithos_rightsize_stats(r);
     print_message("%.2f of the TPC time, %.2f would do\n", s->tpc_ns / s->whole_tpc_ns, least / all);
@@ -281,7 +281,7 @@ static void undone_by_latency(void **unused)
         longest_ns = LITHOS_MAX(longest_ns, now_ns - narrow_since_ns);
         narrow += slow;
         now_ns += 4 * LITHOS_NSEC_PER_MSEC;
-        lithos_rightsize_request_done(r, now_ns, slow ? 1400000 : 1000000);
+        lithos_rightsize_request_done(r, now_ns, slow ? 1400000 : 1000000, 1);
     }
     const struct lithos_rightsize_stats *s = lithos_rightsize_stats(r);
     print_message("%lu of %lu narrow while slow, %lu stops\n", (unsigned long)narrow, 2500ul,
@@ -357,7 +357,7 @@ static void follows_changing_traffic(void **unused)
             alone += true_ns(&x[m][i], ALL);
         }
         now_ns += (uint64_t)took + 3 * LITHOS_NSEC_PER_MSEC;
-        lithos_rightsize_request_done(r, now_ns, (uint64_t)took);
+        lithos_rightsize_request_done(r, now_ns, (uint64_t)took, 1);
         judged++;
         over += took > 1.1 * alone;
         if (now_ns > second_ns + LITHOS_NSEC_PER_SEC) {

@@ -101,7 +101,7 @@ static double request(struct stand *s, struct kernel *x, uint32_t kernels)
     }
     const double latency_ns = narrow && s->sloth ? 1.5 * took : took;
     s->now_ns += (uint64_t)latency_ns;
-    lithos_rightsize_request_done(s->r, s->now_ns, (uint64_t)latency_ns);
+    lithos_rightsize_request_done(s->r, s->now_ns, (uint64_t)latency_ns, kernels);
     lithos_rightsize_request(s->r, s->now_ns);
     return took / alone;
 }

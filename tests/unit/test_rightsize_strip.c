@@ -114,11 +114,11 @@ static uint32_t request(struct stand *s)
     s->over += took_ns > alone_ns * 11 / 10;
     s->requests++;
     if (!s->pauses)
-        lithos_rightsize_request_done(s->r, s->now_ns, took_ns);
+        lithos_rightsize_request_done(s->r, s->now_ns, took_ns, 1);
     else if (c.why == LITHOS_RIGHTSIZE_REFERENCE || !is_empty(lithos_rightsize_kept(s->r, s->own)))
-        lithos_rightsize_request_beside(s->r, s->now_ns, took_ns);
+        lithos_rightsize_request_beside(s->r, s->now_ns, took_ns, 1);
     else /* of right-sizing by kernels it would say that it is too slow */
-        lithos_rightsize_request_beside(s->r, s->now_ns, 3 * took_ns);
+        lithos_rightsize_request_beside(s->r, s->now_ns, 3 * took_ns, 1);
     return count(c.tpcs);
 }
 
@@ -299,8 +299,8 @@ static void is_taken_back_when_met(void **unused)
             met++;
         }
         s.now_ns += 1 * MS;
-        lithos_rightsize_request_done(s.r, s.now_ns,
-                                      left ? 9 * MS : 1 * MS); /* which says nothing of the strip */
+        lithos_rightsize_request_done(s.r, s.now_ns, left ? 9 * MS : 1 * MS,
+                                      1); /* which says nothing of the strip */
     }
     assert_in_range(met, 8, 16); /* after 1, 2, 4 and so on up to 256 requests */
     assert_int_equal(lithos_rightsize_stats(s.r)->met, met);
@@ -332,7 +332,7 @@ static void is_as_wide_as_kernels_let_it_be(void **unused)
         }
         s.strips += ALL - count(left) >= 20 && !is_empty(left);
         s.now_ns += 1 * MS;
-        lithos_rightsize_request_done(s.r, s.now_ns, 1 * MS);
+        lithos_rightsize_request_done(s.r, s.now_ns, 1 * MS, 3);
     }
     assert_in_range(lithos_rightsize_stats(s.r)->met, 1, 4);
     assert_true(s.strips > 2000);
