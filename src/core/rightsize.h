@@ -124,6 +124,8 @@ void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns
 /* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is to run as it was to. */
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
                                      uint32_t launches);
+/* Requests are not told of from here on, until the next one begins: what is known goes on from where it was. */
+void lithos_rightsize_pause(struct lithos_rightsize *r, uint64_t now_ns);
 
 /* On which of the available TPCs is it to run? None available: none chosen. On some of them, `foreign`, others' work may
  * still be, since they were lent: a launch that has only a few TPCs would wait for it, so that it runs on fewer only where the
@@ -145,7 +147,8 @@ void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_righ
                             struct lithos_rightsize_advice *ret_advice);
 /* Are all launches to have all TPCs now? The request that runs is one to compare with, or right-sizing has stopped. */
 bool lithos_rightsize_whole(const struct lithos_rightsize *r);
-/* Another slip, from 1 to 100: what is known of operators stays, what is known of requests does not. 0 or -EINVAL. */
+/* Another slip, from 1 to 100: what is known of operators stays, what is known of requests and of what is left for others does not. 0 or
+ * -EINVAL. */
 int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm);
 
 /* --- what is left for others (rightsize_strip.c, ADR 28) --- */

@@ -42,6 +42,7 @@ int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)
     r->config.slip_ppm = r->stats.slip_ppm = slip_ppm;
     memset(&r->loop, 0, sizeof r->loop);
     memset(&r->kinds, 0, sizeof r->kinds);
+    rightsize_strip_anew(r);
     return 0;
 }
 

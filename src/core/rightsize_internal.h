@@ -248,6 +248,7 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
 void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns);
 /* Does any kind speak against it? */
 bool rightsize_strip_suspects(struct lithos_rightsize *r);
+void rightsize_strip_anew(struct lithos_rightsize *r); /* another slip */
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,
                            struct lithos_tpcset kept);

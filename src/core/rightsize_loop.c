@@ -215,6 +215,13 @@ static struct rightsize_kind *end_request(struct lithos_rightsize *r, uint64_t n
     return k;
 }
 
+void lithos_rightsize_pause(struct lithos_rightsize *r, uint64_t now_ns)
+{
+    if (r->loop.open && r->loop.has_lent)
+        r->strip.ended_ns = now_ns;
+    r->loop.open = false;
+}
+
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
                                      uint32_t launches)
 {

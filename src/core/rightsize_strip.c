@@ -41,6 +41,11 @@ void lithos_rightsize_lend(struct lithos_rightsize *r, bool wanted)
     r->strip.wanted = wanted;
 }
 
+void rightsize_strip_anew(struct lithos_rightsize *r)
+{
+    r->strip = (struct rightsize_strip){.wanted = r->strip.wanted, .cluster_blocks = r->strip.cluster_blocks};
+}
+
 static bool is_lending(const struct lithos_rightsize *r)
 {
     return r->loop.open && r->loop.mode == RIGHTSIZE_LENT;

@@ -116,6 +116,19 @@ void lithosd_rightsize_ended(struct lithosd_tenant *t)
     t->rightsize = NULL;
 }
 
+/* Nothing is seen of its requests until it goes on. */
+static void pause(struct lithosd_tenant *t)
+{
+    t->rightsize->begun = false;
+    lithos_rightsize_pause(t->rightsize->core, lithos_now_ns());
+    for (unsigned i = 0; i < t->daemon->observe.process_high; i++) {
+        const struct lithosd_process *p = &t->daemon->processes[i];
+        if (p->used && p->tenant == t && p->reader && p->reader->sizes)
+            memset(p->reader->sizes->request, 0, sizeof p->reader->sizes->request);
+    }
+    say(t, true);
+}
+
 void lithosd_rightsize_renew(struct lithosd_tenant *t)
 {
     const bool wanted = is_wanted(t);
@@ -126,13 +139,13 @@ void lithosd_rightsize_renew(struct lithosd_tenant *t)
         return;
     s->paused = !wanted;
     take_back(t); /* its TPCs may be others now */
-    if (wanted && s->slip_ppm == t->share.slip_ppm)
-        return;
-    s->begun = false;
-    s->slip_ppm = wanted ? t->share.slip_ppm : LITHOS_RIGHTSIZE_PPM;
-    lithos_rightsize_set_slip(s->core, s->slip_ppm);
-    if (!wanted)
-        say(t, true);
+    if (!wanted) {
+        pause(t);
+    } else if (s->slip_ppm != t->share.slip_ppm) {
+        s->begun = false;
+        s->slip_ppm = t->share.slip_ppm;
+        lithos_rightsize_set_slip(s->core, s->slip_ppm);
+    }
 }
 
 void lithosd_rightsize_attach(struct lithosd_process *p)

@@ -18,8 +18,8 @@ struct lithosd_process;
 /* A tenant's. */
 struct lithosd_rightsize {
     struct lithos_rightsize *core; /* in memory of its own */
-    uint32_t slip_ppm;             /* as asked for */
-    bool paused;                   /* its slip was switched off: what is known of its kernels stays */
+    uint32_t slip_ppm;             /* as asked for, the last time that it was more than 1 */
+    bool paused;                   /* its slip was switched off: what is known stays */
     bool off;                      /* its arenas say that all launches have all TPCs */
     bool begun;                    /* a request has been seen to end */
     uint64_t foreign_until_ns;     /* others' work may be on its TPCs until then */

@@ -196,6 +196,10 @@ static void kernels_run_on_few_tpcs(void **state)
     assert_true(json_is_false(json_object_get(r, "on")));
     json_decref(status);
     set_slip(rig, 1200000);
+    s.narrow = 0;
+    for (int i = 0; i < 10; i++)
+        request(&s);
+    assert_true(s.narrow > 0); /* what was known is */
     until_narrow(&s);
     munmap(s.arena, LITHOS_ARENA_BYTES);
     close(sock);
@@ -222,6 +226,51 @@ static void requests_that_suffer_end_it(void **state)
     for (int i = 0; i < 20; i++)
         request(&s);
     assert_int_equal(s.narrow, 0);
+    munmap(s.arena, LITHOS_ARENA_BYTES);
+    close(sock);
+}
+
+static double slip_in_force(const struct rig *rig)
+{
+    return number_of(rig, "slip_in_force");
+}
+
+/* What its requests have suffered is not forgotten by switching its slip off and on, but with another one it begins anew. */
+static void the_same_slip_goes_on(void **state)
+{
+    struct rig *rig = *state;
+    struct service s;
+    int sock;
+    service_starts(rig, 1200000, &s, &sock);
+    s.sloth_ns = SLOTH_NS;
+    for (uint64_t begin_ns = lithos_now_ns(); number_of(rig, "stopped") < 1;) {
+        for (int i = 0; i < 10; i++)
+            request(&s);
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+    const uint64_t stopped_ns = lithos_now_ns();
+    const double in_force = slip_in_force(rig), requests = number_of(rig, "requests");
+    assert_true(in_force > 1 && in_force < 1.1);
+    set_slip(rig, 0);
+    for (int i = 0; i < 20; i++)
+        request(&s);
+    set_slip(rig, 1200000);
+    for (int i = 0; i < 5; i++)
+        request(&s);
+    s.narrow = 0;
+    for (int i = 0; i < 100; i++)
+        request(&s);
+    if (lithos_now_ns() - stopped_ns < 2 * LITHOS_NSEC_PER_SEC) /* it is stopped for so long */
+        assert_int_equal(s.narrow, 0);
+    assert_true(slip_in_force(rig) == in_force);
+    assert_true(number_of(rig, "stopped") == 1);
+    assert_in_range((uint64_t)(number_of(rig, "requests") - requests), 90, 106);
+    set_slip(rig, 1300000);
+    assert_true(slip_in_force(rig) == 1.3);
+    s.sloth_ns = 0;
+    s.narrow = 0;
+    for (uint64_t begin_ns = lithos_now_ns(); s.narrow < 20; request(&s))
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
     munmap(s.arena, LITHOS_ARENA_BYTES);
     close(sock);
 }
@@ -456,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(kernels_run_on_few_tpcs, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_that_suffer_end_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_same_slip_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_of_two_kinds, setup, teardown),
         cmocka_unit_test_setup_teardown(only_who_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(what_it_leaves_is_lent, setup, teardown),

@@ -388,6 +388,42 @@ static void what_is_measured_beside_does_not_count(void **unused)
     end(&s);
 }
 
+/* Switched off for a while, and on again: it goes on with as much. With another slip it begins anew. */
+static void goes_on_after_a_pause(void **unused)
+{
+    struct stand s;
+    uint64_t bears_ns;
+
+    (void)unused;
+    begin(&s, held_up);
+    requests(&s, 2000);
+    const uint32_t had = count(s.widest);
+    lithos_rightsize_request(s.r, s.now_ns);
+    lithos_rightsize_pause(s.r, s.now_ns);
+    assert_false(lithos_rightsize_whole(s.r));
+    assert_true(is_empty(lithos_rightsize_kept(s.r, s.own)));
+    assert_true(is_empty(lithos_rightsize_strip(s.r, s.own, &bears_ns)));
+    lithos_rightsize_request_done(s.r, s.now_ns, 50 * MS, 1); /* of which it knows nothing */
+    s.now_ns += 2 * LITHOS_NSEC_PER_SEC;
+    s.lent_until_ns = 0;
+    s.widest = (struct lithos_tpcset){{0, 0}};
+    s.strips = s.over = 0;
+    requests(&s, 64);
+    assert_true(s.strips > 50 && s.over == 0); /* nothing is tried again that was too much */
+    assert_in_range(count(s.widest), 12, had);
+    assert_int_equal(lithos_rightsize_set_slip(s.r, 1150000), 0);
+    requests(&s, 10);
+    assert_int_equal(lithos_rightsize_set_slip(s.r, 1100000), 0);
+    s.strips = 0;
+    s.widest = (struct lithos_tpcset){{0, 0}};
+    requests(&s, 20);
+    assert_int_equal(s.strips, 0); /* there are no references yet */
+    requests(&s, 40);
+    assert_true(s.strips > 10);
+    assert_in_range(count(s.widest), 16, 20); /* a quarter, and a level more */
+    end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +432,7 @@ int main(void)
         cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(who_pauses_leaves_something_too),
         cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
         cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
+        cmocka_unit_test(goes_on_after_a_pause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
