@@ -22,8 +22,6 @@
 #define SUSPECT 0.5f
 /* What is left of evidence after a block that says nothing: those of a tenant that is never alone are no reason for suspicion. */
 #define FADE 0.95f
-/* References that say what requests take just now. */
-#define LATELY 3u
 
 static const uint32_t tail_percent[RIGHTSIZE_TAILS] = {90, 96, 99};
 
@@ -62,18 +60,6 @@ static void bet_on_rank(float *capital, uint32_t over, uint32_t n)
     capital[0] *= 1 + RANK_LITTLE * more;
     capital[1] *= 1 + RANK_MUCH * more;
     capital[2] *= 4 * rank * rank * rank / (places * (places + 1) * (places + 1));
-}
-
-float rightsize_latency_now(const struct rightsize_latencies *l)
-{
-    float last[LATELY];
-
-    if (l->count < LATELY)
-        return 0;
-    for (uint32_t i = 0; i < LATELY; i++)
-        last[i] = l->value[(l->next + RIGHTSIZE_LATENCIES - 1 - i) % RIGHTSIZE_LATENCIES];
-    lithos_sort_floats(last, LATELY);
-    return last[LATELY / 2];
 }
 
 void rightsize_sample_add(struct rightsize_sample *s, float us)

@@ -93,6 +93,7 @@ enum rightsize_mode {
 
 /* Requests of about as many launches: they alone are compared with each other (rightsize_kind.c). */
 #define RIGHTSIZE_KINDS 8u
+#define RIGHTSIZE_PARTS 5u
 
 struct rightsize_kind {
     bool used;
@@ -102,7 +103,9 @@ struct rightsize_kind {
     struct rightsize_evidence sized, lent;
     struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
     struct rightsize_recent recent;   /* requests of all modes that say something */
-    float before_us, least_us; /* their median before this level of the strip; the shortest request at it */
+    uint32_t parts;                   /* references at this level of the strip: */
+    float part[RIGHTSIZE_PARTS];      /* in parts of what requests took, the newest */
+    float before_us, least_us; /* what one would have taken just before it; the shortest request at it */
     uint32_t borne;            /* requests at it */
     uint32_t looked, over;     /* of them, whose tail was looked at; over what references are */
 };
@@ -221,8 +224,6 @@ void rightsize_drop_samples(struct lithos_rightsize *r);
 void rightsize_keep(struct rightsize_latencies *l, float latency);
 /* Quantile in percent; 0 where there are none. */
 float rightsize_latency(const struct rightsize_latencies *l, uint32_t percent);
-/* Median of the last three; 0: there are fewer. */
-float rightsize_latency_now(const struct rightsize_latencies *l);
 void rightsize_sample_add(struct rightsize_sample *s, float us);
 float rightsize_sample_median_us(
     const struct rightsize_sample *s); /* of those that are no reference; 0: there are none */
@@ -248,6 +249,7 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
 void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns);
 /* Does any kind speak against it? */
 bool rightsize_strip_suspects(struct lithos_rightsize *r);
+bool rightsize_strip_is_climbing(const struct lithos_rightsize *r);
 void rightsize_strip_anew(struct lithos_rightsize *r); /* another slip */
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,

@@ -50,8 +50,9 @@ static uint32_t reference_every(struct lithos_rightsize *r)
         return REFERENCE_EVERY_TAIL;
     if (references < REFERENCES_FIRST || r->loop.watch || rightsize_loop_suspects(r))
         return REFERENCE_EVERY_FIRST;
-    return references < REFERENCES_SOON || rightsize_strip_suspects(r) ? REFERENCE_EVERY_SOON
-                                                                       : REFERENCE_EVERY;
+    return references < REFERENCES_SOON || rightsize_strip_suspects(r) || rightsize_strip_is_climbing(r)
+               ? REFERENCE_EVERY_SOON
+               : REFERENCE_EVERY;
 }
 
 static void lower(struct lithos_rightsize *r, uint64_t now_ns)

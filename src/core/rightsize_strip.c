@@ -1,4 +1,7 @@
 /* What is left for others: a strip of TPCs that all launches keep off, as wide as the tenant's own latency bears. */
+#include <string.h>
+
+#include "base/quantile.h"
 #include "core/rightsize_internal.h"
 
 #define STRIP_PARTS 16u
@@ -16,9 +19,11 @@
 #define ALARM 50.0f
 /* Requests at a level before a wider one. */
 #define LOOK_EVERY 16u
-/* Of so many, one in a hundred may be over what one reference in a hundred is, and three standard errors more. */
-#define LOOK_TAIL 256u
-#define LOOK_TAIL_MOST 7u
+/* One in a hundred may be over what one reference in a hundred is, and three standard errors of so many more; begun anew after so many. */
+#define LOOK_TAIL 4096u
+#define LOOK_TAIL_LEAST 8u
+#define TAIL_PART 0.01f
+#define TAIL_ERRORS 3.0f
 #define FAR 2.0f
 /* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
 #define BAD_REQUESTS 4096u
@@ -99,25 +104,45 @@ bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_right
            lithos_topology_has_room(&r->config.topology, kept, k->cluster_blocks);
 }
 
-/* now: what references take now is what requests took before, for those of the last level were too slow. */
-static void change_level(struct lithos_rightsize *r, uint32_t level, bool now)
+/* What a reference would take now: what requests take, by what part of that references at this level took. */
+static float reference_us_now(const struct rightsize_kind *k)
 {
-    r->strip.level = level;
-    r->strip.good = 0;
-    for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++) {
-        struct rightsize_kind *k = &r->kinds.kind[i];
-        k->borne = k->looked = k->over = 0;
-        k->before_us = now ? rightsize_latency_now(&k->whole) : rightsize_recent_us(&k->recent);
-    }
+    float part[RIGHTSIZE_PARTS];
+    const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
+
+    if (!n)
+        return k->before_us; /* of just before: this level did not last */
+    memcpy(part, k->part, n * sizeof *part);
+    lithos_sort_floats(part, n);
+    return part[n / 2] * rightsize_recent_us(&k->recent);
 }
 
-static void too_much(struct lithos_rightsize *r, uint32_t level, bool now)
+static void change_level(struct lithos_rightsize *r, uint32_t level)
+{
+    for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++) {
+        struct rightsize_kind *k = &r->kinds.kind[i];
+        k->before_us = reference_us_now(k);
+        k->borne = k->looked = k->over = k->parts = 0;
+    }
+    r->strip.level = level;
+    r->strip.good = 0;
+}
+
+/* Is a wider one to be tried, once it is known what references take beside this one? */
+bool rightsize_strip_is_climbing(const struct lithos_rightsize *r)
+{
+    const struct rightsize_strip *p = &r->strip;
+    return p->level && p->level < STRIP_MOST && p->level + 1 != p->bad && r->kinds.leading &&
+           r->kinds.leading->parts < RIGHTSIZE_PARTS;
+}
+
+static void too_much(struct lithos_rightsize *r, uint32_t level)
 {
     r->strip.bad = r->strip.level;
     r->strip.bad_for = BAD_REQUESTS;
     for (unsigned i = 0; i < RIGHTSIZE_KINDS; i++)
         rightsize_bet_anew(&r->kinds.kind[i].lent);
-    change_level(r, level, now);
+    change_level(r, level);
 }
 
 bool rightsize_strip_suspects(struct lithos_rightsize *r)
@@ -165,7 +190,7 @@ enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t no
     const struct rightsize_block *b = &r->loop.block;
 
     if (p->halve) /* what was in its way may find room then */
-        too_much(r, p->level / 2, false);
+        too_much(r, p->level / 2);
     p->halve = false;
     const bool lends = may_lend(r, now_ns),
                drained = !p->ended_ns || now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
@@ -177,7 +202,7 @@ enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t no
     if (!lends || b->place == b->near)
         return RIGHTSIZE_SIZED;
     if (!p->level) {
-        change_level(r, p->wide ? STRIP_WIDE : STRIP_FIRST, false);
+        change_level(r, p->wide ? STRIP_WIDE : STRIP_FIRST);
         p->use = 1;
     }
     p->used = false;
@@ -188,19 +213,19 @@ static void stop(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_strip *p = &r->strip;
 
-    change_level(r, 0, false);
+    change_level(r, 0);
     p->bad = 0;
     p->stop_for_ns = LITHOS_MIN(LITHOS_MAX(2 * p->stop_for_ns, STOP_NS), STOP_MOST_NS);
     p->begin_ns = now_ns + p->stop_for_ns;
 }
 
-static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far, bool now)
+static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
 {
     struct rightsize_strip *p = &r->strip;
 
     r->stats.narrowed++;
     /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
-    too_much(r, far && p->level > 1 ? 1 : p->level / 2, now);
+    too_much(r, far && p->level > 1 ? 1 : p->level / 2);
     p->wide = false;
     if (!p->level)
         stop(r, now_ns);
@@ -213,7 +238,7 @@ static void pause_unused(struct lithos_rightsize *r, uint64_t now_ns)
 
     if (p->level < STRIP_WIDE && !p->bad) {
         p->wide = true;
-        change_level(r, 0, false);
+        change_level(r, 0);
     }
     p->use = 1;
     p->taken = 0;
@@ -235,7 +260,11 @@ static float may(const struct lithos_rightsize *r)
 
 void rightsize_strip_reference(struct lithos_rightsize *r, struct rightsize_kind *k, float us)
 {
+    const float usual_us = rightsize_recent_us(&k->recent);
+
     rightsize_keep(&k->whole, us);
+    if (usual_us > 0)
+        k->part[k->parts++ % RIGHTSIZE_PARTS] = us / usual_us;
     rightsize_recent_add(&k->recent, us);
     k->lent.sample.reference_us = us;
     if (k == r->kinds.leading)
@@ -255,10 +284,10 @@ void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns)
                  rightsize_evidence_of(&k->lent) >= ALARM * (float)rightsize_guarded(r);
     }
     if (r->strip.level && alarm)
-        narrow(r, now_ns, false, true);
+        narrow(r, now_ns, false);
 }
 
-/* The first ones at this level, by what was usual just before it. */
+/* The first ones at this level, by what references took just before it. */
 static float least_of_first(struct rightsize_kind *k, float us)
 {
     k->least_us = ++k->borne == 1 ? us : LITHOS_MIN(k->least_us, us);
@@ -272,10 +301,12 @@ static bool has_long_tail(struct rightsize_kind *k, float us, float times)
 
     if (!(limit_us > 0))
         return false;
+    k->looked++;
     k->over += us > limit_us;
-    if (k->over > LOOK_TAIL_MOST)
+    const float expected = TAIL_PART * (float)k->looked, more = (float)k->over - expected;
+    if (k->over >= LOOK_TAIL_LEAST && more > 0 && more * more > TAIL_ERRORS * TAIL_ERRORS * expected)
         return true;
-    if (++k->looked == LOOK_TAIL)
+    if (k->looked >= LOOK_TAIL)
         k->looked = k->over = 0;
     return false;
 }
@@ -288,9 +319,9 @@ static void borne(struct lithos_rightsize *r)
         p->unused_for_ns = 0;
     if (++p->good >= GOOD_REQUESTS)
         p->stop_for_ns = p->met_for = 0;
-    if (p->good % LOOK_EVERY == 0 && p->level < STRIP_MOST && p->level + 1 != p->bad &&
-        !rightsize_strip_suspects(r))
-        change_level(r, p->level + 1, false);
+    if (p->good >= LOOK_EVERY && p->level < STRIP_MOST && p->level + 1 != p->bad &&
+        !rightsize_strip_is_climbing(r) && !rightsize_strip_suspects(r))
+        change_level(r, p->level + 1);
 }
 
 void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, uint64_t now_ns, float us)
@@ -314,7 +345,7 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
     const bool slow = least > may(r) || has_long_tail(k, us, may(r));
     rightsize_recent_add(&k->recent, us);
     if (slow && rightsize_is_guarded(r, k))
-        narrow(r, now_ns, least > 1 + FAR * (may(r) - 1), false);
+        narrow(r, now_ns, least > 1 + FAR * (may(r) - 1));
     else if (leads)
         borne(r);
 }

@@ -446,11 +446,11 @@ static void a_strip_that_slows_a_kind_is_narrowed(void **unused)
         struct stand how;
         double usual_us, spread;
         uint64_t median, ninth; /* of all requests */
-    } of[] = {{{.beside = 1.4}, 2400, 0.06, 110, 230},
-              {{.beside = 1.4}, 12000, 0.06, 110, 230},
-              {{.next = long_and_short, .beside = 1.4}, 12000, 0.06, 230, 480},
-              {{.next = long_and_short, .beside = 1.4, .late = true}, 12000, 0.06, 230, 480},
-              {{.next = long_and_short, .beside = 1.4, .late = true}, 12000, 0.12, 280, 560}};
+    } of[] = {{{.beside = 1.4}, 2400, 0.06, 120, 500},
+              {{.beside = 1.4}, 12000, 0.06, 120, 500},
+              {{.next = long_and_short, .beside = 1.4}, 12000, 0.06, 240, 700},
+              {{.next = long_and_short, .beside = 1.4, .late = true}, 12000, 0.06, 240, 700},
+              {{.next = long_and_short, .beside = 1.4, .late = true}, 12000, 0.12, 300, 700}};
 
     (void)unused;
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(of); i++) {
