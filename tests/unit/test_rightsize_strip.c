@@ -148,6 +148,15 @@ static uint64_t held_up(uint32_t tpcs, bool beside)
     return beside && ALL - tpcs > 16 ? 1200 * US : 1 * MS;
 }
 
+/* Each level costs a little more than the one before, and from 24 TPCs on it is too much. */
+static uint64_t by_and_by(uint32_t tpcs, bool beside)
+{
+    const uint32_t left = ALL - tpcs;
+    if (!beside)
+        return 1 * MS;
+    return left <= 16 ? 1050 * US : left <= 20 ? 1080 * US : left <= 24 ? 1150 * US : 1230 * US;
+}
+
 /* One request in thirty is slow with others beside it: its median says nothing of that. */
 static uint64_t now_and_then(uint32_t tpcs, bool beside)
 {
@@ -208,6 +217,20 @@ static void finds_how_much_is_borne(void **unused)
     assert_true(s.strips > 1600);
     assert_true(wide > 1500);
     assert_true(s.over < 40);
+    end(&s);
+}
+
+/* What a level costs counts from what references take, not from what the one before did. */
+static void levels_do_not_add_up(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, by_and_by);
+    requests(&s, 4000);
+    assert_int_equal(count(s.widest), 24); /* it was tried, */
+    assert_in_range(s.over, 4, 8);         /* four times */
+    assert_true(s.strips > 3000);
     end(&s);
 }
 
@@ -427,11 +450,17 @@ static void goes_on_after_a_pause(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(leaves_what_is_not_felt),  cmocka_unit_test(leaves_nothing_that_is_felt),
-        cmocka_unit_test(finds_how_much_is_borne),  cmocka_unit_test(looks_at_the_tail),
-        cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(who_pauses_leaves_something_too),
-        cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
-        cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
+        cmocka_unit_test(leaves_what_is_not_felt),
+        cmocka_unit_test(leaves_nothing_that_is_felt),
+        cmocka_unit_test(finds_how_much_is_borne),
+        cmocka_unit_test(looks_at_the_tail),
+        cmocka_unit_test(levels_do_not_add_up),
+        cmocka_unit_test(leaves_nothing_to_nobody),
+        cmocka_unit_test(who_pauses_leaves_something_too),
+        cmocka_unit_test(is_taken_back_when_met),
+        cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
+        cmocka_unit_test(clusters_keep_room),
+        cmocka_unit_test(what_is_measured_beside_does_not_count),
         cmocka_unit_test(goes_on_after_a_pause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
