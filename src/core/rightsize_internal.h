@@ -93,7 +93,7 @@ enum rightsize_mode {
 
 /* Requests of about as many launches: they alone are compared with each other (rightsize_kind.c). */
 #define RIGHTSIZE_KINDS 8u
-#define RIGHTSIZE_PARTS 5u
+#define RIGHTSIZE_PARTS 32u
 
 struct rightsize_kind {
     bool used;
@@ -101,10 +101,12 @@ struct rightsize_kind {
     float us, count; /* what they took of late, all together, and how many they were */
     uint64_t round;  /* the last one of which one was looked at */
     struct rightsize_evidence sized, lent;
-    struct rightsize_latencies whole; /* references, whatever else was on their TPCs */
-    struct rightsize_recent recent;   /* requests of all modes that say something */
-    uint32_t parts;                   /* references at this level of the strip: */
-    float part[RIGHTSIZE_PARTS];      /* in parts of what requests took, the newest */
+    struct rightsize_latencies whole;        /* references, whatever else was on their TPCs */
+    struct rightsize_recent recent;          /* requests of all modes that say something */
+    uint32_t parts;                          /* references at this level of the strip: */
+    float part[RIGHTSIZE_PARTS], usual_part; /* in parts of what requests took, the newest; their median */
+    struct rightsize_latencies spread;       /* references, in parts of what they usually take */
+    float tail;                              /* one in a hundred is over that; 0: not known */
     float before_us, least_us; /* what one would have taken just before it; the shortest request at it */
     uint32_t borne;            /* requests at it */
     uint32_t looked, over;     /* of them, whose tail was looked at; over what references are */

@@ -17,10 +17,12 @@
  * what is left is found again within seconds. Far over it, little of the strip is tried next. */
 #define LOOK_FIRST 4u
 #define ALARM 50.0f
-/* Requests at a level before a wider one. */
+/* Requests at a level before a wider one, and references. */
 #define LOOK_EVERY 16u
+#define PARTS_LEAST 5u
 /* One in a hundred may be over what one reference in a hundred is, and three standard errors of so many more; begun anew after so many. */
 #define LOOK_TAIL 4096u
+#define TAIL_KNOWN 64u
 #define LOOK_TAIL_LEAST 8u
 #define TAIL_PART 0.01f
 #define TAIL_ERRORS 3.0f
@@ -107,14 +109,20 @@ bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_right
 /* What a reference would take now: what requests take, by what part of that references at this level took. */
 static float reference_us_now(const struct rightsize_kind *k)
 {
-    float part[RIGHTSIZE_PARTS];
-    const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
-
-    if (!n)
+    if (!k->parts)
         return k->before_us; /* of just before: this level did not last */
-    memcpy(part, k->part, n * sizeof *part);
-    lithos_sort_floats(part, n);
-    return part[n / 2] * rightsize_recent_us(&k->recent);
+    return k->usual_part * rightsize_recent_us(&k->recent);
+}
+
+static void add_part(struct rightsize_kind *k, float part)
+{
+    float sorted[RIGHTSIZE_PARTS];
+
+    k->part[k->parts++ % RIGHTSIZE_PARTS] = part;
+    const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
+    memcpy(sorted, k->part, n * sizeof *sorted);
+    lithos_sort_floats(sorted, n);
+    k->usual_part = sorted[n / 2];
 }
 
 static void change_level(struct lithos_rightsize *r, uint32_t level)
@@ -133,7 +141,7 @@ bool rightsize_strip_is_climbing(const struct lithos_rightsize *r)
 {
     const struct rightsize_strip *p = &r->strip;
     return p->level && p->level < STRIP_MOST && p->level + 1 != p->bad && r->kinds.leading &&
-           r->kinds.leading->parts < RIGHTSIZE_PARTS;
+           r->kinds.leading->parts < PARTS_LEAST;
 }
 
 static void too_much(struct lithos_rightsize *r, uint32_t level)
@@ -264,7 +272,11 @@ void rightsize_strip_reference(struct lithos_rightsize *r, struct rightsize_kind
 
     rightsize_keep(&k->whole, us);
     if (usual_us > 0)
-        k->part[k->parts++ % RIGHTSIZE_PARTS] = us / usual_us;
+        add_part(k, us / usual_us);
+    if (reference_us_now(k) > 0)
+        rightsize_keep(&k->spread, us / reference_us_now(k));
+    if (k->spread.count >= TAIL_KNOWN)
+        k->tail = rightsize_latency(&k->spread, 99);
     rightsize_recent_add(&k->recent, us);
     k->lent.sample.reference_us = us;
     if (k == r->kinds.leading)
@@ -297,7 +309,7 @@ static float least_of_first(struct rightsize_kind *k, float us)
 /* Slow requests that are too seldom for bets to find them soon. */
 static bool has_long_tail(struct rightsize_kind *k, float us, float times)
 {
-    const float limit_us = times * k->lent.tail[RIGHTSIZE_TAILS - 1] * rightsize_recent_us(&k->recent);
+    const float limit_us = times * k->tail * reference_us_now(k);
 
     if (!(limit_us > 0))
         return false;
