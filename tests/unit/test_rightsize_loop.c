@@ -16,7 +16,13 @@
 #include "unit/rightsize_new.h"
 
 #define ALL 66u
+#ifdef __SANITIZE_ADDRESS__
+#define RUNS 5u /* so that it takes no longer than without; the slowest of so few is not one in ten */
+#define NINTH_MAY 2u
+#else
 #define RUNS 24u
+#define NINTH_MAY 1u
+#endif
 /* Of a run without a slowdown; with one, when it begins, and how long it may take to be found. */
 #define REQUESTS 10000u
 #define BEGINS 4000u
@@ -404,7 +410,7 @@ static void slow_kinds_are_found(void **unused)
     (void)unused;
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(of); i++) {
         const struct found f = runs_slower(&of[i].how, 12000, of[i].spread);
-        assert_true(f.median <= of[i].median && f.ninth <= of[i].ninth);
+        assert_true(f.median <= of[i].median && f.ninth <= NINTH_MAY * of[i].ninth);
     }
 }
 
