@@ -1,10 +1,12 @@
 """Child processes that end: every wait has a bound, and what is left is killed with its whole group."""
+import contextlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 
@@ -18,13 +20,18 @@ class Failed(Exception):
 
 living = set()  # children that were not killed yet
 ending = False  # SIGTERM has come
+unnamed = False  # the main thread, in which signals are handled, is starting a child that is not in `living` yet
+asked = False  # SIGTERM has come meanwhile
 
 
 def end_on_sigterm():
     """From now on SIGTERM ends this process as any other end does, with exit code 143: what is measured is killed, so that nobody waits
     for it any more, in whatever thread; the servers are stopped by those who started them."""
     def end(*_):
-        global ending
+        global ending, asked
+        if unnamed:
+            asked = True
+            return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ending = True
         for child in list(living):
@@ -32,6 +39,22 @@ def end_on_sigterm():
                 child.kill_group()
         sys.exit(143)
     signal.signal(signal.SIGTERM, end)
+
+
+@contextlib.contextmanager
+def naming():
+    """While a child is started SIGTERM waits until it is known: it would live on else."""
+    global unnamed
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    unnamed = True
+    try:
+        yield
+    finally:
+        unnamed = False
+        if asked:
+            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
 
 
 def end_all(timeout_s=15):
@@ -50,17 +73,18 @@ class Child:
     def __init__(self, argv, env=None, stderr_path=None, server=False):
         self.argv, self.server = [str(a) for a in argv], server
         self.stderr_path = stderr_path
+        self.buffer = b""
         stderr = open(stderr_path, "ab") if stderr_path else None
         try:
-            self.popen = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                                          env=env, start_new_session=True)
+            with naming():
+                self.popen = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+                                              env=env, start_new_session=True)
+                living.add(self)
         except OSError as e:
             raise Failed(f"{self.argv[0]}: {e.strerror}") from e
         finally:
             if stderr:
                 stderr.close()
-        self.buffer = b""
-        living.add(self)
         if ending:
             self.kill()
             raise Failed(f"{self.argv[0]}: not run, SIGTERM has come")

@@ -579,16 +579,21 @@ static void full(void)
     CHECK_EQ(lithos_arena_counter(&lithos_tenant_home, LITHOS_COUNTER_QUEUE_FULL), 1);
 }
 
+/* The app has waited, and the dispatcher sleeps. */
+static void all_is_quiet(void)
+{
+    rig_settle();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    while (!atomic_load(&atomic_load(&lithos_queue)->asleep))
+        sched_yield();
+    rig_forget_calls();
+}
+
 /* All goes to the dispatcher at once, but what would have to wake it up after a wait. */
 static void all_but_the_first_handed_over(void)
 {
-    struct queue *q = atomic_load(&lithos_queue);
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind */
-    rig_settle();
-    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
-    while (!atomic_load(&q->asleep))
-        sched_yield();
-    rig_forget_calls();
+    all_is_quiet();
     for (int i = 0; i < 3; i++)
         CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
     rig_settle();
@@ -617,9 +622,7 @@ static void spare(void)
     lithos_queue_set_spare(true);
     all_but_the_first_handed_over();
     lithos_queue_set_spare(false);
-    rig_settle();
-    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
-    rig_forget_calls();
+    all_is_quiet();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
     const struct rig_call *calls;
     size_t n = rig_calls(&calls);
