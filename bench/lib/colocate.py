@@ -61,7 +61,7 @@ class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
         self.begin = time.monotonic()
-        self.started = 0  # lithosds with folders of their own
+        self.started = 0  # servers, each with a folder of its own: several may live at a time
 
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
@@ -77,6 +77,8 @@ class Bench:
     def servers(self, way):
         """What the way needs: (lithosd that has quotas, or None; a function that starts a job)."""
         o, scratch = self.o, self.scratch
+        self.started += 1
+        name = f"s{self.started}"
 
         def bare(env):
             def start(job):
@@ -111,15 +113,13 @@ class Bench:
         if way in (ALONE, "time slicing"):
             yield None, bare(servers.clean_env())
         elif way in ("mps", "client priority"):
-            with servers.Mps(scratch, "mps" if way == "mps" else "mpsp") as mps:
+            with servers.Mps(scratch, name) as mps:
                 yield None, bare(mps.env)
         elif way == PREEMPT:
-            with servers.Lithosd(self.place, scratch, "ldp", args=["--share", "preempt"]) as d:
+            with servers.Lithosd(self.place, scratch, name, args=["--share", "preempt"]) as d:
                 yield None, in_turns(d)
         else:
-            self.started += 1
-            with servers.Lithosd(self.place, scratch, f"ld{self.started}",
-                                 args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
+            with servers.Lithosd(self.place, scratch, name, args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
                 yield d, tenant(d)
 
     def explain(self, d, jobs):

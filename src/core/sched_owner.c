@@ -97,13 +97,14 @@ uint64_t sched_owner_comes_ns(const struct sched_tenant *t)
 static uint64_t safe_until_ns(const struct lithos_sched *s, const struct sched_tenant *t)
 {
     const uint64_t idle_ns = s->now_ns - t->state_ns, since_ns = s->now_ns - t->period_ns;
-    const uint64_t by_gap_ns = t->state_ns + lithos_demand_safe_ns(&t->demand, idle_ns, s->config.hit_ppm);
+    uint64_t until_ns = UINT64_MAX;
 
-    if (!t->interval_ns)
-        return by_gap_ns;
-    const uint64_t by_clock_ns =
-        t->period_ns + lithos_demand_safe_interval_ns(&t->demand, since_ns, s->config.hit_ppm);
-    return t->even_gaps ? LITHOS_MIN(by_gap_ns, by_clock_ns) : by_clock_ns;
+    if (t->even_gaps || !t->interval_ns)
+        until_ns = t->state_ns + lithos_demand_safe_ns(&t->demand, idle_ns, s->config.hit_ppm);
+    if (t->interval_ns)
+        until_ns = LITHOS_MIN(
+            until_ns, t->period_ns + lithos_demand_safe_interval_ns(&t->demand, since_ns, s->config.hit_ppm));
+    return until_ns;
 }
 
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
