@@ -129,8 +129,8 @@ static void apply_locked(void)
     lithos_slice_want(tenant.grant.share == LITHOS_DOMAIN_PREEMPT, tenant.grant.slice_us);
     lithos_queue_set_use(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT ? LITHOS_QUEUE_WINDOW
                          : hands_over_locked()                          ? LITHOS_QUEUE_HAND_OVER
-                                                                        : LITHOS_QUEUE_UNUSED);
-    lithos_queue_set_spare(hands_over_locked());
+                                                                        : LITHOS_QUEUE_UNUSED,
+                         hands_over_locked());
     struct lithos_hook_quota quotas[LITHOS_HOOK_MAX_DEVICES] = {0};
     for (int d = 0; d < count; d++) {
         lithos_records_set_gpu(d, 0xff);

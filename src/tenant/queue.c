@@ -227,7 +227,7 @@ static void begin(void)
     atomic_store(&lithos_order_state, 1); /* for good: what is queued is not to be overtaken */
 }
 
-void lithos_queue_set_use(enum lithos_queue_use use)
+void lithos_queue_set_use(enum lithos_queue_use use, bool spare)
 {
     if (!atomic_load(&lithos_queue) && use != LITHOS_QUEUE_UNUSED)
         begin();
@@ -236,15 +236,7 @@ void lithos_queue_set_use(enum lithos_queue_use use)
         return;
     atomic_store(&q->open, use == LITHOS_QUEUE_HAND_OVER || atomic_load(&q->ending));
     atomic_store(&q->used, use != LITHOS_QUEUE_UNUSED);
-    if (use == LITHOS_QUEUE_HAND_OVER)
-        atomic_store(&q->spare, true);
-}
-
-void lithos_queue_set_spare(bool spare)
-{
-    struct queue *q = atomic_load(&lithos_queue);
-    if (q)
-        atomic_store(&q->spare, spare || atomic_load(&q->open));
+    atomic_store(&q->spare, spare);
 }
 
 void lithos_queue_renew(void)

@@ -23,11 +23,9 @@ enum lithos_queue_use {
 };
 
 /* What this tenant has queues for: they are made the first time that it is something, and are left empty when it is nothing any more. When
- * they cannot be made, launches go on as without. Any thread, one at a time. */
-void lithos_queue_set_use(enum lithos_queue_use use);
-/* Whether the program has a CPU to spare for the thread that issues: that looks on for longer, and is left all launches while it does (docs/adr/0029-hand-over-by-default.md).
- * Not before it is said, or once what it has queues for is LITHOS_QUEUE_HAND_OVER. Any thread, one at a time. */
-void lithos_queue_set_spare(bool spare);
+ * they cannot be made, launches go on as without. spare: the program has a CPU for the thread that issues, which looks on for longer then, and is
+ * left all launches while it does (docs/adr/0029-hand-over-by-default.md). Any thread, one at a time. */
+void lithos_queue_set_use(enum lithos_queue_use use, bool spare);
 /* What the grant says of a device (index of driver/qmd_hook.h): its place in the grant and the quota, for rules; topology NULL: it has
  * none. Any thread, one at a time. */
 void lithos_queue_set_quota(int device, uint8_t grant_index, const struct lithos_topology *topology,

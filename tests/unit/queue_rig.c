@@ -152,7 +152,7 @@ void rig_open(const char *how)
     topology.valid = (struct lithos_tpcset){{0x3ffff, 0}};
     lithos_tpcset_parse("0-5", &own);
     lithos_queue_set_quota(0, 0, &topology, own);
-    lithos_queue_set_use(LITHOS_QUEUE_WINDOW);
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW, false);
     CHECK(atomic_load(&lithos_queue));
 }
 

@@ -611,7 +611,7 @@ static void all_but_the_first_handed_over(void)
 static void hands_over(void)
 {
     rig_open("");
-    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
     all_but_the_first_handed_over();
 }
 
@@ -619,9 +619,9 @@ static void hands_over(void)
 static void spare(void)
 {
     rig_open("");
-    lithos_queue_set_spare(true);
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW, true);
     all_but_the_first_handed_over();
-    lithos_queue_set_spare(false);
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW, false);
     all_is_quiet();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
     const struct rig_call *calls;

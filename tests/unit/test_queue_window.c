@@ -179,11 +179,11 @@ static void window(void)
         fly();
     }
     CHECK(!room(s)); /* 120 us */
-    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
     CHECK(room(s) && !lithos_queue_closed(q));
-    lithos_queue_set_use(LITHOS_QUEUE_UNUSED);
+    lithos_queue_set_use(LITHOS_QUEUE_UNUSED, false);
     CHECK(lithos_queue_closed(q));
-    lithos_queue_set_use(LITHOS_QUEUE_WINDOW);
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW, false);
     CHECK(!room(s) && !lithos_queue_closed(q));
     struct queue_stream *other = lithos_queue_stream(q, lithos_queue_context(q), (CUstream)0x5550, true);
     CHECK(room(other)); /* it has none of its two */
