@@ -302,11 +302,12 @@ static void requests_of_two_kinds(void **state)
     turns(&s, 200, 0, 0);
     turns(&s, 200, 100000, 0); /* those of 0.16 ms take 0.26 */
     const double references = number_of(rig, "references"), requests = number_of(rig, "requests");
+    const double spoilt = number_of(rig, "spoilt");
     print_message("%.0f of %.0f requests are references, %.0f spoilt; %lu of %lu launches narrow\n",
-                  references, requests, number_of(rig, "spoilt"), (unsigned long)s.narrow,
-                  (unsigned long)(s.narrow + s.wide));
+                  references, requests, spoilt, (unsigned long)s.narrow, (unsigned long)(s.narrow + s.wide));
     assert_true(number_of(rig, "undone") == 0);
-    assert_true(references > 20 && references < requests / 4);
+    /* On a busy machine the daemon tells of a reference when the next request has begun, and that one is spoilt and done again. */
+    assert_true(references > 20 && references < requests / 4 + spoilt);
     assert_true(s.narrow > 5000);
     for (uint64_t begin_ns = lithos_now_ns(); number_of(rig, "undone") < 1;) {
         turns(&s, 10, 0, 4 * SLOTH_NS); /* those of 6.4 ms take 9 */
