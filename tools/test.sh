@@ -57,10 +57,9 @@ sanitized_tests() { # PRESET
 
 results_check() {
     local checker=${LITHOS_CHECK_RESULTS:-../shared/check_results.py}
-    if [[ ! -d bench/results ]]; then
-        echo "no bench/results yet"
-    elif [[ ! -f $checker ]]; then
-        echo "no $checker here: result files not checked"
+    tools/check-results || return 1
+    if [[ ! -f $checker ]]; then
+        echo "no $checker here: what is in the result files is not checked"
     else
         python3 "$checker"
     fi
