@@ -12,7 +12,7 @@ failed=0
     echo "swarm: $seeds seeds from $first, commit $(git rev-parse HEAD 2> /dev/null || echo unknown), $(date -u +%FT%TZ)"
     for ((at = first; at < first + seeds; at += piece)); do
         n=$((first + seeds - at < piece ? first + seeds - at : piece))
-        "$lithos" sim --swarm "$n" --seed "$at" --jobs "$jobs" || failed=1
+        "$lithos" sim --swarm "$n" --seed "$at" --jobs "$jobs" 2>&1 || failed=1
     done
     echo "swarm: done, $(date -u +%FT%TZ): $( ((failed)) && echo "SEEDS FAILED" || echo "none failed")"
 } | tee -a "$log"
