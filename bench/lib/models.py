@@ -22,6 +22,8 @@ MODELS = {
     "llama training": ["--model", "llama", "--job", "training", "--batch", "4", "--seq", "1024"],
     "toy inference": ["--model", "toy"],
     "toy small": ["--model", "toy", "--tiny"],
+    "toy apart": ["--model", "toy", "--apart"],
+    "toy small apart": ["--model", "toy", "--tiny", "--apart"],
 }
 # What the issue on stamps and prediction names.
 PAPER = ["resnet50 inference", "resnet50 training", "bert inference", "bert training", "llama prefill", "llama decode",

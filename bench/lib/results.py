@@ -20,7 +20,10 @@ def median(values):
 
 def quantile(values, q):
     """By nearest rank; None of nothing."""
-    ordered = sorted(values)
+    return quantile_of_ordered(sorted(values), q)
+
+
+def quantile_of_ordered(ordered, q):
     return ordered[min(len(ordered) - 1, max(0, math.ceil(q * len(ordered)) - 1))] if ordered else None
 
 

@@ -13,6 +13,8 @@ card), the result read back. With --rate, us counts from when the request was du
 each line on standard input, until its end:
   run N            N iterations          seconds S       for so long          each N     each batch size N times, shuffled
   serve R S        for S seconds, requests that come at random (Poisson), R a second on average; us counts from when each was due
+  batch FROM-TO    these from now on, of those that --batch has room for
+  load WORDS       another model, by this program's own options, in place of the one there is
   profile N FILE   N iterations under PyTorch's profiler, whose JSON goes to FILE"""
 import argparse
 import json
@@ -23,7 +25,16 @@ import sys
 import time
 
 
-def parse():
+def numbers(text):
+    """FROM-TO, or a number: a list."""
+    low, _, high = text.partition("-")
+    out = list(range(int(low), int(high or low) + 1))
+    if not out or out[0] < 1:
+        raise ValueError(f"--batch {text}: a number, or two with the smaller first")
+    return out
+
+
+def parse(words=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True, choices=("resnet50", "vgg19", "bert", "llama", "toy"))
     p.add_argument("--job", help="inference or training; of llama prefill, decode or training")
@@ -38,6 +49,7 @@ def parse():
     p.add_argument("--resident", action="store_true", help="inputs lie on the card")
     p.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     p.add_argument("--tiny", action="store_true", help="a few small layers, to try the code")
+    p.add_argument("--apart", action="store_true", help="toy: no two of its kernels look alike")
     p.add_argument("--time-scale", type=float, default=1, help="toy on the virtual GPU: its --scale")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--warmup", type=int, default=3, help="iterations before (default: %(default)s)")
@@ -46,23 +58,28 @@ def parse():
     p.add_argument("--rate", type=float, default=0, help="requests a second, whether they are kept up with or not")
     p.add_argument("--gate", action="store_true")
     p.add_argument("--obey", action="store_true")
-    o = p.parse_args()
+    o = p.parse_args(words)
     try:
         if o.model == "toy":
             o.job, o.batch, o.dtype = o.job or "inference", o.batch or "4", "fp32"
         else:
             import zoo
             zoo.complete(o)
-        low, _, high = o.batch.partition("-")
-        o.batches = list(range(int(low), int(high or low) + 1))
-        if not o.batches or o.batches[0] < 1:
-            raise ValueError(f"--batch {o.batch}: a number, or two with the smaller first")
+        o.batches = numbers(o.batch)
     except ValueError as e:
         p.error(str(e))
     o.batch_max = o.batches[-1]
     if not (o.iterations or o.seconds or o.obey):
         p.error("say --iterations, --seconds or --obey")
     return o
+
+
+def make(o):
+    if o.model == "toy":
+        import toy as models
+    else:
+        import zoo as models
+    return models.Runner(o)
 
 
 class Driver:
@@ -136,11 +153,27 @@ class Driver:
         self.runner.profile(body, path)
         return got
 
+    def batch(self, text):
+        sizes = numbers(text)
+        if sizes[-1] > self.o.batch_max:
+            raise ValueError(f"batches of {text}: there is room for {self.o.batch_max} samples")
+        self.o.batches = sizes
+        return {"batch": text}
+
+    def load(self, *words):
+        self.runner = None  # its memory first
+        self.o = parse(words)
+        self.runner = make(self.o)
+        return self.warm()
+
+    def warm(self):
+        return self.measure(self.at_random(self.o.warmup) if self.o.warmup else ())
+
     def obey(self):
         commands = {"run": lambda n: self.measure(self.at_random(int(n))), "each": lambda n: self.measure(self.each(int(n))),
                     "seconds": lambda s: self.measure(self.at_random(seconds=float(s))),
                     "serve": lambda rate, s: self.measure(self.at_random(seconds=float(s)), float(rate), poisson=True),
-                    "profile": lambda n, path: self.profiled(int(n), path)}
+                    "batch": self.batch, "load": self.load, "profile": lambda n, path: self.profiled(int(n), path)}
         self.idle = True
         for line in sys.stdin:
             self.idle = False
@@ -150,7 +183,7 @@ class Driver:
 
     def main(self):
         o = self.o
-        self.measure(self.at_random(o.warmup) if o.warmup else ())
+        self.warm()
         if o.obey:
             self.say("ready")
             return self.obey()
@@ -165,11 +198,7 @@ def main():
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     o = parse()
-    if o.model == "toy":
-        import toy as models
-    else:
-        import zoo as models
-    Driver(o, models.Runner(o), out).main()
+    Driver(o, make(o), out).main()
 
 
 main()

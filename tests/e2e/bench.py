@@ -72,6 +72,10 @@ RUNS = {
                         "toy inference, compared": "p99_added_percent", "burn, alone, at toy inference": "be_kernels_per_s",
                         "toy inference, beside burn, slip": "strip_requests"},
                        ["TPC time saved %", "p99 added %", "throughput lost %", "aggregate throughput gained %, beside"]),
+    "rightsize_safety": (["--repetitions", "1", "--learn", "0.5", "--window", "0.2", "--scale", "4"],
+                         {"batches of 8": "over_s", "of 1 to 16 at random": "whole_over_s", "another model": "tpc_time_saved_percent",
+                          "the first again, of 4": "references"},
+                         ["over slip x baseline at p99, longest, s", "TPC time saved %, median"]),
     "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "mps,lithos"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
@@ -201,7 +205,7 @@ CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": e
           "scaling": scaled, "power_advise": only_advised, "energy": clock_lowered}
 
 
-SCRIPTS = {"rightsize_live": "rightsize"}
+SCRIPTS = {"rightsize_live": "rightsize", "rightsize_safety": "safety"}
 
 
 def replayed(traces):

@@ -12,7 +12,7 @@ import xml.dom.minidom
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
-from lib import cupti, match, plot, results, screen, trace  # noqa: E402
+from lib import cupti, match, plot, results, screen, trace, typical  # noqa: E402
 
 MANGLED = "_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_15CUDAFunctor_addIfEENS_6detail5ArrayIPcLi3EEEEEviT0_T1_"
 DEMANGLED = ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, at::detail::Array<char*, 3> >"
@@ -81,6 +81,34 @@ class Typical(unittest.TestCase):
 
     def test_of_nothing(self):
         self.assertEqual(match.typical([]), ([], 0, 0))
+
+
+class Over(unittest.TestCase):
+    """500 requests a second for 10 s, of which those between some seconds take twice as long as they should."""
+
+    def over(self, *slow, rate=500):
+        ends = [i / rate for i in range(1, 10 * rate + 1)]
+        return typical.over_for_s([(end, 2.0 if any(a <= end < b for a, b in slow) else 1.0) for end in ends], 1.1, 1, 0)
+
+    def test_as_long_as_it_lasts(self):
+        for slow in ((3, 4.5), (3, 3.1), (0, 1.5), (0, 10.1), (8, 10.1), (9.5, 10.1)):
+            self.assertAlmostEqual(self.over(slow), min(slow[1], 10) - slow[0], delta=0.05, msg=slow)
+
+    def test_the_longest(self):
+        self.assertAlmostEqual(self.over((2, 2.3), (5, 5.6), (8, 8.1)), 0.6, delta=0.05)
+
+    def test_one_in_a_hundred_may_be(self):
+        self.assertEqual(self.over((2, 2.004), (5, 5.004)), 0)
+        self.assertEqual(self.over(), 0)
+
+    def test_few_requests(self):
+        self.assertAlmostEqual(self.over((4, 7), rate=50), 3, delta=0.1)
+        self.assertEqual(self.over((0, 10), rate=5), 0)  # there is no 99th percentile of 50
+
+    def test_by_batch(self):
+        run = {"start_ns": [0, 2e9, 4e9, 6e9, 8e9], "us": [100, 110, 1000, 120, 900], "batch": [1, 1, 8, 1, 8]}
+        over = typical.Typical(run).over({"start_ns": [1e9, 2e9, 3e9], "us": [220, 950, 5], "batch": [1, 8, 4]})
+        self.assertEqual(over, [(1.00022, 2.0), (2.00095, 1.0)])
 
 
 class Cupti(unittest.TestCase):

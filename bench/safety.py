@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Right-sizing where the traffic changes under it: batches from 1 to 16, another model in the same process. For how long are requests
+slower than the slip allows?
+
+A service with its slip meets each change unprepared and runs on; then, without the slip, the same traffic again, twice: what it is
+compared with, and what that differs by itself, for hosts are slower in one second than in the next. On a card, or with --virtual."""
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, models, results, servers, sized  # noqa: E402
+from lib.place import virtual  # noqa: E402
+from lib.proc import Failed, log  # noqa: E402
+from lib.typical import LEAST, Typical, over_for_s  # noqa: E402
+
+BATCHES = "1-16"
+# (traffic, whether of the second model, batches)
+TRAFFIC = [("batches of 8", False, "8"), ("of 1", False, "1"), ("of 16", False, "16"), ("of 1 to 16 at random", False, BATCHES),
+           ("another model", True, "8"), ("the first again, of 4", False, "4")]
+WINDOW_S = 1.0
+
+
+def options():
+    p = cli.parser(__doc__.split("\n\n", maxsplit=1)[0], repetitions=3)
+    p.add_argument("--slip", type=float, default=1.1, help="of the service (default: %(default)s)")
+    p.add_argument("--learn", type=float, default=5, help="seconds of the card's time before the first change (default: %(default)s)")
+    p.add_argument("--window", type=float, default=4, help="seconds of the card's time of each kind of traffic, three times (default: %(default)s)")
+    p.add_argument("--models", help="the first and the second, of those of bench/models (default: resnet50 inference, bert inference; with "
+                   "--virtual toy apart, toy small apart)")
+    p.add_argument("--beside", metavar="MODEL", help="a best-effort neighbour, one of bench/models or burn (default: nobody)")
+    p.add_argument("--python", default=sys.executable, help="the Python that has the frameworks")
+    p.add_argument("--model-timeout", type=float, default=400, metavar="S", help="for a model to be loaded and warm (default: %(default)s)")
+    p.set_defaults(batches=BATCHES, turns=1)
+    return p
+
+
+def pair(o):
+    """Names of the first and the second model."""
+    names = (o.models or ("toy apart,toy small apart" if virtual() else "resnet50 inference,bert inference")).split(",")
+    if len(names) != 2 or not set(names) <= set(models.MODELS):
+        raise SystemExit(f"bench: --models: two of {', '.join(models.MODELS)}")
+    return names
+
+
+class Run:
+    def __init__(self, o, service, result, rep):
+        self.o, self.s, self.result, self.rep = o, service, result, rep
+        self.first, self.second = pair(o)
+        self.loaded = self.first
+
+    def change(self, second, batches):
+        name = self.second if second else self.first
+        if name != self.loaded:
+            self.s.child.do(" ".join(["load", *models.MODELS[name], "--batch", BATCHES, "--time-scale", f"{self.o.scale:g}", "--obey"]),
+                            self.o.model_timeout)
+            self.loaded = name
+        self.s.child.do(f"batch {batches}")
+
+    def turn(self, on):
+        """(run.py's figures, TPC ms a request, what lithosd counted in between)"""
+        self.s.switch(self.o.slip if on else "off")
+        ran = sized.Ran(self.o.scale)
+        before = self.s.d.tenant("service")
+        figures = self.s.run(self.o.window)
+        models.settle()
+        ran.take(figures, before, self.s.d.tenant("service"))
+        return figures, ran
+
+    def one(self, traffic, second, batches):
+        o = self.o
+        self.s.switch(o.slip)
+        self.change(second, batches)
+        sized_, ran = self.turn(True)
+        whole, ran_whole = self.turn(False)
+        again, _ = self.turn(False)
+        typical = Typical(whole)
+        limit, window_s = o.slip * typical.p99, WINDOW_S * o.scale
+        over = {key: over_for_s(typical.over(f), limit, window_s, f["start_ns"][0] / 1e9) / o.scale
+                for key, f in (("over_s", sized_), ("whole_over_s", again))}
+        sums = ran.figures()
+        figures = {"over_s": over["over_s"], "whole_over_s": over["whole_over_s"], "limit_p99_over_typical": limit,
+                   "p99_over_typical": results.quantile([x for _, x in typical.over(sized_)], 0.99),
+                   "p50_over_typical": results.median([x for _, x in typical.over(sized_)]),
+                   "whole_p99_over_typical": results.quantile([x for _, x in typical.over(again)], 0.99),
+                   "tpc_time_saved_percent": 100 * (1 - sums["tpc_ms_a_request"] / ran_whole.figures()["tpc_ms_a_request"])}
+        figures |= {k: sums[k] for k in ("requests", "references", "spoilt", "undone", "stopped", "slip_in_force") if k in sums}
+        self.result.case(traffic, self.rep, **{k: round(v, 4) for k, v in figures.items()})
+        log(f"[{self.rep}] {traffic}: over the slip for {figures['over_s']:.2f} s (without it {figures['whole_over_s']:.2f} s), "
+            f"p50 {figures['p50_over_typical']:.3f}, p99 {figures['p99_over_typical']:.3f} (limit {limit:.3f}), TPC time saved "
+            f"{figures['tpc_time_saved_percent']:.1f} %")
+
+    def all(self):
+        self.change(False, TRAFFIC[0][2])
+        self.s.run(self.o.learn)
+        for traffic in TRAFFIC:
+            self.one(*traffic)
+
+
+def repetition(o, place, result, rep):
+    """A program of its own: what one has learnt the next does not know."""
+    with servers.Scratch() as scratch, servers.Lithosd(place, scratch, args=["--rightsize=on"]) as d:
+        s = sized.Service(o, d, scratch, pair(o)[0], o.slip)
+        neighbour = None
+        try:
+            if o.beside:
+                neighbour = sized.Neighbour(o, d, scratch, o.beside)
+            Run(o, s, result, rep).all()
+            s.child.end()
+        finally:
+            s.child.kill()
+            if neighbour:
+                neighbour.end()
+
+
+def main():
+    o, place = cli.start(options())
+    o.place = place
+    pair(o)
+    result = results.Result("rightsize-safety", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+    failures, begun = 0, time.monotonic()
+    with result.keeps_what_was_measured():
+        for rep in result.repeat(o, begun):
+            try:
+                repetition(o, place, result, rep)
+            except Failed as e:
+                failures += 1
+                result.note(f"Repetition {rep}: {e}")
+                log(f"[{rep}] FAILED: {e}")
+
+    def every(key):
+        return [v for traffic, _, _ in TRAFFIC for v in result.figures(traffic, key)]
+    result.bar("over slip x baseline at p99, longest, s", max(every("over_s"), default=None), "<=", 1)
+    saved = every("tpc_time_saved_percent")
+    result.bar("TPC time saved %, median", results.median(saved) if saved else None, ">", 0)
+    result.note(f"Over: the 99th percentile of the requests that ended in the last second (of the last {LEAST} where those were fewer), each "
+                "over what its batch size takes without the slip, is more than slip times that percentile without it. whole_over_s is the same "
+                "of a turn without the slip, against the turn before: what the machine does by itself.")
+    if virtual():
+        result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card.")
+    result.end(o.out, failures)
+
+
+main()
