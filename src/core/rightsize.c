@@ -272,6 +272,8 @@ void lithos_rightsize_choose(struct lithos_rightsize *r, const struct lithos_rig
         return;
     if (r->loop.open && r->loop.mode == RIGHTSIZE_REFERENCE)
         why = LITHOS_RIGHTSIZE_REFERENCE;
+    else if (r->loop.open && r->loop.mode == RIGHTSIZE_WHOLE)
+        why = LITHOS_RIGHTSIZE_OFF;
     else if (all && !rightsize_stopped(r) && r->stats.slip_ppm > LITHOS_RIGHTSIZE_PPM)
         why = decide(r, op, kernel, all, &width);
     if (width < all) {

@@ -42,7 +42,7 @@ struct lithos_rightsize_kernel {
 };
 
 enum lithos_rightsize_why {
-    LITHOS_RIGHTSIZE_OFF,       /* slip 1, or stopped because the tenant was slower than it may be */
+    LITHOS_RIGHTSIZE_OFF, /* slip 1, or stopped because the tenant was slower than it may be, or nothing can be left to others */
     LITHOS_RIGHTSIZE_REFERENCE, /* all TPCs, to compare with */
     LITHOS_RIGHTSIZE_FOREIGN,   /* others' work is on too many of them */
     LITHOS_RIGHTSIZE_LEARN,     /* its time with all TPCs is not known yet */
@@ -101,6 +101,7 @@ struct lithos_rightsize_stats {
     uint64_t unused;    /* and those of them in which nobody went there */
     uint64_t narrowed;  /* how often the strip was made narrower, or taken back, since they took too long */
     uint64_t met;       /* or since a launch went there all the same */
+    uint64_t whole;     /* requests that had all TPCs, since a strip was wanted and had been too much */
     uint32_t slip_ppm;  /* in force */
     struct lithos_rightsize_undone last_undone;
 };
@@ -145,7 +146,7 @@ void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_ri
 void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
                             struct lithos_tpcset available, uint64_t duration_ns, uint32_t tpcs,
                             struct lithos_rightsize_advice *ret_advice);
-/* Are all launches to have all TPCs now? The request that runs is one to compare with, or right-sizing has stopped. */
+/* Are all launches to have all TPCs now? The request that runs is one to compare with, or right-sizing has stopped, or would be for nothing. */
 bool lithos_rightsize_whole(const struct lithos_rightsize *r);
 /* Another slip, from 1 to 100: what is known of operators stays, what is known of requests and of what is left for others does not. 0 or
  * -EINVAL. */

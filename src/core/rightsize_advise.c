@@ -32,7 +32,10 @@ void rightsize_advise_request(struct lithos_rightsize *r)
 
 bool lithos_rightsize_whole(const struct lithos_rightsize *r)
 {
-    return (r->loop.open && r->loop.mode == RIGHTSIZE_REFERENCE) || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
+    const bool open_whole =
+        r->loop.open && (r->loop.mode == RIGHTSIZE_REFERENCE || r->loop.mode == RIGHTSIZE_WHOLE);
+
+    return open_whole || r->stats.slip_ppm <= LITHOS_RIGHTSIZE_PPM;
 }
 
 int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)

@@ -89,6 +89,7 @@ enum rightsize_mode {
     RIGHTSIZE_REFERENCE, /* all TPCs: to compare with */
     RIGHTSIZE_LENT,      /* all but the strip, which others may have */
     RIGHTSIZE_DRAIN,     /* the same while others' work there ends; says nothing */
+    RIGHTSIZE_WHOLE,     /* all TPCs: somebody would borrow, and nothing can be left to him */
 };
 
 /* Requests of about as many launches: they alone are compared with each other (rightsize_kind.c). */

@@ -198,6 +198,7 @@ void lithos_rightsize_request(struct lithos_rightsize *r, uint64_t now_ns)
     r->earned_ns = r->tries_ns = 0;
     r->stats.requests++;
     r->stats.references += l->mode == RIGHTSIZE_REFERENCE;
+    r->stats.whole += l->mode == RIGHTSIZE_WHOLE;
 }
 
 /* Of what kind it was; NULL: none was under way. */
@@ -267,8 +268,8 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
         return;
     if (l->mode == RIGHTSIZE_REFERENCE && !l->begun_stopped)
         k->sized.sample.reference_us = us;
-    if (l->mode == RIGHTSIZE_SIZED) {
+    if (l->mode == RIGHTSIZE_SIZED)
         rightsize_sample_add(&k->sized.sample, us);
+    if (l->mode == RIGHTSIZE_SIZED || l->mode == RIGHTSIZE_WHOLE)
         rightsize_recent_add(&k->recent, us);
-    }
 }

@@ -181,6 +181,13 @@ void lithos_rightsize_used(struct lithos_rightsize *r)
     r->strip.used = true;
 }
 
+/* Somebody would borrow, and what can be left was too much, or of no use to him: narrower kernels would free nothing that can be lent, and
+ * cost the tenant all the same. */
+static bool is_for_nothing(const struct lithos_rightsize *r, uint64_t now_ns)
+{
+    return r->strip.wanted && now_ns < r->strip.begin_ns;
+}
+
 static bool may_lend(struct lithos_rightsize *r, uint64_t now_ns)
 {
     struct rightsize_strip *p = &r->strip;
@@ -207,6 +214,8 @@ enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t no
         return RIGHTSIZE_DRAIN; /* what is due now is due next */
     if (b->place == b->reference)
         return RIGHTSIZE_REFERENCE;
+    if (!lends && b->place != b->near && is_for_nothing(r, now_ns))
+        return RIGHTSIZE_WHOLE;
     if (!lends || b->place == b->near)
         return RIGHTSIZE_SIZED;
     if (!p->level) {

@@ -217,6 +217,50 @@ static void leaves_nothing_that_is_felt(void **unused)
     end(&s);
 }
 
+/* Alone it needs half of the TPCs, and it bears no neighbour. */
+static uint64_t only_alone(uint32_t tpcs, bool beside)
+{
+    if (beside)
+        return 1400 * US;
+    return tpcs >= 33 ? 1 * MS : 2 * MS;
+}
+
+static unsigned narrow_of(struct stand *s, unsigned n)
+{
+    unsigned narrow = 0;
+    for (unsigned i = 0; i < n; i++)
+        narrow += request(s) < ALL;
+    return narrow;
+}
+
+/* Where somebody would borrow and nothing can be left to him, fewer TPCs would be of use to nobody. */
+static void is_not_narrow_for_nothing(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, only_alone);
+    const struct lithos_rightsize_stats *st = lithos_rightsize_stats(s.r);
+    lithos_rightsize_lend(s.r, false);
+    requests(&s, 1000);
+    assert_true(narrow_of(&s, 320) > 300);
+    assert_int_equal(st->whole, 0);
+    lithos_rightsize_lend(s.r, true);
+    requests(&s, 1000);
+    assert_true(st->narrowed >= 1);
+    const uint64_t whole = st->whole;
+    s.strips = 0;
+    assert_in_range(narrow_of(&s, 1600), 1600 / 32, 1600 / 16); /* one in a block, to see how it would be */
+    assert_true(s.strips == 0);
+    assert_true(st->whole - whole > 1400);
+    /* who would borrow has gone */
+    lithos_rightsize_lend(s.r, false);
+    requests(&s, 1);
+    assert_true(narrow_of(&s, 320) > 300);
+    assert_int_equal(st->undone, 0);
+    end(&s);
+}
+
 static void finds_how_much_is_borne(void **unused)
 {
     struct stand s;
@@ -486,7 +530,7 @@ int main(void)
         cmocka_unit_test(leaves_nothing_to_nobody), cmocka_unit_test(who_pauses_leaves_something_too),
         cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
         cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
-        cmocka_unit_test(goes_on_after_a_pause),
+        cmocka_unit_test(goes_on_after_a_pause),    cmocka_unit_test(is_not_narrow_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
