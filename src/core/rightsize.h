@@ -100,6 +100,7 @@ struct lithos_rightsize_stats {
     uint64_t lent;      /* requests that left the strip, */
     uint64_t unused;    /* and those of them in which nobody went there */
     uint64_t narrowed;  /* how often the strip was made narrower, or taken back, since they took too long */
+    uint64_t dear;      /* or since it cost more of the tenant's throughput than it was of its TPCs */
     uint64_t met;       /* or since a launch went there all the same */
     uint64_t whole;     /* requests that had all TPCs, since a strip was wanted and had been too much */
     uint32_t slip_ppm;  /* in force */

@@ -141,10 +141,12 @@ struct rightsize_strip {
     uint32_t level;          /* parts of the TPCs that are left, of RIGHTSIZE_STRIP_PARTS; 0: not begun */
     uint32_t bad, bad_for; /* a level that was too much; for so many more requests; 0: none is known to be */
     uint32_t met_pause,
-        met_for;       /* requests without a strip: still, and the next time; since a launch met it */
-    bool wide;         /* it begins with more the next time: little was of no use */
-    bool halve;        /* in the next request */
-    uint32_t good;     /* requests on end that bore it, of the kind that leads */
+        met_for;   /* requests without a strip: still, and the next time; since a launch met it */
+    bool wide;     /* it begins with more the next time: little was of no use */
+    bool halve;    /* in the next request */
+    uint32_t good; /* requests on end that bore it, of the kind that leads */
+    uint32_t at_level,
+        used_at_level; /* such requests since the level changed; those in which others went there */
     bool used;         /* others went there, in this request */
     float use;         /* in what part of them lately */
     uint32_t taken;    /* requests in which they did, since nobody had */
@@ -253,6 +255,7 @@ void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns);
 /* Does any kind speak against it? */
 bool rightsize_strip_suspects(struct lithos_rightsize *r);
 bool rightsize_strip_is_climbing(const struct lithos_rightsize *r);
+bool rightsize_strip_is_weighed(struct lithos_rightsize *r);
 void rightsize_strip_anew(struct lithos_rightsize *r); /* another slip */
 /* May that kernel keep off the strip? */
 bool rightsize_strip_bears(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *k,

@@ -50,7 +50,8 @@ static uint32_t reference_every(struct lithos_rightsize *r)
         return REFERENCE_EVERY_TAIL;
     if (references < REFERENCES_FIRST || r->loop.watch || rightsize_loop_suspects(r))
         return REFERENCE_EVERY_FIRST;
-    return references < REFERENCES_SOON || rightsize_strip_suspects(r) || rightsize_strip_is_climbing(r)
+    return references < REFERENCES_SOON || rightsize_strip_suspects(r) || rightsize_strip_is_climbing(r) ||
+                   rightsize_strip_is_weighed(r)
                ? REFERENCE_EVERY_SOON
                : REFERENCE_EVERY;
 }

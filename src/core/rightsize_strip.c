@@ -27,6 +27,8 @@
 #define TAIL_PART 0.01f
 #define TAIL_ERRORS 3.0f
 #define FAR 2.0f
+/* References beside a level that does not grow any more, until it is known whether it is worth what it costs; three in four of them say so. */
+#define WEIGH_PARTS 16u
 /* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
 #define BAD_REQUESTS 4096u
 #define GOOD_REQUESTS 256u
@@ -133,7 +135,7 @@ static void change_level(struct lithos_rightsize *r, uint32_t level)
         k->borne = k->looked = k->over = k->parts = 0;
     }
     r->strip.level = level;
-    r->strip.good = 0;
+    r->strip.good = r->strip.at_level = r->strip.used_at_level = 0;
 }
 
 /* Is a wider one to be tried, once it is known what references take beside this one? */
@@ -142,6 +144,45 @@ bool rightsize_strip_is_climbing(const struct lithos_rightsize *r)
     const struct rightsize_strip *p = &r->strip;
     return p->level && p->level < STRIP_MOST && p->level + 1 != p->bad && r->kinds.leading &&
            r->kinds.leading->parts < PARTS_LEAST;
+}
+
+static bool is_at_rest(const struct rightsize_strip *p)
+{
+    return p->level && (p->level == STRIP_MOST || p->level + 1 == p->bad);
+}
+
+static const struct rightsize_kind *heaviest(struct lithos_rightsize *r)
+{
+    const struct rightsize_kind *most = NULL;
+
+    for (struct rightsize_kind *k = rightsize_next_guarded(r, NULL); k; k = rightsize_next_guarded(r, k))
+        if (!most || k->us > most->us)
+            most = k;
+    return most;
+}
+
+/* Is it to be seen soon whether it is worth what it costs? */
+bool rightsize_strip_is_weighed(struct lithos_rightsize *r)
+{
+    const struct rightsize_kind *k = heaviest(r);
+    return k && is_at_rest(&r->strip) && k->parts < WEIGH_PARTS;
+}
+
+/* Does it cost more of the tenant's throughput than it is of its TPCs, for the time that others are there? Then both together lose by it,
+ * though the slip would allow it: who borrows does no more with them than their owner did. */
+static bool is_too_dear(struct lithos_rightsize *r)
+{
+    const struct rightsize_strip *p = &r->strip;
+    const struct rightsize_kind *k = heaviest(r);
+    uint32_t dear = 0;
+
+    if (!k || !is_at_rest(p) || !k->parts || k->parts % WEIGH_PARTS || !p->at_level)
+        return false;
+    const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
+    const float worth = (float)p->level / STRIP_PARTS * (float)p->used_at_level / (float)p->at_level;
+    for (uint32_t i = 0; i < n; i++)
+        dear += 1 - k->part[i] > worth;
+    return 4 * dear >= 3 * n;
 }
 
 static void too_much(struct lithos_rightsize *r, uint32_t level)
@@ -248,6 +289,19 @@ static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
         stop(r, now_ns);
 }
 
+/* What half of it costs may be next to nothing; it does not grow from there. */
+static void halve_dear(struct lithos_rightsize *r, uint64_t now_ns)
+{
+    struct rightsize_strip *p = &r->strip;
+
+    r->stats.dear++;
+    too_much(r, p->level / 2);
+    p->bad = p->level + 1;
+    p->wide = false;
+    if (!p->level)
+        stop(r, now_ns);
+}
+
 /* Where others' kernels find no place on little, more of it is of more use, if it is borne. */
 static void pause_unused(struct lithos_rightsize *r, uint64_t now_ns)
 {
@@ -306,6 +360,8 @@ void rightsize_strip_end_block(struct lithos_rightsize *r, uint64_t now_ns)
     }
     if (r->strip.level && alarm)
         narrow(r, now_ns, false);
+    else if (is_too_dear(r))
+        halve_dear(r, now_ns);
 }
 
 /* The first ones at this level, by what references took just before it. */
@@ -352,6 +408,8 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
 
     r->stats.lent++;
     r->stats.unused += !p->used;
+    p->at_level += leads;
+    p->used_at_level += leads && p->used;
     p->bad_for -= p->bad_for > 0;
     if (!p->bad_for)
         p->bad = 0;

@@ -217,6 +217,67 @@ static void leaves_nothing_that_is_felt(void **unused)
     end(&s);
 }
 
+/* A second wave from the first TPC on, which a wide slip bears, and a third from 14 on, which it does not. */
+static uint64_t second_wave(uint32_t tpcs, bool beside)
+{
+    (void)beside;
+    return tpcs == ALL ? 1 * MS : ALL - tpcs < 14 ? 1300 * US : 1900 * US;
+}
+
+/* A second wave on up to three quarters less. */
+static uint64_t wide_second_wave(uint32_t tpcs, bool beside)
+{
+    (void)beside;
+    return tpcs == ALL ? 1 * MS : 1300 * US;
+}
+
+/* Half of it costs nothing. */
+static uint64_t by_and_by_and_much(uint32_t tpcs, bool beside)
+{
+    const uint32_t left = ALL - tpcs;
+    (void)beside;
+    return left <= 25 ? 1 * MS : 1 * MS + 200 * US * (left - 25);
+}
+
+/* What the slip allows is not worth it where both together lose by it. */
+static void is_worth_what_it_costs(void **unused)
+{
+    struct stand s;
+
+    (void)unused;
+    begin(&s, second_wave);
+    assert_int_equal(lithos_rightsize_set_slip(s.r, 1500000), 0);
+    requests(&s, 3000);
+    const struct lithos_rightsize_stats *st = lithos_rightsize_stats(s.r);
+    assert_true(st->dear >= 1); /* a fifth of the TPCs for a quarter of the throughput */
+    s.strips = 0;
+    requests(&s, 4000);
+    assert_true(s.strips < 400);
+    assert_true(st->whole > 3000);
+    end(&s);
+
+    begin(&s, wide_second_wave);
+    assert_int_equal(lithos_rightsize_set_slip(s.r, 1500000), 0);
+    requests(&s, 3000);
+    s.strips = 0;
+    requests(&s, 1000);
+    assert_true(s.strips > 800); /* three quarters of them for the same */
+    assert_int_equal(count(s.widest), 49);
+    assert_int_equal(lithos_rightsize_stats(s.r)->dear, 0);
+    end(&s);
+
+    begin(&s, by_and_by_and_much);
+    assert_int_equal(lithos_rightsize_set_slip(s.r, 8000000), 0);
+    requests(&s, 3000);
+    assert_true(lithos_rightsize_stats(s.r)->dear >= 1);
+    s.strips = 0;
+    s.widest = (struct lithos_tpcset){{0, 0}};
+    requests(&s, 1000);
+    assert_true(s.strips > 800); /* it is worth that */
+    assert_in_range(count(s.widest), 20, 25);
+    end(&s);
+}
+
 /* Alone it needs half of the TPCs, and it bears no neighbour. */
 static uint64_t only_alone(uint32_t tpcs, bool beside)
 {
@@ -531,6 +592,7 @@ int main(void)
         cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
         cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
         cmocka_unit_test(goes_on_after_a_pause),    cmocka_unit_test(is_not_narrow_for_nothing),
+        cmocka_unit_test(is_worth_what_it_costs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
