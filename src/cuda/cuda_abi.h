@@ -129,6 +129,7 @@ enum {
     X(CU_GRAPH_NODE_TYPE_EMPTY, 5)                                  \
     X(CU_GRAPH_NODE_TYPE_WAIT_EVENT, 6)                             \
     X(CU_GRAPH_NODE_TYPE_EVENT_RECORD, 7)                           \
+    X(CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, 12)                          \
     X(CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER, 2)                    \
     X(CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC, 1)                     \
     X(CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, 2)                        \

@@ -12,6 +12,7 @@
 #include "driver/atoms_internal.h"
 #include "driver/exports.h"
 #include "driver/graphs.h"
+#include "driver/graphs_follow.h"
 #include "driver/names.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
@@ -510,8 +511,10 @@ void lithos_atoms_context_ends(CUcontext ctx, CUdevice device)
 void lithos_atoms_context_ended(CUcontext ctx, CUdevice device, bool ended)
 {
     lithos_atoms_contexts_ended(ctx, device, ended);
-    if (ended)
-        lithos_graphs_context_ended(ctx, device);
+    if (!ended)
+        return;
+    lithos_graphs_context_ended(ctx, device);
+    lithos_graph_follow_context_ended(ctx, device);
 }
 
 void lithos_atoms_forget(void)

@@ -32,13 +32,14 @@ struct lithos_atom {
     uint32_t grid[3], block[3];       /* of the launch: the QMD must be that of this kernel */
     uint32_t index;                   /* of the atom that is being launched */
     uint32_t nodes;                   /* in a graph: as many as there are for it; else 0 */
-    struct lithos_cut cut;            /* count 0: not decided yet, or left whole */
-    enum lithos_whole whole;          /* why, once the first QMD was seen */
-    uint32_t unit_blocks;             /* of a unit of the cut, along its dimension */
-    uint32_t blocks_per_sm;           /* that an SM may hold at once; 0: not found out */
-    uint64_t target;                  /* the kernel's code */
-    int error;         /* negative errno: an atom could not be made one, and nothing of it runs */
-    uint64_t sequence; /* of the first atom's record: the client's */
+    bool decided;            /* in a graph: what the first node is made has been decided before, and stays */
+    struct lithos_cut cut;   /* count 0: not decided yet, or left whole */
+    enum lithos_whole whole; /* why, once the first QMD was seen */
+    uint32_t unit_blocks;    /* of a unit of the cut, along its dimension */
+    uint32_t blocks_per_sm;  /* that an SM may hold at once; 0: not found out */
+    uint64_t target;         /* the kernel's code */
+    int error;               /* negative errno: an atom could not be made one, and nothing of it runs */
+    uint64_t sequence;       /* of the first atom's record: the client's */
 };
 
 /* What kernels are cut into from now on. off: as when the environment says so, whatever comes. Any thread. */
@@ -47,7 +48,7 @@ void lithos_atoms_set_policy(const struct lithos_atom_policy *policy);
  * allocation. */
 void lithos_atoms_qmd(struct lithos_atom *atom, const struct lithos_hook_device *device,
                       const struct lithos_qmd_seen *seen);
-/* The same for node `index` of a kernel in a graph, of which it has atom->nodes. Node 0 decides; what there are too many of, or all but
+/* The same for node `index` of a kernel in a graph, of which it has atom->nodes. Node 0 decides, the first time; what there are too many of, or all but
  * the first where the kernel is left whole, have no block. True: the kernel's end is this node's. */
 bool lithos_atoms_node_qmd(struct lithos_atom *atom, const struct lithos_hook_device *device,
                            const struct lithos_qmd_seen *seen);

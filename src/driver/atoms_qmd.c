@@ -172,11 +172,11 @@ bool lithos_atoms_node_qmd(struct lithos_atom *a, const struct lithos_hook_devic
         a->error = -ENOTSUP;
         return false;
     }
-    if (a->index == 0)
+    if (a->index == 0 && !a->decided)
         make_first(a, device, seen);
     else if (a->index < a->cut.count)
         a->error = make_part(a, seen->layout, seen->qmd);
-    else
+    else if (a->index > 0)
         a->error = lithos_qmd_set_side(seen->layout, seen->qmd, 0, 0);
     return a->index + 1 == LITHOS_MAX(a->cut.count, 1u);
 }

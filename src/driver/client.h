@@ -36,6 +36,11 @@ enum lithos_hook_count {
 #define W(name, why) LITHOS_COUNT_GRAPH_WHOLE_##name,
 #include "hw/graph_whole.def"
 #undef W
+    LITHOS_COUNT_GRAPH_FOLLOWED,
+    LITHOS_COUNT_GRAPH_FOLLOWED_NODES,
+#define W(name, why) LITHOS_COUNT_GRAPH_KEEPS_##name,
+#include "hw/graph_keeps.def"
+#undef W
     LITHOS_COUNT_MAX,
 };
 

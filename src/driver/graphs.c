@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "driver/atoms_context.h"
 #include "driver/exports.h"
+#include "driver/graphs_follow.h"
 #include "driver/graphs_internal.h"
 #include "driver/qmd_hook.h"
 
@@ -229,12 +230,29 @@ static bool any_is_cut(const struct lithos_graph_exec *x)
     return false;
 }
 
+/* As is done to the app's own exec (driver/graphs_follow.h), when the masks in force have changed. False: it cannot be. */
+static bool follow_masks(struct lithos_graph_exec *x, uint32_t masks)
+{
+    int nodes = x->masks && x->masks != masks ? lithos_graph_rearm(x) : 0;
+    x->masks = masks;
+    if (nodes > 0) {
+        lithos_count(LITHOS_COUNT_GRAPH_FOLLOWED, 1);
+        lithos_count(LITHOS_COUNT_GRAPH_FOLLOWED_NODES, (uint64_t)nodes);
+    }
+    return nodes >= 0;
+}
+
 /* Whether the cut one is to be launched now, and can be. */
 static bool ready(struct lithos_graph_exec *x, CUstream stream)
 {
-    enum lithos_graph_whole why;
+    enum lithos_graph_whole why = LITHOS_GRAPH_WHOLE_DRIVER;
     if (!x->cut || lithos_atoms_policy().mode == LITHOS_ATOM_OFF)
         return false;
+    if (!follow_masks(x, atomic_load(&lithos_hook_masks))) {
+        left_whole(why);
+        give_up(x);
+        return false;
+    }
     if (x->dirty && lithos_atoms_context_here() != x->where)
         return false; /* of another device, perhaps, than what the callback is told */
     if (x->dirty)
@@ -251,7 +269,13 @@ static bool ready(struct lithos_graph_exec *x, CUstream stream)
 static CUresult run(struct lithos_graph_exec *x, CUstream stream, bool launch)
 {
     uint32_t strays;
+    lithos_hook_follow();
     bool is_cut = ready(x, stream);
+    CUresult follows = CUDA_SUCCESS;
+    if (!is_cut && !lithos_graph_is_fresh(x->app))
+        follows = lithos_graph_follow(x->app, stream);
+    if (follows != CUDA_SUCCESS)
+        return follows;
     put_behind_last(x, is_cut, stream);
     CUresult result = lithos_graph_call(x, is_cut ? x->cut : x->app, stream, launch, &strays);
     if (launch && result == CUDA_SUCCESS)

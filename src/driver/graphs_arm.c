@@ -1,10 +1,12 @@
 /* Each node of a chain is made its atom by itself: switched off and on, uploaded, and the one QMD that the driver shows then is edited.
  * All at once they come in an order of the driver's own, and look alike (docs/hardware.md, "Atoms in graphs"). */
+#include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "driver/atoms_context.h"
 #include "driver/exports.h"
+#include "driver/graphs_follow.h"
 #include "driver/graphs_internal.h"
 #include "driver/qmd_hook.h"
 #include "hw/qmd_atom.h"
@@ -123,7 +125,7 @@ static bool arm_kernel(struct lithos_graph_exec *x, struct lithos_graph_kernel *
         if (k->atom.index == 0 && k->atom.cut.count)
             lithos_atoms_context_settle(x->where);
     }
-    k->armed = true;
+    k->armed = k->atom.decided = true;
     /* The node that told the kernel's end would still do so. */
     *ret_why = LITHOS_GRAPH_WHOLE_CHANGED;
     return !k->counted || k->cuts == k->atom.cut.count;
@@ -169,4 +171,45 @@ bool lithos_graph_arm(struct lithos_graph_exec *x, CUstream stream, enum lithos_
     }
     x->dirty = false;
     return true;
+}
+
+static bool has_qmd(const struct lithos_graph_pair *p)
+{
+    return !p->kernel && (p->type == CU_GRAPH_NODE_TYPE_KERNEL || p->type == CU_GRAPH_NODE_TYPE_MEMSET);
+}
+
+/* Of the nodes that are no atoms. */
+static int show_whole(struct lithos_graph_exec *x)
+{
+    enum lithos_graph_keeps why = LITHOS_GRAPH_KEEPS_MAX, found;
+    int nodes = 0;
+    for (uint32_t i = 0; i < x->pair_count; i++) {
+        struct lithos_graph_pair *p = &x->pairs[i];
+        enum lithos_graph_shown shown = LITHOS_GRAPH_OFF;
+        if (!has_qmd(p))
+            continue;
+        if (p->type == CU_GRAPH_NODE_TYPE_KERNEL && !lithos_graph_has_place(p->ours, &found))
+            why = found;
+        else if (lithos_graph_show_again(x->cut, p->ours, &p->off, &shown) != CUDA_SUCCESS)
+            return -EIO;
+        if (shown == LITHOS_GRAPH_REFUSED)
+            why = LITHOS_GRAPH_KEEPS_DRIVER;
+        nodes += shown == LITHOS_GRAPH_SHOWN;
+    }
+    if (why != LITHOS_GRAPH_KEEPS_MAX)
+        lithos_graph_keeps(why);
+    return nodes;
+}
+
+/* What a kernel is cut into stays: the node that tells its end is to be the same. */
+int lithos_graph_rearm(struct lithos_graph_exec *x)
+{
+    int nodes = show_whole(x);
+    for (uint32_t i = 0; nodes >= 0 && i < x->kernel_count; i++) {
+        struct lithos_graph_kernel *k = &x->kernels[i];
+        k->armed = false;
+        nodes += k->on ? (int)k->atom.nodes : 0;
+    }
+    x->dirty = true;
+    return nodes;
 }

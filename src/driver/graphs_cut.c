@@ -106,7 +106,7 @@ static uint32_t nodes_for(struct lithos_graph_kernel *k, uint64_t cluster)
 
 bool lithos_graph_kernel_is(struct lithos_graph_kernel *k, const CUDA_KERNEL_NODE_PARAMS_v2 *p)
 {
-    k->armed = false;
+    k->armed = k->atom.decided = false;
     k->launched = p->func ? p->func : (CUfunction)(void *)p->kern;
     k->function = p->func;
     k->shared_bytes = p->sharedMemBytes;
@@ -372,7 +372,7 @@ static bool cut_kernel(struct build *b, CUgraph graph, CUgraphNode app, CUgraphN
     return make_chain(graph, &k, &p);
 }
 
-static bool add_pair(struct build *b, CUgraphNode app, CUgraphNode ours, uint32_t kernel)
+static bool add_pair(struct build *b, const struct lithos_graph_pair *pair)
 {
     struct lithos_graph_exec *x = b->x;
     struct lithos_graph_pair *pairs = grow(x->pairs, x->pair_count, &b->pair_room, sizeof *pairs);
@@ -381,7 +381,7 @@ static bool add_pair(struct build *b, CUgraphNode app, CUgraphNode ours, uint32_
         return false;
     }
     x->pairs = pairs;
-    pairs[x->pair_count++] = (struct lithos_graph_pair){.app = app, .ours = ours, .kernel = kernel};
+    pairs[x->pair_count++] = *pair;
     return true;
 }
 
@@ -389,21 +389,20 @@ static bool cut_graph(struct build *b, CUgraph app, CUgraph ours);
 
 static bool cut_node(struct build *b, CUgraph graph, CUgraphNode app, bool programmatic)
 {
-    CUgraphNode ours;
+    struct lithos_graph_pair pair = {.app = app};
     CUgraph child, child_ours;
-    uint32_t kernel = 0;
-    int type;
-    if (!DONE(cuGraphNodeGetType, type_fn, app, &type) ||
-        !DONE(cuGraphNodeFindInClone, find_fn, &ours, app, graph))
+    if (!DONE(cuGraphNodeGetType, type_fn, app, &pair.type) ||
+        !DONE(cuGraphNodeFindInClone, find_fn, &pair.ours, app, graph))
         return false;
-    if (type == CU_GRAPH_NODE_TYPE_GRAPH &&
+    if (pair.type == CU_GRAPH_NODE_TYPE_GRAPH &&
         (!DONE(cuGraphChildGraphNodeGetGraph, child_fn, app, &child) ||
-         !DONE(cuGraphChildGraphNodeGetGraph, child_fn, ours, &child_ours) ||
+         !DONE(cuGraphChildGraphNodeGetGraph, child_fn, pair.ours, &child_ours) ||
          !cut_graph(b, child, child_ours)))
         return false;
-    if (type == CU_GRAPH_NODE_TYPE_KERNEL && !programmatic && !cut_kernel(b, graph, app, ours, &kernel))
+    if (pair.type == CU_GRAPH_NODE_TYPE_KERNEL && !programmatic &&
+        !cut_kernel(b, graph, app, pair.ours, &pair.kernel))
         return false;
-    return add_pair(b, app, ours, kernel);
+    return add_pair(b, &pair);
 }
 
 /* As deep as lithos_graph_worth has found it to be. */
@@ -453,6 +452,7 @@ int lithos_graph_cut(struct lithos_graph_exec *x, CUgraph graph, enum lithos_gra
     }
     if (ok && x->kernel_count) {
         x->dirty = true;
+        x->masks = 0;
         x->launches = 0;
         return 1;
     }

@@ -26,6 +26,8 @@ struct lithos_graph_kernel {
 struct lithos_graph_pair {
     CUgraphNode app, ours;
     uint32_t kernel; /* index of that which is a chain, from 1; 0: the same node as in the app's */
+    int type;        /* CU_GRAPH_NODE_TYPE_* */
+    bool off;        /* switched off to be shown again, and could not be switched on */
 };
 
 struct lithos_graph_exec {
@@ -45,6 +47,7 @@ struct lithos_graph_exec {
     struct lithos_graph_kernel *kernels; /* each behind those that it waits for */
     uint32_t kernel_count;
     bool dirty;        /* changed since it was looked at what the driver shows of it */
+    uint32_t masks;    /* lithos_hook_masks as all of that one's nodes were shown; 0: they were not yet */
     uint32_t launches; /* since it was made */
     /* What was launched last, so that launches of one and the other follow each other as launches of one exec do. */
     CUevent event;
@@ -64,6 +67,9 @@ void lithos_graph_uncut(struct lithos_graph_exec *x);
 
 /* Have every kernel that is not, or may not be any more, be atoms. False: it cannot be, for *ret_why. */
 bool lithos_graph_arm(struct lithos_graph_exec *x, CUstream stream, enum lithos_graph_whole *ret_why);
+/* The masks in force have changed: have all nodes of the cut exec shown again, its kernels' as atoms when it is armed. How many;
+ * negative: it cannot be. */
+int lithos_graph_rearm(struct lithos_graph_exec *x);
 /* A launch or upload of one of its execs. *ret_strays: QMDs of kernels that should be atoms, and were not made any. */
 CUresult lithos_graph_call(struct lithos_graph_exec *x, CUgraphExec exec, CUstream stream, bool launch,
                            uint32_t *ret_strays);

@@ -2,6 +2,7 @@
 #include "driver/atoms.h"
 #include "driver/client.h"
 #include "driver/graphs.h"
+#include "driver/graphs_follow.h"
 #include "driver/hooks.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
@@ -13,36 +14,41 @@
 
 /* ---- made and launched ---- */
 
-/* An upload or launch of `exec` on a stream. */
-#define GRAPH_RUN(name, type, call, stream_of, launches)                              \
-    type real = LITHOS_REAL(type, name);                                              \
-    if (!lithos_hook_active())                                                        \
-        return real call;                                                             \
-    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0)                \
-    if (lithos_atoms_busy())                                                          \
-        lithos_atoms_wait(stream_of);                                                 \
-    CUresult cut;                                                                     \
-    if (lithos_graphs_any() && lithos_graphs_run(exec, stream_of, launches, &cut)) {  \
-        LITHOS_HOOK_CALLED(name);                                                     \
-        return cut;                                                                   \
-    }                                                                                 \
-    struct lithos_ticket ticket;                                                      \
-    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);                           \
-    if (__builtin_expect(ticket.observe, 0)) {                                        \
-        ticket.notes.graph = (uintptr_t)exec;                                         \
-        ticket.notes.stream = (uintptr_t)(stream_of);                                 \
-        if (launches)                                                                 \
-            lithos_hook_client.observer->graph_begins();                              \
-    }                                                                                 \
-    CUresult result = real call;                                                      \
-    lithos_ticket_close(&ticket);                                                     \
-    LITHOS_HOOK_CALLED(name);                                                         \
-    if ((launches) && result == CUDA_SUCCESS)                                         \
-        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                                 \
-    if (__builtin_expect((launches) && ticket.observe, 0))                            \
-        lithos_hook_client.observer->graph_launched(&ticket, result == CUDA_SUCCESS); \
-    else if (__builtin_expect(ticket.observe, 0))                                     \
-        lithos_hook_client.observer->closed();                                        \
+/* An upload or launch of `exec` on a stream. Opening the ticket takes up a new grant, which the exec may then have to follow. */
+#define GRAPH_RUN(name, type, call, stream_of, launches)                                        \
+    type real = LITHOS_REAL(type, name);                                                        \
+    if (!lithos_hook_active())                                                                  \
+        return real call;                                                                       \
+    CUresult result;                                                                            \
+    if (lithos_order_on() && !lithos_order_issue &&                                             \
+        (result = lithos_graph_follow_early(exec, stream_of)) != CUDA_SUCCESS)                  \
+        return result;                                                                          \
+    LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)stream, 0, 0, 0, 0)                          \
+    if (lithos_atoms_busy())                                                                    \
+        lithos_atoms_wait(stream_of);                                                           \
+    if (lithos_graphs_any() && lithos_graphs_run(exec, stream_of, launches, &result)) {         \
+        LITHOS_HOOK_CALLED(name);                                                               \
+        return result;                                                                          \
+    }                                                                                           \
+    struct lithos_ticket ticket;                                                                \
+    lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);                                     \
+    if (__builtin_expect(ticket.observe, 0)) {                                                  \
+        ticket.notes.graph = (uintptr_t)exec;                                                   \
+        ticket.notes.stream = (uintptr_t)(stream_of);                                           \
+        if (launches)                                                                           \
+            lithos_hook_client.observer->graph_begins();                                        \
+    }                                                                                           \
+    result = lithos_graph_is_fresh(exec) ? CUDA_SUCCESS : lithos_graph_follow(exec, stream_of); \
+    if (__builtin_expect(result == CUDA_SUCCESS, 1))                                            \
+        result = real call;                                                                     \
+    lithos_ticket_close(&ticket);                                                               \
+    LITHOS_HOOK_CALLED(name);                                                                   \
+    if ((launches) && result == CUDA_SUCCESS)                                                   \
+        lithos_count(LITHOS_COUNT_GRAPH_LAUNCHES, 1);                                           \
+    if (__builtin_expect((launches) && ticket.observe, 0))                                      \
+        lithos_hook_client.observer->graph_launched(&ticket, result == CUDA_SUCCESS);           \
+    else if (__builtin_expect(ticket.observe, 0))                                               \
+        lithos_hook_client.observer->closed();                                                  \
     return result
 
 /* With CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD (or _DEVICE_LAUNCH) instantiation uploads at once. */
@@ -52,6 +58,7 @@
         return real call;                                                                                    \
     struct lithos_ticket ticket;                                                                             \
     lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);                                                  \
+    uint32_t masks = atomic_load(&lithos_hook_masks);                                                        \
     CUresult result = real call;                                                                             \
     lithos_ticket_close(&ticket);                                                                            \
     LITHOS_HOOK_CALLED(name);                                                                                \
@@ -59,6 +66,8 @@
         lithos_hook_client.observer->graph_made(&ticket, result == CUDA_SUCCESS ? (uintptr_t)*ret_exec : 0); \
     if (__builtin_expect(ticket.observe, 0))                                                                 \
         lithos_hook_client.observer->closed();                                                               \
+    if (result == CUDA_SUCCESS)                                                                              \
+        lithos_graph_follow_made(*ret_exec, graph, flags, masks, ticket.qmds != 0);                          \
     if (result == CUDA_SUCCESS &&                                                                            \
         (lithos_graphs_any() || atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed)))            \
         lithos_graphs_made(*ret_exec, graph, flags);                                                         \
@@ -179,18 +188,51 @@ GRAPH_UPDATE(cuGraphExecUpdate_v2)
 
 typedef CUresult (*graph_exec_fn)(CUgraphExec);
 
+typedef CUresult (*graph_fn)(CUgraph);
+typedef CUresult (*graph_node_fn)(CUgraphNode);
+
 HIDDEN CUresult lithos_hook_cuGraphExecDestroy(CUgraphExec exec)
 {
     graph_exec_fn real = LITHOS_REAL(graph_exec_fn, cuGraphExecDestroy);
     LITHOS_ORDER(cuGraphExecDestroy, (uintptr_t)exec, 0, 0, 0, 0, 0)
-    CUresult result = real(exec);
     if (!lithos_hook_active())
-        return result;
+        return real(exec);
+    CUgraph left = lithos_graph_follow_ends(exec);
+    CUresult result = real(exec);
     LITHOS_HOOK_CALLED(cuGraphExecDestroy);
+    if (left)
+        LITHOS_REAL(graph_fn, cuGraphDestroy)(left);
     if (result != CUDA_SUCCESS)
         return result;
     lithos_hook_client.observer->graph_ended((uintptr_t)exec);
     if (lithos_graphs_any())
         lithos_graphs_destroyed(exec);
     return result;
+}
+
+/* One that an exec goes by is destroyed with it. */
+HIDDEN CUresult lithos_hook_cuGraphDestroy(CUgraph graph)
+{
+    graph_fn real = LITHOS_REAL(graph_fn, cuGraphDestroy);
+    if (!lithos_hook_active())
+        return real(graph);
+    LITHOS_HOOK_CALLED(cuGraphDestroy);
+    switch (lithos_graph_destroyed(graph)) {
+    case LITHOS_GRAPH_STAYS:
+        return CUDA_SUCCESS;
+    case LITHOS_GRAPH_GONE:
+        return CUDA_ERROR_INVALID_VALUE;
+    default:
+        return real(graph);
+    }
+}
+
+HIDDEN CUresult lithos_hook_cuGraphDestroyNode(CUgraphNode node)
+{
+    graph_node_fn real = LITHOS_REAL(graph_node_fn, cuGraphDestroyNode);
+    if (!lithos_hook_active())
+        return real(node);
+    LITHOS_HOOK_CALLED(cuGraphDestroyNode);
+    lithos_graph_node_destroyed(node);
+    return real(node);
 }

@@ -13,6 +13,7 @@
 #include "driver/exports.h"
 #include "driver/gate.h"
 #include "driver/graphs.h"
+#include "driver/graphs_follow.h"
 #include "driver/narrow.h"
 #include "driver/qmd_table.h"
 #include "hw/qmd.h"
@@ -24,6 +25,7 @@ static atomic_bool heard LITHOS_LAUNCH_DATA; /* the driver has called back */
 static bool allow_unproved LITHOS_LAUNCH_DATA;
 atomic_bool lithos_hook_escaped;
 _Atomic uint32_t lithos_hook_seen LITHOS_LAUNCH_DATA;
+_Atomic uint32_t lithos_hook_masks;
 _Atomic int32_t lithos_hook_only_device LITHOS_LAUNCH_DATA = LITHOS_DEVICE_UNKNOWN;
 
 #define FEW_FUNCTIONS 32u
@@ -477,18 +479,30 @@ static bool safe_on_all(const struct lithos_gate *gates, const bool *present, in
     return true;
 }
 
-/* gate NULL: no quota there. */
-static void publish(int device, const struct lithos_gate *gate, const bool anywhere[LITHOS_CLUSTER_MAX])
+/* By the one thread that writes it. */
+static bool is_mask(const struct mask *m, const struct lithos_gate_row *row, bool anywhere)
+{
+    return atomic_load_explicit(&m->w[0], memory_order_relaxed) == row->set.w[0] &&
+           atomic_load_explicit(&m->w[1], memory_order_relaxed) == row->set.w[1] &&
+           atomic_load_explicit(&m->state, memory_order_relaxed) == row->state &&
+           atomic_load_explicit(&m->anywhere, memory_order_relaxed) == anywhere;
+}
+
+/* gate NULL: no quota there. Whether that is anything new. */
+static bool publish(int device, const struct lithos_gate *gate, const bool anywhere[LITHOS_CLUSTER_MAX])
 {
     struct device_line *line = &lines[device];
     struct device_masks *masks = &hook.masks[device];
     uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
     uint32_t copy = (sequence + 1) & 1;
+    bool changed = false;
     for (unsigned i = 0; i < LITHOS_CLUSTER_MAX; i++) {
         static const struct lithos_gate_row closed;
         const struct lithos_gate_row *row = gate ? &gate->rows[i] : &closed;
         /* release: a reader that sees any of this also sees the sequence that made its copy the old one */
         struct mask *m = i == 0 ? &line->plain[copy] : &masks->rows[copy][i];
+        const struct mask *before = i == 0 ? &line->plain[sequence & 1] : &masks->rows[sequence & 1][i];
+        changed |= !is_mask(before, row, gate && anywhere[i]);
         atomic_store_explicit(&m->w[0], row->set.w[0], memory_order_release);
         atomic_store_explicit(&m->w[1], row->set.w[1], memory_order_release);
         atomic_store_explicit(&m->state, row->state, memory_order_release);
@@ -499,12 +513,14 @@ static void publish(int device, const struct lithos_gate *gate, const bool anywh
     atomic_store_explicit(&masks->all[0], all->w[0], memory_order_release);
     atomic_store_explicit(&masks->all[1], all->w[1], memory_order_release);
     atomic_store_explicit(&line->sequence, sequence + 1, memory_order_release);
+    return changed;
 }
 
 int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
 {
     struct lithos_gate gates[LITHOS_HOOK_MAX_DEVICES];
     bool present[LITHOS_HOOK_MAX_DEVICES] = {false};
+    bool changed = false;
     int r = 0;
     for (int i = 0; i < count; i++) {
         if (!quotas[i].present)
@@ -521,9 +537,13 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         bool anywhere[LITHOS_CLUSTER_MAX] = {false};
         for (unsigned b = 0; present[i] && b < LITHOS_CLUSTER_MAX; b++)
             anywhere[b] = safe_on_all(gates, present, count, &gates[i].rows[b], b + 1);
-        publish(i, present[i] ? &gates[i] : NULL, anywhere);
+        changed |= publish(i, present[i] ? &gates[i] : NULL, anywhere);
         atomic_store_explicit(&hook.devices[i].told_sms, present[i] ? quotas[i].told_sms : 0,
                               memory_order_relaxed);
+    }
+    if (changed) { /* after they can be seen: who sees the number sees them */
+        atomic_fetch_add(&lithos_hook_masks, 1);
+        lithos_graphs_not_fresh();
     }
     return r;
 }
@@ -548,4 +568,5 @@ void lithos_hook_forget(void)
     lithos_ticket_current = NULL;
     atomic_store(&lithos_hook_escaped, false);
     lithos_atoms_forget();
+    lithos_graph_follow_forget();
 }

@@ -37,6 +37,8 @@ enum lithos_hook_state {
 extern atomic_bool lithos_hook_on __attribute__((visibility("hidden")));
 /* The client's *watch that the masks in force were built from. */
 extern _Atomic uint32_t lithos_hook_seen __attribute__((visibility("hidden")));
+/* Another one each time that the masks in force are others than before. */
+extern _Atomic uint32_t lithos_hook_masks __attribute__((visibility("hidden")));
 /* A kernel was seen that no hooked function accounts for: what else goes past the hooks is not known. */
 extern atomic_bool lithos_hook_escaped __attribute__((visibility("hidden")));
 /* Index of the only device of the process, or LITHOS_DEVICE_UNKNOWN when there are several or they are not

@@ -106,6 +106,11 @@ SAME(GRAPH_CUT_LAUNCHES);
 #define W(name, why) SAME(GRAPH_WHOLE_##name);
 #include "hw/graph_whole.def"
 #undef W
+SAME(GRAPH_FOLLOWED);
+SAME(GRAPH_FOLLOWED_NODES);
+#define W(name, why) SAME(GRAPH_KEEPS_##name);
+#include "hw/graph_keeps.def"
+#undef W
 
 const struct lithos_hook_client lithos_hook_client = {
     .counters = lithos_tenant_home.counters,

@@ -43,9 +43,11 @@ add_dependencies(test_driver_probe lithos_stub_driver)
 target_include_directories(test_driver_probe PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
 
 # The front without a tenant behind it: the program is its own client.
-lithos_unit_test(test_driver_order LINK lithos_driver_front lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
-add_dependencies(test_driver_order lithos_stub_driver)
-target_include_directories(test_driver_order PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+foreach(t test_driver_order test_driver_graphs)
+  lithos_unit_test(${t} LINK lithos_driver_front lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
+  add_dependencies(${t} lithos_stub_driver)
+  target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
+endforeach()
 
 # Channel groups: a library whose ioctl() is the test's own.
 add_library(lithos_stub_ioctl MODULE unit/stub/stub_ioctl.c)

@@ -19,3 +19,7 @@ foreach(t test_queue_calls test_queue_window)
   add_dependencies(${t} lithos_stub_driver)
   target_include_directories(${t} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)
 endforeach()
+# Over the virtual GPU's driver, with a card and a daemon played by the test.
+lithos_unit_test(test_tenant_graphs unit/stub/vgpu_server.c LINK lithos_proto lithos_hw lithos_cuda ${CMAKE_DL_LIBS})
+add_dependencies(test_tenant_graphs liblithos lithos_vgpu_cuda)
+target_include_directories(test_tenant_graphs PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/unit)

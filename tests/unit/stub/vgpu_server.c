@@ -65,6 +65,8 @@ static void done(struct fake_server *s, uint64_t op, uint64_t blocks)
 static void launch(struct fake_server *s, const struct vgpu_launch *m, uint64_t ctx)
 {
     s->last = *m;
+    if (s->on_launch)
+        s->on_launch(m);
     int result = atomic_exchange(&s->fault, 0);
     if (result) {
         struct vgpu_fault f = {.ctx = ctx, .op = m->op, .result = result, .text = "as the test asked"};

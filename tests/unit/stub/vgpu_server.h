@@ -17,6 +17,8 @@ struct fake_server {
     _Atomic int fault;                       /* the next launch is answered by a FAULT with this result */
     _Atomic bool skip_upper;                 /* launches: say that only the first half of the blocks ran */
     struct vgpu_launch last;                 /* the last launch */
+    void (*on_launch)(
+        const struct vgpu_launch *launch); /* called with each, by the server's thread; NULL: nothing */
     struct vgpu_hello hello;
 };
 
