@@ -205,6 +205,36 @@ static void print_atoms(const json_t *document, FILE *out)
     }
 }
 
+static bool any_count(const json_t *counts)
+{
+    const char *name;
+    json_t *count;
+    json_object_foreach((json_t *)counts, name, count)
+    {
+        if (json_integer_value(count))
+            return true;
+    }
+    return false;
+}
+
+/* A line for each tenant with CUDA graphs that do not keep to what it has now. */
+static void print_graphs(const json_t *document, FILE *out)
+{
+    const json_t *tenants = json_object_get(document, "tenants"), *tenant;
+    size_t i;
+
+    json_array_foreach((json_t *)tenants, i, tenant)
+    {
+        const json_t *graphs = json_object_get(tenant, "graphs"), *keep = json_object_get(graphs, "keep");
+        if (!any_count(keep))
+            continue;
+        fprintf(out, "%s: graphs that were given other TPCs: %lld", lithos_json_string(tenant, "name"),
+                (long long)lithos_json_integer(graphs, "followed"));
+        print_counts(keep, "; that kept some of those before: ", out);
+        fputc('\n', out);
+    }
+}
+
 /* A line for each best-effort tenant: what its launch queues do. */
 static void print_queues(const json_t *document, FILE *out)
 {
@@ -269,6 +299,7 @@ int lithos_status_print(const json_t *document, FILE *out)
     r = print_tenants(document, out);
     print_queues(document, out);
     print_atoms(document, out);
+    print_graphs(document, out);
     print_slices(document, out);
     lithos_rightsize_print_all(document, out);
     print_power(document, out);

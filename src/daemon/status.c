@@ -159,6 +159,20 @@ static json_t *queue_status(const struct lithosd_tenant *t, const uint64_t count
                      number(counters[LITHOS_COUNTER_QUEUE_OPENED]), "drained", drained);
 }
 
+/* CUDA graphs whose kernels were given other TPCs as those of the tenant changed, and those that kept what they had. */
+static json_t *graphs_status(const uint64_t counters[LITHOS_COUNTER_MAX])
+{
+    json_t *keep = json_object();
+#define W(name, why)                                                                                     \
+    json_object_set_new(keep,                                                                            \
+                        lithos_counter_name(LITHOS_COUNTER_GRAPH_KEEPS_##name) + strlen("graph_keeps_"), \
+                        number(counters[LITHOS_COUNTER_GRAPH_KEEPS_##name]));
+#include "hw/graph_keeps.def"
+#undef W
+    return json_pack("{s:o,s:o,s:o}", "followed", number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED]), "nodes",
+                     number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED_NODES]), "keep", keep);
+}
+
 static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenant *t)
 {
     char id[24], quota[16];
@@ -170,16 +184,17 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
                             json_integer((json_int_t)(counters[c] & INT64_MAX)));
     snprintf(id, sizeof id, "%llx", (unsigned long long)t->id);
     return json_pack(
-        "{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name",
-        t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode], "class",
-        lithos_class_name(t->grant.class), "quota", lithos_quota_format(&t->quota, quota),
+        "{s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:i,s:b,s:b,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+        "name", t->name, "id", id, "command", t->command, "uid", (int)t->uid, "mode", mode_names[t->mode],
+        "class", lithos_class_name(t->grant.class), "quota", lithos_quota_format(&t->quota, quota),
         "thread_percentage", (int)t->thread_percentage, "mps", (int)t->mps, "mps_lost", (int)t->mps_lost,
         "since", (double)t->since_unix_ms / 1000, "seconds",
         ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t), "gpus",
         tenant_gpus(d, t), "counters", counts, "queue", queue_status(t, counters), "share",
-        lithosd_share_status(t), "atoms", lithosd_atoms_status(t, counters), "observed",
-        lithosd_observe_status(t), "energy", lithosd_power_tenant_status(t), "slice", lithosd_slice_status(t),
-        "rightsize", lithosd_rightsize_status(t));
+        lithosd_share_status(t), "atoms", lithosd_atoms_status(t, counters), "graphs",
+        graphs_status(counters), "observed", lithosd_observe_status(t), "energy",
+        lithosd_power_tenant_status(t), "slice", lithosd_slice_status(t), "rightsize",
+        lithosd_rightsize_status(t));
 }
 
 static json_t *events_status(const struct lithosd_events *e)

@@ -203,7 +203,10 @@ static const char document_text[] =
     "   \"quota\": \"20%\", \"mode\": \"mask\", \"gpus\": [{\"index\": 0, \"bits\": \"0-3,9-17\", \"lent\": "
     "7, \"lent_away\": 2}, "
     "{\"index\": 1, \"bits\": \"4\"}],"
+    "   \"graphs\": {\"followed\": 4, \"nodes\": 12, \"keep\": {\"nodes\": 0, \"driver\": 1, \"together\": "
+    "2}},"
     "   \"counters\": {\"launches\": 100, \"escaped\": 1, \"breaches\": 2}},"
+    "  {\"name\": \"quiet\", \"gpus\": [], \"graphs\": {\"followed\": 4, \"keep\": {\"nodes\": 0}}},"
     "  {\"name\": \"damaged\", \"gpus\": [{\"index\": 0, \"bits\": \"9-0\"}]}, null]}";
 
 static void status(void **state)
@@ -226,6 +229,9 @@ static void status(void **state)
         text,
         "one      11,12,13,+1    0    20%    13  0-3,9-17     7     2  mask       100        1         2\n"));
     assert_non_null(strstr(text, "no tenants\n"));
+    assert_non_null(strstr(text, "\none: graphs that were given other TPCs: 4; that kept some of those "
+                                 "before: 1 driver, 2 together\n"));
+    assert_null(strstr(text, "quiet: graphs"));
     free(text);
     json_decref(document);
     json_decref(empty);
