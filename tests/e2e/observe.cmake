@@ -8,3 +8,5 @@ lithos_e2e_test(burst burst.py TIMEOUT 120 SERIAL LABELS timing)
 # Replays of graphs, and changes to them. The tenant is Python, which has no sanitizer's runtime in it from the start.
 lithos_e2e_test(graphs graphs.py TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(graph_atoms graph_atoms.py TIMEOUT 120 LABELS nosan)
+# Graphs of tenants whose quota changes.
+lithos_e2e_test(graph_quota graph_quota.py TIMEOUT 180 LABELS nosan)
