@@ -25,25 +25,6 @@ phase() { # NAME COMMAND...
     [[ $state == ok ]]
 }
 
-# Tests wait for two fifths of their time. The next flavour is built then, and only then: an idle task gives way to any other at once.
-declare -A builds=()
-build_idly() { # PRESET
-    mkdir -p build
-    set -m # a process group of its own, which ends with us
-    chrt --idle 0 tools/build.sh "$1" "$jobs" > "build/build-$1.log" 2>&1 &
-    set +m
-    builds[$1]=$!
-}
-built() { # PRESET
-    wait "${builds[$1]}"
-    local result=$?
-    unset "builds[$1]"
-    ((result == 0)) && tail -n 1 "build/build-$1.log" || cat "build/build-$1.log"
-    return $result
-}
-
-trap 'for b in "${builds[@]}"; do kill -- "-$b" 2> /dev/null; done' EXIT
-
 # ThreadSanitizer of gcc 12 needs a fixed memory layout on kernels with many random bits.
 fixed_layout=()
 if setarch "$(uname -m)" -R true 2> /dev/null; then
@@ -90,19 +71,16 @@ dist_test() {
     bash tests/e2e/dist.sh "dist/lithos-$version-linux-x86_64.tar.gz"
 }
 
-phase "build dev" tools/build.sh dev "$jobs"
-build_idly asan
-[[ ${states[0]} == ok ]] && phase "tests dev" ctest --preset dev --parallel "$at_once" --no-tests=error
+phase "build dev" tools/build.sh dev "$jobs" &&
+    phase "tests dev" ctest --preset dev --parallel "$at_once" --no-tests=error
 phase "layers" tools/check-layers
 phase "no machine paths" tools/check-paths
 phase "result files" results_check
-phase "build asan" built asan
-build_idly tsan
-[[ ${states[-1]} == ok ]] && phase "tests asan+ubsan" sanitized_tests asan
-phase "build tsan" built tsan
-build_idly release
-[[ ${states[-1]} == ok ]] && phase "tests tsan" sanitized_tests tsan
-phase "build release" built release &&
+phase "build asan" tools/build.sh asan "$jobs" &&
+    phase "tests asan+ubsan" sanitized_tests asan
+phase "build tsan" tools/build.sh tsan "$jobs" &&
+    phase "tests tsan" sanitized_tests tsan
+phase "build release" tools/build.sh release "$jobs" &&
     phase "dist" tools/dist.sh &&
     phase "tests dist" dist_test
 
