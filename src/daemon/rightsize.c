@@ -258,11 +258,16 @@ static void set_mode(struct lithosd_tenant *t, uint64_t now_ns)
         say(t, off);
 }
 
-/* Did it go where its launches were told not to go? What it was about to launch when they were told does not count. */
+/* Did it go where its launches were told not to go? What it was about to launch when they were told does not count. What others have was told
+ * of with the set before this one: that a level has just changed is no excuse for going there. */
 static bool is_astray(const struct lithosd_rightsize *s, const struct lithos_record *r,
                       const struct lithos_timeline_launch *l)
 {
-    if (lithos_tpcset_empty(&s->kept) || r->submit_ns < s->kept_ns + TOLD_NS)
+    if (lithos_tpcset_empty(&s->kept))
+        return false;
+    const struct lithos_tpcset met = l ? lithos_tpcset_and(l->tpcs, s->strip) : s->strip;
+    const uint64_t told_ns = lithos_tpcset_empty(&met) ? s->kept_ns : s->strip_told_ns;
+    if (r->submit_ns < told_ns + TOLD_NS)
         return false;
     const struct lithos_tpcset outside = l ? lithos_tpcset_minus(l->tpcs, s->kept) : s->kept;
     return !lithos_tpcset_empty(&outside) && !(l && l->flags & LITHOS_KERNEL_DRIVER);
@@ -333,6 +338,7 @@ static void follow(struct lithosd_tenant *t)
     uint64_t bears_ns;
     const struct lithos_tpcset strip = lithos_rightsize_strip(s->core, own, &bears_ns);
     leave(t, lithos_tpcset_minus(strip, lithos_tpcset_empty(&before) ? own : before), bears_ns);
+    s->strip_told_ns = s->kept_ns;
     keep_to(t, lithos_rightsize_kept(s->core, own));
     set_mode(t, lithos_now_ns());
 }

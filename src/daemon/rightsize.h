@@ -25,7 +25,8 @@ struct lithosd_rightsize {
     uint64_t foreign_until_ns;     /* others' work may be on its TPCs until then */
     struct lithos_tpcset kept;     /* its launches keep to these; empty: to what they need */
     uint64_t kept_ns;              /* since then */
-    struct lithos_tpcset strip;    /* others may have these */
+    struct lithos_tpcset strip;    /* others may have these, */
+    uint64_t strip_told_ns;        /* and since then its launches have been told to keep off them */
     uint64_t spoilt;               /* requests that were neither one thing nor the other */
 };
 
