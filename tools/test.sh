@@ -35,11 +35,11 @@ sanitized_tests() { # PRESET
     local reports=$PWD/build/$1/sanitizer
     rm -rf "$reports"
     mkdir -p "$reports"
-    # Reports go to files: also those of a daemon or a tenant whose output nobody looks at fail the run.
-    ASAN_OPTIONS=log_path=$reports/asan:verify_asan_link_order=0:detect_stack_use_after_return=1:${ASAN_OPTIONS:-} \
+    # Reports go to files, with the program's name in theirs: also those of a daemon or a tenant whose output nobody looks at fail the run.
+    ASAN_OPTIONS=log_path=$reports/asan:log_exe_name=1:verify_asan_link_order=0:detect_stack_use_after_return=1:${ASAN_OPTIONS:-} \
         LSAN_OPTIONS=suppressions=$PWD/tools/lsan.supp:print_suppressions=0 \
-        UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1:${UBSAN_OPTIONS:-} \
-        TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1:atexit_sleep_ms=20:${TSAN_OPTIONS:-} \
+        UBSAN_OPTIONS=log_path=$reports/ubsan:log_exe_name=1:print_stacktrace=1:${UBSAN_OPTIONS:-} \
+        TSAN_OPTIONS=log_path=$reports/tsan:log_exe_name=1:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1:atexit_sleep_ms=20:${TSAN_OPTIONS:-} \
         LITHOS_FUZZ_RUNS=${LITHOS_FUZZ_RUNS:-5000} LITHOS_TEST_SLACK=${LITHOS_TEST_SLACK:-10} LITHOS_SANITIZED=$1 \
         "${fixed_layout[@]}" ctest --preset "$1" --parallel "$at_once" --no-tests=error
     local result=$? found
