@@ -277,16 +277,22 @@ static void stop(struct lithos_rightsize *r, uint64_t now_ns)
     p->begin_ns = now_ns + p->stop_for_ns;
 }
 
+/* To less than it is, or to nothing for a while. */
+static void go_back(struct lithos_rightsize *r, uint64_t now_ns, uint32_t level)
+{
+    too_much(r, level);
+    r->strip.wide = false;
+    if (!level)
+        stop(r, now_ns);
+}
+
 static void narrow(struct lithos_rightsize *r, uint64_t now_ns, bool far)
 {
-    struct rightsize_strip *p = &r->strip;
+    const uint32_t level = r->strip.level;
 
     r->stats.narrowed++;
     /* Kernels go by waves: if not at half of it, then it was the first TPC that cost them one more. */
-    too_much(r, far && p->level > 1 ? 1 : p->level / 2);
-    p->wide = false;
-    if (!p->level)
-        stop(r, now_ns);
+    go_back(r, now_ns, far && level > 1 ? 1 : level / 2);
 }
 
 /* What half of it costs may be next to nothing; it does not grow from there. */
@@ -295,11 +301,9 @@ static void halve_dear(struct lithos_rightsize *r, uint64_t now_ns)
     struct rightsize_strip *p = &r->strip;
 
     r->stats.dear++;
-    too_much(r, p->level / 2);
-    p->bad = p->level + 1;
-    p->wide = false;
-    if (!p->level)
-        stop(r, now_ns);
+    go_back(r, now_ns, p->level / 2);
+    if (p->level)
+        p->bad = p->level + 1;
 }
 
 /* Where others' kernels find no place on little, more of it is of more use, if it is borne. */
