@@ -52,8 +52,7 @@ class Run:
     def change(self, second, batches):
         name = self.second if second else self.first
         if name != self.loaded:
-            self.s.child.do(" ".join(["load", *models.MODELS[name], "--batch", BATCHES, "--time-scale", f"{self.o.scale:g}", "--obey"]),
-                            self.o.model_timeout)
+            self.s.child.do(" ".join(["load", *models.words(self.o, name, "--batch", BATCHES, "--obey")]), self.o.model_timeout)
             self.loaded = name
         self.s.child.do(f"batch {batches}")
 

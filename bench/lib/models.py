@@ -89,8 +89,13 @@ def environment(env, scratch, python=None):
     return out
 
 
+def words(o, name, *extra):
+    """What run.py is told, at its start or to load another model."""
+    return [*MODELS[name], "--time-scale", f"{o.scale:g}", *extra]
+
+
 def command(o, name, *extra):
-    return [o.python, str(RUN), *MODELS[name], "--time-scale", f"{o.scale:g}", *extra]
+    return [o.python, str(RUN), *words(o, name, *extra)]
 
 
 class Model(Child):
