@@ -3,6 +3,8 @@ each with "done"; tests/e2e/graph_quota.py writes them. Argument: "keep", or "de
 import ctypes
 import sys
 
+from cuda_tenant import CudaTenant, KernelNodeParams, UpdateResult
+
 PTX = b""".version 7.0
 .target sm_52
 .address_size 64
@@ -24,21 +26,10 @@ BLOCKS = (4000, 3400, 300)
 SHARED = 48 * 1024
 
 
-class KernelNodeParams(ctypes.Structure):  # CUDA_KERNEL_NODE_PARAMS_v2
-    _fields_ = [("func", ctypes.c_void_p), ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("shared", ctypes.c_uint),
-                ("params", ctypes.c_void_p), ("extra", ctypes.c_void_p), ("kern", ctypes.c_void_p), ("ctx", ctypes.c_void_p)]
-
-
-class Tenant:
+class Tenant(CudaTenant):
     def __init__(self, graph):
-        self.cuda = ctypes.CDLL("libcuda.so.1")
-        device, context, module = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.must("cuInit", 0)
-        self.must("cuDeviceGet", ctypes.byref(device), 0)
-        self.must("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self.must("cuCtxSetCurrent", context)
-        self.must("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(PTX))
-        self.function = self.new("cuModuleGetFunction", module, b"mark")
+        super().__init__(PTX)
+        self.function = self.new("cuModuleGetFunction", self.module, b"mark")
         self.out = [self.memory(blocks) for blocks in BLOCKS]
         self.set = self.memory(64)
         self.other = self.memory(BLOCKS[0])
@@ -49,16 +40,6 @@ class Tenant:
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
         if graph == "destroy":
             self.must("cuGraphDestroy", self.graph)
-
-    def must(self, name, *args):
-        result = getattr(self.cuda, name)(*args)
-        if result:
-            raise RuntimeError(f"{name} failed with {result}")
-
-    def new(self, name, *args):
-        handle = ctypes.c_void_p()
-        self.must(name, ctypes.byref(handle), *args)
-        return handle
 
     def memory(self, words):
         at = ctypes.c_uint64()
@@ -86,11 +67,6 @@ class Tenant:
         self.must("cuStreamEndCapture", s, ctypes.byref(graph))
         return graph
 
-    def nodes_of(self, graph):
-        nodes, count = (ctypes.c_void_p * 8)(), ctypes.c_size_t(8)
-        self.must("cuGraphGetNodes", graph, nodes, ctypes.byref(count))
-        return [ctypes.c_void_p(n) for n in nodes[:count.value]]
-
     # ---- what can be asked for
 
     def replay(self, times, stream=0):
@@ -113,9 +89,7 @@ class Tenant:
 
     def update(self):
         """By a graph captured anew, which is gone then."""
-        class Result(ctypes.Structure):
-            _fields_ = [("result", ctypes.c_int), ("node", ctypes.c_void_p), ("from_node", ctypes.c_void_p)]
-        by, result = self.capture(), Result()
+        by, result = self.capture(), UpdateResult()
         self.must("cuGraphExecUpdate_v2", self.exec, by, ctypes.byref(result))
         self.must("cuGraphDestroy", by)
 
@@ -132,13 +106,4 @@ class Tenant:
         sys.exit(0)
 
 
-def main():
-    tenant = Tenant(sys.argv[1])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        word, *args = line.split()
-        getattr(tenant, word)(*args)
-        print("done", flush=True)
-
-
-main()
+Tenant(sys.argv[1]).obey()

@@ -3,51 +3,28 @@ and answers each with "done"; tests/e2e/graphs.py writes them. Argument: how man
 import ctypes
 import sys
 
+from cuda_tenant import CudaTenant, KernelNodeParams, UpdateResult
+
 PTX = b".version 7.0\n.target sm_52\n.address_size 64\n" + b"".join(
     b"// lithos-vgpu: timing-only\n.visible .entry %s()\n{\n    ret;\n}\n" % name for name in (b"first", b"second", b"third", b"fourth"))
-
-
-class KernelNodeParams(ctypes.Structure):  # CUDA_KERNEL_NODE_PARAMS_v2
-    _fields_ = [("func", ctypes.c_void_p), ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("shared", ctypes.c_uint),
-                ("params", ctypes.c_void_p), ("extra", ctypes.c_void_p), ("kern", ctypes.c_void_p), ("ctx", ctypes.c_void_p)]
-
-
-class UpdateResult(ctypes.Structure):
-    _fields_ = [("result", ctypes.c_int), ("node", ctypes.c_void_p), ("from_node", ctypes.c_void_p)]
 
 
 TIMES = int(sys.argv[1]) if len(sys.argv) > 1 else 1
 
 
-class Tenant:
+class Tenant(CudaTenant):
     def __init__(self):
-        self.cuda = ctypes.CDLL("libcuda.so.1")
-        device, context, module = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.must("cuInit", 0)
-        self.must("cuDeviceGet", ctypes.byref(device), 0)
-        self.must("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self.must("cuCtxSetCurrent", context)
-        self.must("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(PTX))
+        super().__init__(PTX)
         self.functions = {}
         for name in ("first", "second", "third", "fourth"):
             self.functions[name] = ctypes.c_void_p()
-            self.must("cuModuleGetFunction", ctypes.byref(self.functions[name]), module, name.encode())
+            self.must("cuModuleGetFunction", ctypes.byref(self.functions[name]), self.module, name.encode())
         self.stream = self.new("cuStreamCreate", 1)
         if TIMES > 1:  # as frameworks do: LithOS cuts nothing before it has seen that the driver calls its hook
             self.plain("fourth", 1)
         self.graph = self.capture("first", "second", "third")
         self.nodes = self.nodes_of(self.graph)
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
-
-    def must(self, name, *args):
-        result = getattr(self.cuda, name)(*args)
-        if result:
-            raise RuntimeError(f"{name} failed with {result}")
-
-    def new(self, name, *args):
-        handle = ctypes.c_void_p()
-        self.must(name, ctypes.byref(handle), *args)
-        return handle
 
     def launch(self, name, blocks):
         self.must("cuLaunchKernel", self.functions[name], blocks, 1, 1, 128, 1, 1, 0, self.stream, None, None)
@@ -59,11 +36,6 @@ class Tenant:
             self.launch(name, (10 + i) * TIMES)
         self.must("cuStreamEndCapture", self.stream, ctypes.byref(graph))
         return graph
-
-    def nodes_of(self, graph):
-        nodes, count = (ctypes.c_void_p * 8)(), ctypes.c_size_t(8)
-        self.must("cuGraphGetNodes", graph, nodes, ctypes.byref(count))
-        return [ctypes.c_void_p(n) for n in nodes[:count.value]]
 
     # ---- what can be asked for
 
@@ -100,13 +72,4 @@ class Tenant:
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
 
 
-def main():
-    tenant = Tenant()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        word, *args = line.split()
-        getattr(tenant, word)(*args)
-        print("done", flush=True)
-
-
-main()
+Tenant().obey()
