@@ -40,6 +40,7 @@ class Tenant(CudaTenant):
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
         if graph == "destroy":
             self.must("cuGraphDestroy", self.graph)
+        self.wait()  # where the launch above runs must not be taken for where a replay does
 
     def memory(self, words):
         at = ctypes.c_uint64()
