@@ -325,6 +325,9 @@ static void queue_changed(struct lithos_sched *s, struct sched_tenant *t, const 
         s->dirty = true; /* its share may have to lie elsewhere */
     if (cluster)
         t->cluster_blocks = cluster;
+    if (e->queue.resident_tpcs > t->resident_tpcs)
+        s->dirty = true; /* its share may have to be larger */
+    t->resident_tpcs = e->queue.launches ? LITHOS_MIN(e->queue.resident_tpcs, LITHOS_TPC_BITS) : 0;
     t->queued = e->queue.launches;
     t->head_ns = e->queue.head_ns;
     t->head_why = (unsigned)e->queue.why < LITHOS_PICK_MAX ? e->queue.why : LITHOS_PICK_RUN;

@@ -293,29 +293,71 @@ static uint32_t find_room(const struct lithos_sched *s, const struct sched_tenan
     return best;
 }
 
-/* Clusters first. A share too small for its tenant's clusters is of no use to it: it goes to the others, so that it falls
- * behind in its account until it is the first, who gets what its clusters need whatever its share is. */
-static void give_room(struct lithos_sched *s, struct borrowers *b, const uint8_t *order, uint32_t *count,
-                      struct lithos_tpcset *left)
+/* What a borrower cannot do without: so many TPCs of one GPC for its clusters, so many of any for blocks that wait for each other. */
+struct need {
+    uint32_t count; /* 0: it can do with what it has of its own */
+    uint32_t in_gpc, gpc;
+    bool met; /* by what is left */
+};
+
+static struct need need_of(const struct lithos_sched *s, const struct sched_tenant *t,
+                           struct lithos_tpcset left)
 {
-    for (uint32_t n = 0, spare = 0; n < b->count; n++) {
+    struct need n = {.met = true};
+
+    n.gpc = find_room(s, t, left, &n.in_gpc);
+    n.count = n.in_gpc;
+    if (t->resident_tpcs) {
+        const uint32_t own = lithos_tpcset_count(&t->desc.own);
+        n.count = LITHOS_MAX(n.count, t->resident_tpcs - LITHOS_MIN(t->resident_tpcs, own));
+    }
+    if (n.count)
+        n.met = n.count <= lithos_tpcset_count(&left) && (!n.in_gpc || n.gpc < LITHOS_GPC_MAX);
+    return n;
+}
+
+/* Rather what it has already, rather what is not another's for a while yet. */
+static void take_need(const struct lithos_sched *s, struct borrowers *b, uint32_t i, const struct need *n,
+                      struct lithos_tpcset others, struct lithos_tpcset *left)
+{
+    const struct lithos_tpcset lent = b->tenant[i]->lent, free = lithos_tpcset_minus(*left, others);
+    uint32_t rest = n->count - n->in_gpc;
+
+    if (n->in_gpc) {
+        const struct lithos_tpcset gpc = s->gpc[n->gpc];
+        const uint32_t lacks = take(&b->share[i], left, lithos_tpcset_and(lent, gpc), n->in_gpc);
+        take(&b->share[i], left, gpc, lacks);
+    }
+    rest = take(&b->share[i], left, lent, rest);
+    rest = take(&b->share[i], left, free, rest);
+    take(&b->share[i], left, *left, rest);
+}
+
+/* Needs first. A share too small for what its tenant needs is of no use to it: it goes to the others, so that it falls
+ * behind in its account until it is the first, who gets what it needs whatever its share is. */
+static void give_needs(struct lithos_sched *s, struct borrowers *b, const uint8_t *order, uint32_t *count,
+                       struct lithos_tpcset used, const struct lithos_tpcset *by, struct lithos_tpcset *left)
+{
+    uint32_t first = b->count, spare = 0; /* first: of those who can use what they get */
+
+    for (uint32_t n = 0; n < b->count; n++) {
         const uint32_t i = order[n];
-        const struct lithos_tpcset lent = b->tenant[i]->lent;
-        uint32_t need;
-        const uint32_t gpc = find_room(s, b->tenant[i], *left, &need);
+        const struct need need = need_of(s, b->tenant[i], *left);
         count[i] += spare;
         spare = 0;
-        if (!need)
-            continue;
-        if (gpc < LITHOS_GPC_MAX && (count[i] >= need || n == 0)) {
-            count[i] -= LITHOS_MIN(count[i], need);
-            need = take(&b->share[i], left, lithos_tpcset_and(lent, s->gpc[gpc]), need);
-            take(&b->share[i], left, s->gpc[gpc], need);
-        } else {
+        if (!need.met || (count[i] < need.count && n > 0)) {
             spare = count[i];
             count[i] = 0;
+            continue;
         }
+        if (first == b->count)
+            first = i;
+        count[i] -= LITHOS_MIN(count[i], need.count);
+        if (need.count)
+            take_need(s, b, i, &need, lithos_tpcset_minus(used, by[sched_slot(s, b->tenant[i])]), left);
     }
+    if (first < b->count)
+        count[first] += spare;
 }
 
 /* What a tenant has it keeps, as far as its count goes; what it lacks it takes from GPCs that it is in already, then from
@@ -333,7 +375,7 @@ static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tp
     order_by_account(s, b, step, order);
     count_shares(b, step, order, tpcs, count);
 
-    give_room(s, b, order, count, &left);
+    give_needs(s, b, order, count, used, by, &left);
     for (uint32_t i = 0; i < b->count; i++)
         if (count[i] && !lithos_tpcset_empty(&b->tenant[i]->lent))
             count[i] = take(&b->share[i], &left, b->tenant[i]->lent, count[i]);

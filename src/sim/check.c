@@ -360,12 +360,11 @@ static void check_waiting(struct sim *s, struct sim_tenant *t)
         whole_ns * LITHOS_MAX(sim_fault_factor_ppm(s, t), LITHOS_SCHED_PPM) / LITHOS_SCHED_PPM;
     const uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns) + react_ns(s, s->now_ns);
 
-    const bool resident = t->program->flags[t->kernel % t->program->count] & LITHOS_SIM_RESIDENT;
     const struct lithos_tpcset idle = idle_for(s, t, 20 * head_ns + LITHOS_NSEC_PER_MSEC);
 
     s->check.checks++;
-    /* a kernel that must be resident needs a number of TPCs that may never be there together */
-    if (!s->daemon_up || react_ns(s, s->now_ns) > REACT_NS || resident ||
+    if (!s->daemon_up || react_ns(s, s->now_ns) > REACT_NS ||
+        lithos_tpcset_count(&idle) < sim_queue_event(s, t, true).queue.resident_tpcs ||
         !lithos_topology_has_room(&s->sc->card.topology, idle, k->cluster_blocks)) {
         t->check.idle_since_ns = LITHOS_SIM_NEVER;
         return;

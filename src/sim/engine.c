@@ -142,8 +142,7 @@ void sim_daemon_start(struct sim *s)
             lithos_sched_event(s->sched, s->now_ns, &e);
         }
         if (t->queue_told) {
-            const struct lithos_sched_event e = {
-                .kind = LITHOS_SCHED_QUEUE, .slot = t->slot, .queue = {.launches = 1, .why = t->why}};
+            const struct lithos_sched_event e = sim_queue_event(s, t, true);
             lithos_sched_event(s->sched, s->now_ns, &e);
         }
     }

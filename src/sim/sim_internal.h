@@ -165,6 +165,8 @@ void sim_tenant_arrive(struct sim *s, struct sim_tenant *t);
 /* Submit what may be submitted now. */
 void sim_tenant_pump(struct sim *s, struct sim_tenant *t);
 void sim_tenant_done(struct sim *s, struct sim_tenant *t, const struct lithos_wave_event *e);
+/* What waits in its launch queue, as told last; waiting: false: nothing does. */
+struct lithos_sched_event sim_queue_event(const struct sim *s, const struct sim_tenant *t, bool waiting);
 void sim_tenant_granted(struct sim *s, struct sim_tenant *t, const struct lithos_tpcgrant *g);
 /* Nothing to do any more and nothing under way. */
 bool sim_tenant_finished(const struct sim *s, const struct sim_tenant *t);

@@ -259,9 +259,35 @@ static void submit(struct sim *s, struct sim_tenant *t, const struct lithos_tpcc
 
 /* --- the queue --- */
 
+/* That hold all blocks of the kernel at once. */
+static uint32_t resident_tpcs(const struct sim *s, const struct lithos_wave_kernel *k)
+{
+    const uint64_t a_tpc = (uint64_t)s->sc->card.topology.sms_per_tpc * k->residency;
+    return (uint32_t)((k->blocks + a_tpc - 1) / a_tpc);
+}
+
+struct lithos_sched_event sim_queue_event(const struct sim *s, const struct sim_tenant *t, bool waiting)
+{
+    const struct lithos_sim_program *p = t->program;
+    const uint32_t head = t->kernel % p->count;
+    struct lithos_sched_event e = {.kind = LITHOS_SCHED_QUEUE, .slot = t->slot};
+
+    if (!waiting)
+        return e;
+    e.queue.launches = 1;
+    e.queue.head_ns = t->head_told_ns;
+    e.queue.why = t->why;
+    if (p->graph)
+        return e;
+    e.queue.cluster_blocks = p->kernels[head].cluster_blocks;
+    if (p->flags[head] & LITHOS_SIM_RESIDENT)
+        e.queue.resident_tpcs = resident_tpcs(s, &p->kernels[head]);
+    return e;
+}
+
 /* What the launch queue waits for has changed. */
 static void tell_queue(struct sim *s, struct sim_tenant *t, bool waiting, enum lithos_tpcpick why,
-                       uint64_t head_ns, uint32_t cluster_blocks)
+                       uint64_t head_ns)
 {
     const uint64_t since_ns = t->waits_ns;
 
@@ -274,9 +300,7 @@ static void tell_queue(struct sim *s, struct sim_tenant *t, bool waiting, enum l
     t->queue_told = waiting;
     t->head_told_ns = head_ns;
     t->why = why;
-    const struct lithos_sched_event e = {
-        .kind = LITHOS_SCHED_QUEUE,
-        .queue = {.launches = waiting, .head_ns = head_ns, .cluster_blocks = cluster_blocks, .why = why}};
+    const struct lithos_sched_event e = sim_queue_event(s, t, waiting);
     (void)sim_tell(s, SIM_RECORDS, t, s->sc->see_ns, 0, &e);
 }
 
@@ -318,7 +342,7 @@ static bool dispatch(struct sim *s, struct sim_tenant *t)
         c.retry_ns = LITHOS_TPCGRANT_FOREVER;
     }
     if (c.why == LITHOS_PICK_RUN) {
-        tell_queue(s, t, true, LITHOS_PICK_RUN, 0, w.cluster_blocks);
+        tell_queue(s, t, true, LITHOS_PICK_RUN, 0);
         submit(s, t, &c, &(struct lithos_rightsize_ticket){0});
         pump_at(t, s->now_ns + s->sc->submit_ns);
         return true;
@@ -327,8 +351,7 @@ static bool dispatch(struct sim *s, struct sim_tenant *t)
         t->held_ns = s->now_ns;
     tell_queue(s, t, true, c.why,
                lithos_tpcwork_duration_ns(&s->sc->card.topology, &w, w.blocks,
-                                          lithos_tpcset_count(&s->sc->card.topology.valid), 0),
-               w.cluster_blocks);
+                                          lithos_tpcset_count(&s->sc->card.topology.valid), 0));
     if (c.retry_ns != LITHOS_TPCGRANT_FOREVER)
         pump_at(t, LITHOS_MAX(c.retry_ns, s->now_ns + 1));
     return false;
@@ -387,7 +410,7 @@ void sim_tenant_pump(struct sim *s, struct sim_tenant *t)
     while (app_next(s, t, &issued_ns)) {
         if (issued_ns > s->now_ns) {
             if (!inline_launches(t))
-                tell_queue(s, t, false, LITHOS_PICK_RUN, 0, 0);
+                tell_queue(s, t, false, LITHOS_PICK_RUN, 0);
             pump_at(t, issued_ns);
             return;
         }
@@ -400,7 +423,7 @@ void sim_tenant_pump(struct sim *s, struct sim_tenant *t)
         }
     }
     if (!inline_launches(t))
-        tell_queue(s, t, false, LITHOS_PICK_RUN, 0, 0);
+        tell_queue(s, t, false, LITHOS_PICK_RUN, 0);
 }
 
 void sim_tenant_granted(struct sim *s, struct sim_tenant *t, const struct lithos_tpcgrant *g)

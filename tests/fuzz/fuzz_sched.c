@@ -103,6 +103,7 @@ static void event(struct stand *st, const struct step *p)
     case LITHOS_SCHED_QUEUE:
         e.queue.launches = p->a;
         e.queue.head_ns = p->number;
+        e.queue.resident_tpcs = p->b & 3 ? 0 : p->number >> 4;
         e.queue.why = p->b;
         break;
     default:

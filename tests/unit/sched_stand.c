@@ -145,8 +145,9 @@ void done(struct stand *st, uint32_t slot, uint64_t took_ns, uint64_t predicted_
 
 void queue(struct stand *st, uint32_t slot, uint32_t launches, uint64_t head_ns, enum lithos_tpcpick why)
 {
-    tell(st, (struct lithos_sched_event){
-                 .kind = LITHOS_SCHED_QUEUE, .slot = slot, .queue = {launches, head_ns, 0, why}});
+    tell(st, (struct lithos_sched_event){.kind = LITHOS_SCHED_QUEUE,
+                                         .slot = slot,
+                                         .queue = {.launches = launches, .head_ns = head_ns, .why = why}});
 }
 
 void request(struct stand *st, uint32_t slot, uint64_t busy_ns, uint64_t idle_ns)

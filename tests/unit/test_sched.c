@@ -553,6 +553,66 @@ static void test_shares_have_room_for_clusters(void **state)
     assert_true(lithos_tpcset_equal(&kept, &before));
 }
 
+static void queue_resident(struct stand *st, uint32_t slot, uint32_t tpcs)
+{
+    tell(st, (struct lithos_sched_event){.kind = LITHOS_SCHED_QUEUE,
+                                         .slot = slot,
+                                         .queue = {.launches = 1,
+                                                   .head_ns = 100 * US,
+                                                   .resident_tpcs = tpcs,
+                                                   .why = LITHOS_PICK_NOT_RESIDENT}});
+}
+
+/* Blocks that wait for each other need as many TPCs as hold them all: a share has these, or is of no use to its tenant and
+ * goes to the others. */
+static void test_who_needs_more_than_its_share_gets_it_in_turn(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t a = add_best_effort(st, 1, "-", 1), b = add_best_effort(st, 2, "-", 1);
+    uint64_t had[2] = {0, 0};
+
+    for (unsigned i = 0; i < 400; i++) {
+        queue_resident(st, a, 40);
+        queue(st, b, 1, 100 * US, LITHOS_PICK_RUN);
+        wait_until(st, st->now + 1 * MS);
+        const unsigned has[2] = {count(lent(st, a)), count(lent(st, b))};
+        assert_true(has[0] == 0 || has[0] >= 40);
+        assert_int_equal(has[0] + has[1], 66);
+        had[0] += has[0];
+        had[1] += has[1];
+    }
+    assert_in_range(1000 * had[0] / had[1], 800, 1250);
+}
+
+static void test_what_is_of_no_use_goes_to_others(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t none = add_best_effort(st, 1, "-", 4), other = add_best_effort(st, 2, "-", 1);
+    const uint32_t some = add_best_effort(st, 3, "0-2", 1);
+
+    launch(st, add_owner(st, 4, "9-16,18-25,27-34,36-43,45-52,54-71", 0, 0), 3600 * 1000 * MS);
+    /* 3,75,78,81,83 are left */
+    for (unsigned i = 0; i < 200; i++) {
+        queue_resident(st, none, 6);
+        queue_resident(st, some, 9);
+        queue(st, other, 1, 100 * US, LITHOS_PICK_RUN);
+        wait_until(st, st->now + 1 * MS);
+        assert_set(lent(st, other), "3,75,78,81,83");
+    }
+    /* with three of its own it lacks four: it makes up for what it has not had, then they take turns */
+    unsigned had = 0;
+    for (unsigned i = 0; i < 800; i++) {
+        queue_resident(st, some, 7);
+        queue(st, other, 1, 100 * US, LITHOS_PICK_RUN);
+        wait_until(st, st->now + 1 * MS);
+        const unsigned has = count(lent(st, some));
+        assert_true(has == 0 || has >= 4);
+        assert_int_equal(has + count(lent(st, other)), 5);
+        had += has > 0;
+    }
+    assert_in_range(had, 440, 560);
+}
+
 /* TPCs where another borrower's work is still predicted to run are not given to a newcomer (per-TPC timers). */
 static void test_busy_tpcs_are_left_to_whoever_is_on_them(void **state)
 {
@@ -594,6 +654,8 @@ int main(void)
         T(test_shares_go_by_weight),
         T(test_more_tenants_than_tpcs_take_turns),
         T(test_shares_have_room_for_clusters),
+        T(test_who_needs_more_than_its_share_gets_it_in_turn),
+        T(test_what_is_of_no_use_goes_to_others),
         T(test_busy_tpcs_are_left_to_whoever_is_on_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
