@@ -334,27 +334,44 @@ void lithos_wave_stream_kill(struct lithos_wave *w, uint64_t now_ns, struct lith
 
 /* --- time --- */
 
+/* The next thing that happens, if that is by then. */
+static bool step(struct lithos_wave *w, uint64_t until_ns, lithos_wave_passes *passes)
+{
+    const uint64_t blocks = wave_cells_next_ns(w), timer = timer_next_ns(w);
+    const uint64_t next = LITHOS_MIN(LITHOS_MIN(blocks, timer), w->phase_end_ns);
+
+    if (next == LITHOS_WAVE_NEVER || next > until_ns)
+        return false;
+    if (passes)
+        passes(w->config.ctx, next);
+    w->now_ns = LITHOS_MAX(w->now_ns, next);
+    if (next == blocks) {
+        wave_cells_step(w);
+    } else if (next == timer) {
+        struct wave_op *op = timer_pop(w);
+        if (op->state == WAVE_ENDED)
+            complete(w, op);
+        else
+            arrive(w, op);
+    } else {
+        wave_slice_timer(w);
+    }
+    return true;
+}
+
 static void run(struct lithos_wave *w, uint64_t now_ns)
 {
-    for (;;) {
-        const uint64_t blocks = wave_cells_next_ns(w), timer = timer_next_ns(w);
-        const uint64_t next = LITHOS_MIN(LITHOS_MIN(blocks, timer), w->phase_end_ns);
-        if (next == LITHOS_WAVE_NEVER || next > now_ns)
-            break;
-        w->now_ns = LITHOS_MAX(w->now_ns, next);
-        if (next == blocks) {
-            wave_cells_step(w);
-        } else if (next == timer) {
-            struct wave_op *op = timer_pop(w);
-            if (op->state == WAVE_ENDED)
-                complete(w, op);
-            else
-                arrive(w, op);
-        } else {
-            wave_slice_timer(w);
-        }
-    }
+    while (step(w, now_ns, NULL))
+        ;
     w->now_ns = LITHOS_MAX(w->now_ns, now_ns);
+}
+
+bool lithos_wave_until(struct lithos_wave *w, uint64_t until_ns, uint64_t *ret_ns)
+{
+    while (!w->out_count && step(w, until_ns, w->config.passes))
+        ;
+    *ret_ns = w->now_ns;
+    return w->out_count > 0;
 }
 
 uint64_t lithos_wave_next_ns(const struct lithos_wave *w)

@@ -71,12 +71,16 @@ struct lithos_wave_placing {
 };
 typedef void lithos_wave_observe(void *ctx, const struct lithos_wave_placing *placing);
 
+/* Time goes on to then, and until then the card does what it does now: told from lithos_wave_until. */
+typedef void lithos_wave_passes(void *ctx, uint64_t to_ns);
+
 struct lithos_wave_config {
     const struct lithos_card *card; /* copied */
     uint64_t node_gap_ns;           /* between kernels of a graph */
     bool bandwidth; /* kernels slow down when together they want more than the card's memory bandwidth */
     lithos_wave_observe *observe; /* may be NULL */
-    void *observe_ctx;
+    lithos_wave_passes *passes;   /* the same */
+    void *ctx;
 };
 
 /* 0; -EINVAL: lithos_card_validate refuses the card; -ENOMEM. */
@@ -108,6 +112,9 @@ struct lithos_power_load lithos_wave_load(const struct lithos_wave *w);
 
 /* When something happens next: at or before the last now_ns when events wait, LITHOS_WAVE_NEVER when nothing will. */
 uint64_t lithos_wave_next_ns(const struct lithos_wave *w);
+/* Run while nothing happens that is told, up to until_ns and no further than the last thing that happened. True: something waits to
+ * be told (lithos_wave_advance), at ret_ns, its time. Many times faster than as many calls of the two others. */
+bool lithos_wave_until(struct lithos_wave *w, uint64_t until_ns, uint64_t *ret_ns);
 /* Run up to now_ns; at most max events of what happened. Fewer than max: all told. */
 size_t lithos_wave_advance(struct lithos_wave *w, uint64_t now_ns, struct lithos_wave_event *events,
                            size_t max);

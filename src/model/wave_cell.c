@@ -76,25 +76,53 @@ static uint64_t traffic_ppm(const struct lithos_wave *w, const struct lithos_wav
                                            : wave_mul_div(draw_ppm(d), w->clock_ppm, LITHOS_WAVE_PPM);
 }
 
-/* After catch_up and any change of the groups, or of what memory is asked for. */
-static void retime(const struct lithos_wave *w, const struct lithos_wave_domain *d, struct wave_cell *c)
+/* SMs count by what they get done: one that waits for memory, or that has few blocks, is busy in part. */
+static void account_busy(const struct lithos_wave *w, struct lithos_wave_domain *d, struct wave_cell *c)
 {
+    const uint64_t before_ppm = c->busy_ppm;
+    const uint64_t at_once = w->clock_ppm == LITHOS_WAVE_PPM
+                                 ? c->slow_ppm
+                                 : wave_mul_div(c->slow_ppm, w->clock_ppm, LITHOS_WAVE_PPM);
+
+    c->busy_ppm = c->group_count ? c->share_ppm : 0;
+    if (at_once > LITHOS_WAVE_PPM)
+        c->busy_ppm = wave_mul_div(c->busy_ppm, LITHOS_WAVE_PPM, at_once);
+    c->busy_ppm = LITHOS_MIN(c->busy_ppm, c->sms * (uint64_t)LITHOS_WAVE_PPM);
+    d->busy_ppm += c->busy_ppm - before_ppm;
+}
+
+/* How fast its blocks run. */
+static uint64_t slow_ppm(const struct lithos_wave *w, const struct lithos_wave_domain *d,
+                         const struct wave_cell *c)
+{
+    const uint64_t traffic = w->config.bandwidth ? traffic_ppm(w, d) : 0;
+    uint64_t slow = LITHOS_WAVE_PPM;
+
+    /* One launch alone: the fullest SM decides. Several: their mean. */
+    if (c->group_count == 1 && c->groups[0].op->k->share_ppm)
+        slow =
+            LITHOS_MAX(slow, (uint64_t)((c->blocks + c->sms - 1) / c->sms) * c->groups[0].op->k->share_ppm);
+    else if (c->share_ppm > c->sms * slow)
+        slow = c->share_ppm / c->sms;
+    if (w->clock_ppm != LITHOS_WAVE_PPM)
+        slow = wave_mul_div(slow, LITHOS_WAVE_PPM, w->clock_ppm);
+    if (traffic > LITHOS_WAVE_PPM && c->share_ppm)
+        slow += wave_mul_div(wave_mul_div(slow, c->bound_ppm, c->share_ppm), traffic - LITHOS_WAVE_PPM,
+                             LITHOS_WAVE_PPM);
+    return slow;
+}
+
+/* After catch_up and any change of the groups, or of what memory is asked for. */
+static void retime(const struct lithos_wave *w, struct lithos_wave_domain *d, struct wave_cell *c)
+{
+    uint64_t end = UINT64_MAX;
+
     c->next_ns = LITHOS_WAVE_NEVER;
-    c->slow_ppm = LITHOS_WAVE_PPM;
+    c->slow_ppm = c->group_count ? slow_ppm(w, d, c) : LITHOS_WAVE_PPM;
+    d->first_known = false;
+    account_busy(w, d, c);
     if (!c->group_count)
         return;
-    /* One launch alone: the fullest SM decides. Several: their mean. */
-    const uint64_t load = c->group_count == 1 && c->groups[0].op->k->share_ppm
-                              ? (uint64_t)((c->blocks + c->sms - 1) / c->sms) * c->groups[0].op->k->share_ppm
-                              : c->share_ppm / c->sms;
-    const uint64_t traffic = w->config.bandwidth ? traffic_ppm(w, d) : 0;
-    c->slow_ppm = LITHOS_MAX(load, LITHOS_WAVE_PPM);
-    if (w->clock_ppm != LITHOS_WAVE_PPM)
-        c->slow_ppm = wave_mul_div(c->slow_ppm, LITHOS_WAVE_PPM, w->clock_ppm);
-    if (traffic > LITHOS_WAVE_PPM && c->share_ppm)
-        c->slow_ppm += wave_mul_div(wave_mul_div(c->slow_ppm, c->bound_ppm, c->share_ppm),
-                                    traffic - LITHOS_WAVE_PPM, LITHOS_WAVE_PPM);
-    uint64_t end = UINT64_MAX;
     for (uint32_t i = 0; i < c->group_count; i++)
         end = LITHOS_MIN(end, c->groups[i].end_work);
     uint64_t left = end > c->work ? end - c->work : 0;
@@ -154,13 +182,15 @@ static void observe(const struct lithos_wave *w, const struct wave_cell *c, cons
     if (!w->config.observe)
         return;
     const struct lithos_wave_placing p = {w->now_ns, op->launch.op, op->stream->user, c->tpcs, blocks, ended};
-    w->config.observe(w->config.observe_ctx, &p);
+    w->config.observe(w->config.ctx, &p);
 }
 
 /* nth of `of` groups that come to the same SMs at once: a card serves them oldest first, so that they end one after
  * another, and go on so in the waves that follow. */
 static uint64_t staggered_ns(const struct wave_op *op, uint32_t nth, uint32_t of)
 {
+    if (of == 1)
+        return op->alone_ns;
     const uint64_t width = wave_mul_div(op->alone_ns, 2ull * op->k->stagger_ppm, LITHOS_WAVE_PPM);
     return op->alone_ns - width / 2 + width * (2 * nth + 1) / (2 * of);
 }
@@ -174,12 +204,13 @@ static void group_add(struct lithos_wave *w, struct lithos_wave_domain *d, struc
 
     parts = LITHOS_MIN(parts, WAVE_GROUPS_MAX - c->group_count);
     for (uint32_t i = 0, given = 0; i < parts; i++) {
-        const uint32_t n = (uint32_t)((uint64_t)blocks * (i + 1) / parts) - given;
+        const uint32_t upto = i + 1 < parts ? (uint32_t)((uint64_t)blocks * (i + 1) / parts) : blocks;
+        const uint32_t n = upto - given;
         if (!n)
             continue;
         c->groups[c->group_count++] =
             (struct wave_group){op, n, c->work + (staggered_ns(op, i, parts) << WAVE_WORK_SHIFT)};
-        given += n;
+        given = upto;
     }
     account(d, c, op, blocks, 1);
     observe(w, c, op, unbundled(op, op->placed, blocks), false);
@@ -258,6 +289,7 @@ static bool cell_join(struct lithos_wave *w, struct lithos_wave_domain *d, uint3
     cell_free(w, d->cells[b]);
     d->cells[b] = d->cells[last];
     d->cell_count--;
+    d->first_known = false;
     for (struct wave_op *op = d->head; op; op = op->after) {
         cells_put(op->cells, b, cells_have(op->cells, last));
         cells_put(op->cells, last, false);
@@ -312,19 +344,20 @@ static void cells_of(struct lithos_wave *w, struct lithos_wave_domain *d, struct
 /* Blocks of op for which the cell has room. What is there is taken to be spread over as many SMs as it has blocks. */
 static uint32_t cell_room(const struct wave_cell *c, const struct wave_op *op)
 {
-    const uint32_t each = LITHOS_WAVE_PPM / LITHOS_MAX(op->room_ppm, op->cap_ppm);
     const uint64_t ppm = LITHOS_WAVE_PPM;
 
     if (!c->blocks)
-        return c->sms * each;
+        return c->sms * op->each;
     if (c->group_count == WAVE_GROUPS_MAX)
         return 0;
     const uint32_t held = LITHOS_MIN(c->sms, c->blocks);
-    const uint64_t used = (c->used_ppm + held - 1) / held, cap = (c->cap_ppm + held - 1) / held;
+    const uint64_t used = (c->used_ppm + held - 1) / held;
     uint64_t beside = used < ppm ? (ppm - used) / op->room_ppm : 0;
-    if (op->cap_ppm)
+    if (op->cap_ppm) {
+        const uint64_t cap = (c->cap_ppm + held - 1) / held;
         beside = LITHOS_MIN(beside, cap < ppm ? (ppm - cap) / op->cap_ppm : 0);
-    return (c->sms - held) * each + (uint32_t)LITHOS_MIN(held * beside, UINT32_MAX / 2);
+    }
+    return (c->sms - held) * op->each + (uint32_t)LITHOS_MIN(held * beside, UINT32_MAX / 2);
 }
 
 static void list_remove(struct lithos_wave_domain *d, struct wave_op *op)
@@ -443,11 +476,12 @@ void wave_op_arrive(struct lithos_wave *w, struct wave_op *op)
                       : 0;
     op->alone_ns = wave_mul_div(k->alone_ns, op->launch.time_ppm, LITHOS_WAVE_PPM);
     lithos_assert(op->room_ppm && k->residency); /* checked at launch: 1 to 64 */
+    op->each = LITHOS_WAVE_PPM / LITHOS_MAX(op->room_ppm, op->cap_ppm);
     cells_for_cluster(w, d, k->cluster_blocks);
     cells_of(w, d, op->launch.tpcs, op->cells);
     for (uint32_t i = 0; i < d->cell_count; i++)
         sms += cells_have(op->cells, i) ? d->cells[i]->sms : 0;
-    const uint64_t wave = sms * (LITHOS_WAVE_PPM / LITHOS_MAX(op->room_ppm, op->cap_ppm));
+    const uint64_t wave = sms * op->each;
     const uint64_t whole = LITHOS_MIN((uint64_t)k->blocks, (uint64_t)w->sms * k->residency);
     lithos_assert(wave && whole); /* checked: a mask that names a TPC, blocks and residency of 1 at least */
     op->bundle = 1;
@@ -470,36 +504,30 @@ void wave_domain_clocked(struct lithos_wave *w, struct lithos_wave_domain *d)
     }
 }
 
-/* SMs count by what they get done: one that waits for memory, or that has few blocks, is busy in part. */
 struct lithos_power_load wave_domain_load(const struct lithos_wave *w, const struct lithos_wave_domain *d)
 {
-    const uint64_t traffic = traffic_ppm(w, d);
-    uint64_t busy = 0;
-
-    for (uint32_t i = 0; i < d->cell_count; i++) {
-        const struct wave_cell *c = d->cells[i];
-        const uint64_t at_once = wave_mul_div(c->slow_ppm, w->clock_ppm, LITHOS_WAVE_PPM);
-        if (c->group_count)
-            busy +=
-                LITHOS_MIN(wave_mul_div(c->share_ppm, LITHOS_WAVE_PPM, LITHOS_MAX(at_once, LITHOS_WAVE_PPM)),
-                           c->sms * (uint64_t)LITHOS_WAVE_PPM);
-    }
-    return (struct lithos_power_load){.busy_ppm = (uint32_t)(busy / w->sms),
-                                      .traffic_ppm = (uint32_t)LITHOS_MIN(traffic, LITHOS_WAVE_PPM)};
+    return (struct lithos_power_load){.busy_ppm = (uint32_t)(d->busy_ppm / w->sms),
+                                      .traffic_ppm =
+                                          (uint32_t)LITHOS_MIN(traffic_ppm(w, d), LITHOS_WAVE_PPM)};
 }
 
-static uint32_t first_cell(const struct lithos_wave_domain *d)
+static uint32_t first_cell(struct lithos_wave_domain *d)
 {
     uint32_t first = 0;
+
+    if (d->first_known)
+        return d->first;
     for (uint32_t i = 1; i < d->cell_count; i++)
         if (d->cells[i]->next_ns < d->cells[first]->next_ns)
             first = i;
+    d->first = first;
+    d->first_known = true;
     return first;
 }
 
 uint64_t wave_cells_next_ns(const struct lithos_wave *w)
 {
-    const struct lithos_wave_domain *d = w->current;
+    struct lithos_wave_domain *d = w->current;
     if (!d || !d->running)
         return LITHOS_WAVE_NEVER;
     const uint64_t next = d->cells[first_cell(d)]->next_ns;

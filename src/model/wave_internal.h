@@ -40,6 +40,7 @@ struct wave_op {
     uint32_t room_ppm;               /* of an SM, taken by a block */
     uint32_t cap_ppm;                /* of an SM's shared memory, taken by a block for the cap's sake */
     uint32_t draw;                   /* of memory bandwidth, a block: ppm / 1024 */
+    uint32_t each;                   /* blocks that an empty SM takes */
     uint64_t alone_ns;
     bool many_waves;
 };
@@ -59,6 +60,7 @@ struct wave_cell {
     uint64_t bound_ppm;            /* sum of share times how much they wait for memory */
     uint64_t work, at_ns, next_ns; /* domain time */
     uint64_t slow_ppm;             /* time a work: 1000000 and more */
+    uint64_t busy_ppm;             /* sum over its SMs of what they get done, of 1000000 each */
     uint32_t group_count;
     struct wave_group groups[WAVE_GROUPS_MAX];
 };
@@ -74,8 +76,10 @@ struct lithos_wave_domain {
     struct wave_op *head, *tail;
     struct wave_cell *cells[LITHOS_TPC_BITS];
     uint32_t cell_count;
-    uint32_t layout; /* changes with the cells */
-    uint64_t draw;   /* sum over cells */
+    uint32_t layout;         /* changes with the cells */
+    uint64_t draw, busy_ppm; /* sums over cells */
+    uint32_t first;          /* the cell where blocks end first, */
+    bool first_known;        /* while no cell is timed anew */
     struct {
         uint32_t layout;
         struct lithos_tpcset tpcs;

@@ -176,9 +176,10 @@ static void card_step(struct sim *s)
     } while (n == LITHOS_ARRAY_SIZE(events));
 }
 
+/* Of everything but the card. */
 static uint64_t next_ns(const struct sim *s)
 {
-    uint64_t next = LITHOS_MIN(lithos_wave_next_ns(s->wave), s->daemon_ns);
+    uint64_t next = s->daemon_ns;
 
     for (uint32_t i = 0; i < s->sc->tenant_count; i++)
         next = LITHOS_MIN(next, sim_tenant_next_ns(&s->tenants[i]));
@@ -194,14 +195,24 @@ static bool all_finished(const struct sim *s)
     return true;
 }
 
+static void card_passes(void *ctx, uint64_t to_ns)
+{
+    struct sim *s = ctx;
+    sim_power_until(s, to_ns);
+    s->now_ns = LITHOS_MAX(to_ns, s->now_ns);
+}
+
 static void loop(struct sim *s)
 {
     for (;;) {
-        const uint64_t next = next_ns(s);
-        if (next > s->end_ns)
-            break;
-        sim_power_until(s, next);
-        s->now_ns = LITHOS_MAX(next, s->now_ns);
+        const uint64_t until = next_ns(s);
+        uint64_t next;
+        if (!lithos_wave_until(s->wave, LITHOS_MIN(until, s->end_ns), &next)) {
+            if (until > s->end_ns)
+                break;
+            next = until;
+        }
+        card_passes(s, next);
         card_step(s);
         if (sim_power_next_ns(s) <= s->now_ns)
             sim_power_step(s);
@@ -276,7 +287,8 @@ static int begin(struct sim *s, char *error)
         .node_gap_ns = s->sc->node_gap_ns,
         .bandwidth = s->sc->bandwidth,
         .observe = s->options->check || s->options->span_to_ns ? check_placing : NULL,
-        .observe_ctx = s};
+        .passes = card_passes,
+        .ctx = s};
     const struct lithos_policy *policy = s->options->policy;
 
     s->config = s->sc->tuning;

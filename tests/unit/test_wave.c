@@ -24,6 +24,8 @@ struct stand {
     struct lithos_tpcset where[OPS];
     uint64_t start[OPS], done[OPS], blocks[OPS]; /* done: 0 not yet */
     unsigned hung, events;
+    uint64_t passed_ns, busy; /* as told while time passes: until when; load times ns */
+    unsigned passes;
 };
 
 static void observe(void *ctx, const struct lithos_wave_placing *p)
@@ -37,11 +39,24 @@ static void observe(void *ctx, const struct lithos_wave_placing *p)
     s->where[p->op] = lithos_tpcset_or(s->where[p->op], p->tpcs);
 }
 
+static void passes(void *ctx, uint64_t to_ns)
+{
+    struct stand *s = ctx;
+    assert_true(to_ns >= s->passed_ns);
+    s->busy += lithos_wave_load(s->w).busy_ppm * (to_ns - s->passed_ns);
+    s->passed_ns = to_ns;
+    s->passes++;
+}
+
 static struct stand *begin(bool bandwidth)
 {
     static struct stand s;
-    const struct lithos_wave_config config = {
-        .card = &card, .node_gap_ns = 1000, .bandwidth = bandwidth, .observe = observe, .observe_ctx = &s};
+    const struct lithos_wave_config config = {.card = &card,
+                                              .node_gap_ns = 1000,
+                                              .bandwidth = bandwidth,
+                                              .observe = observe,
+                                              .passes = passes,
+                                              .ctx = &s};
     memset(&s, 0, sizeof s);
     assert_int_equal(lithos_wave_create(&config, &s.w), 0);
     s.d = lithos_wave_domain_create(s.w, 0);
@@ -368,6 +383,65 @@ static void test_memory_bandwidth_is_shared(void **state)
     assert_in_range(took[1], 137 * US, 138 * US);
 }
 
+/* Neighbours of other lengths, on parts of the card that overlap, with memory to share. */
+static struct stand *three_neighbours(void)
+{
+    static struct lithos_wave_kernel k[3];
+    const char *const tpcs[3] = {NULL, "0-3,9-16", "9-16,18-25"};
+    struct stand *s = begin(true);
+
+    for (unsigned i = 0; i < 3; i++) {
+        k[i] = kernel(700 + 300 * i, 50 + 30 * i, 2 + i);
+        k[i].bandwidth_ppm = 700000;
+        for (unsigned n = 0; n < 3; n++) {
+            const struct lithos_wave_launch l = on(1 + 3 * i + n, &k[i], tpcs[i]);
+            launch(s, 0, lithos_wave_stream_create(s->w, s->d, (int32_t)n, s), &l);
+        }
+    }
+    return s;
+}
+
+static void test_time_passes_to_the_next_event(void **state)
+{
+    (void)state;
+    const uint64_t end = 100 * LITHOS_NSEC_PER_MSEC;
+    uint64_t done[OPS], busy = 0, at = 0, next;
+    unsigned steps = 0;
+
+    /* one by one */
+    struct stand *s = three_neighbours();
+    while ((next = lithos_wave_next_ns(s->w)) <= end) {
+        busy += lithos_wave_load(s->w).busy_ppm * (next - at);
+        at = next;
+        run(s, next);
+        steps++;
+    }
+    assert_int_equal(s->events, 9);
+    assert_int_equal(s->passes, 0);
+    memcpy(done, s->done, sizeof done);
+    lithos_wave_destroy(s->w);
+
+    s = three_neighbours();
+    unsigned told = 0;
+    for (uint64_t until = 0; until <= end; until += 100 * US) {
+        while (lithos_wave_until(s->w, until, &at)) {
+            struct lithos_wave_event e;
+            assert_true(at <= until);
+            assert_int_equal(at, s->passed_ns);
+            assert_int_equal(lithos_wave_next_ns(s->w), at);
+            for (; lithos_wave_advance(s->w, at, &e, 1); told++) {
+                assert_int_equal(e.end_ns, at);
+                assert_int_equal(e.end_ns, done[e.op]);
+            }
+        }
+        assert_true(at <= until && lithos_wave_next_ns(s->w) > until);
+    }
+    assert_int_equal(told, 9);
+    assert_int_equal(s->busy, busy);
+    assert_true(busy > 0 && s->passes >= steps);
+    lithos_wave_destroy(s->w);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -416,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_masks_that_hang),
         cmocka_unit_test(test_domains_take_turns),
         cmocka_unit_test(test_memory_bandwidth_is_shared),
+        cmocka_unit_test(test_time_passes_to_the_next_event),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, load, NULL);
