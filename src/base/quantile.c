@@ -24,17 +24,27 @@ double lithos_quantile(const double *sorted, size_t count, double q)
     return sorted[i < count ? i : count - 1];
 }
 
-void lithos_sort_floats(float *v, uint32_t n)
+/* Hoare's: what is below a value goes to its left, what is above to its right, and on with the side where nth is. */
+float lithos_nth_float(float *v, uint32_t n, uint32_t nth)
 {
-    static const uint32_t gaps[] = {301, 132, 57, 23, 10, 4, 1}; /* shell sort, Ciura's gaps */
-
-    for (unsigned g = 0; g < sizeof gaps / sizeof *gaps; g++) {
-        for (uint32_t i = gaps[g]; i < n; i++) {
-            const float x = v[i];
-            uint32_t j = i;
-            for (; j >= gaps[g] && v[j - gaps[g]] > x; j -= gaps[g])
-                v[j] = v[j - gaps[g]];
-            v[j] = x;
+    for (int64_t left = 0, right = (int64_t)n - 1; left < right;) {
+        const float x = v[nth];
+        int64_t i = left, j = right;
+        while (i <= j) {
+            while (v[i] < x)
+                i++;
+            while (x < v[j])
+                j--;
+            if (i > j)
+                break;
+            const float y = v[i];
+            v[i++] = v[j];
+            v[j--] = y;
         }
+        if (j < nth)
+            left = i;
+        if (nth < i)
+            right = j;
     }
+    return v[nth];
 }

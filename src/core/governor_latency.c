@@ -18,7 +18,9 @@ void governor_latency_quantiles(const struct governor_latencies *l, float ret_us
     float v[GOVERNOR_LATENCIES];
 
     memcpy(v, l->us, l->count * sizeof *v);
-    lithos_sort_floats(v, l->count);
     for (unsigned q = 0; q < GOVERNOR_QUANTILES; q++)
-        ret_us[q] = l->count >= enough[q] ? v[(uint64_t)(l->count - 1) * percents[q] / 100] : 0;
+        ret_us[q] =
+            l->count >= enough[q]
+                ? lithos_nth_float(v, l->count, (uint32_t)((l->count - 1) * (uint64_t)percents[q] / 100))
+                : 0;
 }

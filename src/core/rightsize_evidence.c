@@ -32,23 +32,14 @@ void rightsize_keep(struct rightsize_latencies *l, float latency)
     l->count += l->count < RIGHTSIZE_LATENCIES;
 }
 
-static uint32_t sorted_of(const struct rightsize_latencies *l, float sorted[RIGHTSIZE_LATENCIES])
-{
-    memcpy(sorted, l->value, l->count * sizeof *sorted);
-    lithos_sort_floats(sorted, l->count);
-    return l->count;
-}
-
-static float at(const float *sorted, uint32_t n, uint32_t percent)
-{
-    return sorted[(uint64_t)(n - 1) * percent / 100];
-}
-
 float rightsize_latency(const struct rightsize_latencies *l, uint32_t percent)
 {
-    float sorted[RIGHTSIZE_LATENCIES];
-    const uint32_t n = sorted_of(l, sorted);
-    return n ? at(sorted, n, percent) : 0;
+    float v[RIGHTSIZE_LATENCIES];
+
+    if (!l->count)
+        return 0;
+    memcpy(v, l->value, l->count * sizeof *v);
+    return lithos_nth_float(v, l->count, (uint32_t)((uint64_t)(l->count - 1) * percent / 100));
 }
 
 /* With equal chances its rank among n others is any of 0 to n: the mean of each of these over the ranks is 1. */
@@ -70,11 +61,10 @@ void rightsize_sample_add(struct rightsize_sample *s, float us)
 
 float rightsize_sample_median_us(const struct rightsize_sample *s)
 {
-    float sorted[RIGHTSIZE_BLOCK_MOST];
+    float us[RIGHTSIZE_BLOCK_MOST];
 
-    memcpy(sorted, s->us, s->count * sizeof *sorted);
-    lithos_sort_floats(sorted, s->count);
-    return s->count ? sorted[s->count / 2] : 0;
+    memcpy(us, s->us, s->count * sizeof *us);
+    return s->count ? lithos_nth_float(us, s->count, s->count / 2) : 0;
 }
 
 static uint32_t count_over(const struct rightsize_sample *s, float limit_us)
@@ -94,13 +84,12 @@ void rightsize_recent_add(struct rightsize_recent *l, float us)
 
 float rightsize_recent_us(const struct rightsize_recent *l)
 {
-    float sorted[RIGHTSIZE_RECENT];
+    float us[RIGHTSIZE_RECENT];
 
     if (l->count < RIGHTSIZE_RECENT)
         return 0;
-    memcpy(sorted, l->us, sizeof sorted);
-    lithos_sort_floats(sorted, RIGHTSIZE_RECENT);
-    return sorted[RIGHTSIZE_RECENT / 2];
+    memcpy(us, l->us, sizeof us);
+    return lithos_nth_float(us, RIGHTSIZE_RECENT, RIGHTSIZE_RECENT / 2);
 }
 
 /* A limit that was set before is the same to both of them. So it goes with what requests took just now, for hosts drift. */

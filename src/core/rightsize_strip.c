@@ -118,13 +118,12 @@ static float reference_us_now(const struct rightsize_kind *k)
 
 static void add_part(struct rightsize_kind *k, float part)
 {
-    float sorted[RIGHTSIZE_PARTS];
+    float parts[RIGHTSIZE_PARTS];
 
     k->part[k->parts++ % RIGHTSIZE_PARTS] = part;
     const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
-    memcpy(sorted, k->part, n * sizeof *sorted);
-    lithos_sort_floats(sorted, n);
-    k->usual_part = sorted[n / 2];
+    memcpy(parts, k->part, n * sizeof *parts);
+    k->usual_part = lithos_nth_float(parts, n, n / 2);
 }
 
 static void change_level(struct lithos_rightsize *r, uint32_t level)

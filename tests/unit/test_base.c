@@ -19,6 +19,7 @@
 #include "base/ticks.h"
 #include "base/tpcset.h"
 #include "base/util.h"
+#include "unit/cards.h"
 
 static void tpcset_text_round_trips(void **state)
 {
@@ -64,6 +65,31 @@ static void tpcset_next_visits_each_bit_once(void **state)
         lithos_tpcset_add(&seen, b);
     }
     assert_true(lithos_tpcset_equal(&s, &seen));
+}
+
+static void nth_is_where_sorting_puts_it(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+
+    for (unsigned round = 0; round < 2000; round++) {
+        float v[300];
+        double sorted[300];
+        const uint32_t n = 1 + (uint32_t)(next_random(&seed) % 300),
+                       values = 1 + (uint32_t)(next_random(&seed) % 400);
+        const uint32_t nth = (uint32_t)(next_random(&seed) % n);
+        double sum = 0, sum_after = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            v[i] = (float)(next_random(&seed) % values); /* some of them many times */
+            sorted[i] = (double)v[i];
+            sum += sorted[i];
+        }
+        lithos_sort_samples(sorted, n);
+        assert_true((double)lithos_nth_float(v, n, nth) == sorted[nth]);
+        for (uint32_t i = 0; i < n; i++)
+            sum_after += (double)v[i];
+        assert_true(sum == sum_after);
+    }
 }
 
 static void quantile_is_nearest_rank(void **state)
@@ -217,6 +243,7 @@ int main(void)
         cmocka_unit_test(tpcset_refuses_bad_text),
         cmocka_unit_test(tpcset_next_visits_each_bit_once),
         cmocka_unit_test(quantile_is_nearest_rank),
+        cmocka_unit_test(nth_is_where_sorting_puts_it),
         cmocka_unit_test(atomic_write_replaces_or_leaves),
         cmocka_unit_test(ticks_follow_the_clock),
         cmocka_unit_test(ticks_of_any_value),

@@ -73,6 +73,7 @@ struct work {
  * `one_in` of them. */
 struct stand {
     struct lithos_rightsize *r;
+    struct lithos_tpcset all; /* the card's */
     void *mem;
     struct host host;
     struct work (*next)(struct stand *s); /* NULL: requests of one kind */
@@ -89,7 +90,8 @@ static void begin(struct stand *s, uint64_t seed, double usual_us, double spread
 {
     struct lithos_rightsize_config c = {.topology = card_h200()};
 
-    *s = (struct stand){.host = {.state = seed * 7919 + 1, .usual_us = usual_us, .spread = spread},
+    *s = (struct stand){.all = c.topology.valid,
+                        .host = {.state = seed * 7919 + 1, .usual_us = usual_us, .spread = spread},
                         .usual_us = usual_us,
                         .slower = 1,
                         .beside = 1,
@@ -139,8 +141,8 @@ static void request(struct stand *s)
     uint64_t bears_ns;
 
     lithos_rightsize_request(s->r, s->now_ns);
-    const struct lithos_tpcset strip = lithos_rightsize_strip(s->r, card_h200().valid, &bears_ns);
-    lithos_rightsize_choose(s->r, &k, card_h200().valid, (struct lithos_tpcset){{0, 0}}, &c);
+    const struct lithos_tpcset strip = lithos_rightsize_strip(s->r, s->all, &bears_ns);
+    lithos_rightsize_choose(s->r, &k, s->all, (struct lithos_tpcset){{0, 0}}, &c);
     const uint32_t width = lithos_tpcset_count(&c.tpcs);
     lithos_rightsize_observe(s->r, &c.ticket, 100 * LITHOS_NSEC_PER_USEC, width);
     s->host.usual_us = w.us;
