@@ -102,9 +102,9 @@ static inline void answer(int sock)
     m.attached.tenant = TENANT;
     m.attached.arena_bytes = LITHOS_ARENA_BYTES;
     int fd = make_arena();
+    atomic_fetch_add(&fake.attached, 1); /* before who is answered goes on */
     CHECK_EQ(lithos_socket_send(sock, &m, fd, LITHOS_NSEC_PER_SEC), 0);
     close(fd);
-    atomic_fetch_add(&fake.attached, 1);
 }
 
 static inline void *serve(void *unused)
