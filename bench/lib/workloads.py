@@ -15,7 +15,7 @@ NEEDS = {"jax_step": "jax", "cupy_ops": "cupy", "triton_ops": "triton", "torch_l
 
 
 def names():
-    return sorted(f.stem for f in FOLDER.glob("*.py") if f.stem != "common")
+    return sorted(f.stem for f in FOLDER.glob("*.py") if f.stem not in ("common", "driver"))
 
 
 def installed(o, result, chosen):

@@ -5,6 +5,8 @@ import json
 import os
 import sys
 
+from driver import Driver
+
 # Block 0..n-1 each mark their SM and stay a while, so that the next block has to go elsewhere.
 CENSUS_PTX = b"""
 .version 7.0
@@ -34,36 +36,36 @@ AGAIN:
 SMS_MAX = 1024
 
 
+class Census:
+    """A kernel whose blocks mark the SMs that they run on, in the primary context."""
+
+    def __init__(self):
+        self.driver = Driver(CENSUS_PTX)
+        self.function, self.marks = self.driver.function("census"), self.driver.memory(SMS_MAX)
+
+    def launch(self, stream=None, blocks=2048, turns=500):
+        self.driver.launch(self.function, blocks, 1024, 0, stream, self.marks, ctypes.c_uint32(turns))
+
+    def count(self):
+        """SMs reached since the last time."""
+        self.driver.must("cuCtxSynchronize")
+        sms = sum(1 for n in self.driver.words(self.marks, SMS_MAX) if n)
+        self.driver.zero(self.marks, SMS_MAX)
+        return sms
+
+    def end(self):
+        self.driver.must("cuMemFree_v2", self.marks)
+        self.driver.must("cuModuleUnload", self.driver.module)
+
+
 def census():
-    """SMs that a kernel of this process reaches, by the driver API in the context that is current."""
-    cuda = ctypes.CDLL("libcuda.so.1")
-
-    def call(name, *args):
-        result = getattr(cuda, name)(*args)
-        if result:
-            raise RuntimeError(f"census: {name} failed with {result}")
-
-    call("cuInit", 0)
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    call("cuDeviceGet", ctypes.byref(device), 0)
-    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-    call("cuCtxSetCurrent", context)
-    module, function, marks = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_uint64()
-    call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(CENSUS_PTX))
-    call("cuModuleGetFunction", ctypes.byref(function), module, b"census")
-    call("cuMemAlloc_v2", ctypes.byref(marks), ctypes.c_size_t(4 * SMS_MAX))
-    call("cuMemsetD32_v2", marks, 0, ctypes.c_size_t(SMS_MAX))
-    turns = ctypes.c_uint32(500)
-    arguments = (ctypes.c_void_p * 2)(ctypes.cast(ctypes.byref(marks), ctypes.c_void_p),
-                                      ctypes.cast(ctypes.byref(turns), ctypes.c_void_p))
+    """SMs that a kernel of this process reaches."""
+    c = Census()
     for _ in range(3):
-        call("cuLaunchKernel", function, 2048, 1, 1, 1024, 1, 1, 0, None, arguments, None)
-    call("cuCtxSynchronize")
-    host = (ctypes.c_uint32 * SMS_MAX)()
-    call("cuMemcpyDtoH_v2", host, marks, ctypes.c_size_t(4 * SMS_MAX))
-    call("cuMemFree_v2", marks)
-    call("cuModuleUnload", module)
-    return sum(1 for n in host if n)
+        c.launch()
+    sms = c.count()
+    c.end()
+    return sms
 
 
 def to_bytes(value):

@@ -44,6 +44,10 @@ RUNS = {
     "graphs": (["--repetitions", "2", "--scale", "2"],
                {"long kernels, bare": "us", "long kernels, 250us": "slower_percent", "long kernels, x7": "atoms"},
                ["graph replay, % slower", "graph results equal %"]),
+    "graph_follow": (["--repetitions", "1", "--replays", "4", "--scale", "2"],
+                     {"kernels, graph destroyed, shrunk": "sms_first", "kernels, graph kept, parameters changed": "us",
+                      "kernels, graph kept, all": "followed"},
+                     ["SMs more or fewer than the tenant's, all replays", "graphs that kept other TPCs", "launches without a mask"]),
     "scaling": (["--iterations", "3", "--scale", "4", "--widths", "66,16,1"], {"toy inference": "r2_by_time"}, ["R^2 weighted by time"]),
     "power_advise": (["--seconds", "1.5", "--idle", "1", "--scale", "2"], {"sample": "tenant_joules"},
                      ["clocks set in advise mode", "energy of the tenant over that of the card"]),
@@ -149,6 +153,16 @@ def graphs_cut(doc):
         yield f"six kernels are not in seven atoms each: {forced}"
 
 
+def all_followed(doc):
+    """Each change of the quota was followed, by one exec, and by nothing that was not to be."""
+    ends = [(c["case"], c["followed"]) for c in doc["cases"] if "followed" in c]
+    if ends != [("kernels, graph destroyed, all", 4), ("kernels, graph kept, all", 5)]:
+        yield f"not what was to be followed: {ends}"
+    for bar in doc["bars"]:
+        if bar["value"] != 0:
+            yield f"{bar}: {[c for c in doc['cases'] if c.get('sms_off')]}"
+
+
 def cut_beside(doc):
     case = next(c for c in doc["cases"] if c["case"] == "tenant, atoms of 250us, client priority")
     # 10 ms in parts of half a millisecond, or of one where the machine is so slow that shorter ones are seen to cost too much
@@ -203,7 +217,7 @@ def clock_lowered(doc):
         yield f"the clock was not what it should have been: {off} {formula}"
 
 
-CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut,
+CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut, "graph_follow": all_followed,
           "hol": cut_beside, "lending": lent_and_cut, "overhead": in_the_same_rounds, "runahead": each_its_way,
           "scaling": scaled, "power_advise": only_advised, "energy": clock_lowered}
 

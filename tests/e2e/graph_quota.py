@@ -10,7 +10,7 @@ import sys
 from stack import SLACK, Stack, bits, check, wait_for
 
 SCALE = 5
-TENANT = str(pathlib.Path(__file__).with_name("graph_quota_tenant.py"))
+TENANT = str(pathlib.Path(__file__).resolve().parents[2] / "bench/graphload/kernels.py")
 
 
 class Tenant:

@@ -1,9 +1,11 @@
 """A tenant that replays a CUDA graph of three kernels, by the driver's interface alone, and changes it. Obeys lines on standard input
 and answers each with "done"; tests/e2e/graphs.py writes them. Argument: how many times 10 blocks the first kernel has."""
 import ctypes
+import pathlib
 import sys
 
-from cuda_tenant import CudaTenant, KernelNodeParams, UpdateResult
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench/workloads"))
+from driver import Driver, KernelNodeParams, UpdateResult, obey  # noqa: E402
 
 PTX = b".version 7.0\n.target sm_52\n.address_size 64\n" + b"".join(
     b"// lithos-vgpu: timing-only\n.visible .entry %s()\n{\n    ret;\n}\n" % name for name in (b"first", b"second", b"third", b"fourth"))
@@ -12,13 +14,10 @@ PTX = b".version 7.0\n.target sm_52\n.address_size 64\n" + b"".join(
 TIMES = int(sys.argv[1]) if len(sys.argv) > 1 else 1
 
 
-class Tenant(CudaTenant):
+class Tenant(Driver):
     def __init__(self):
         super().__init__(PTX)
-        self.functions = {}
-        for name in ("first", "second", "third", "fourth"):
-            self.functions[name] = ctypes.c_void_p()
-            self.must("cuModuleGetFunction", ctypes.byref(self.functions[name]), self.module, name.encode())
+        self.functions = {name: self.function(name) for name in ("first", "second", "third", "fourth")}
         self.stream = self.new("cuStreamCreate", 1)
         if TIMES > 1:  # as frameworks do: LithOS cuts nothing before it has seen that the driver calls its hook
             self.plain("fourth", 1)
@@ -26,14 +25,14 @@ class Tenant(CudaTenant):
         self.nodes = self.nodes_of(self.graph)
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
 
-    def launch(self, name, blocks):
-        self.must("cuLaunchKernel", self.functions[name], blocks, 1, 1, 128, 1, 1, 0, self.stream, None, None)
+    def call(self, name, blocks):
+        self.launch(self.functions[name], blocks, 128, 0, self.stream)
 
     def capture(self, *names):
         graph = ctypes.c_void_p()
         self.must("cuStreamBeginCapture_v2", self.stream, 2)
         for i, name in enumerate(names):
-            self.launch(name, (10 + i) * TIMES)
+            self.call(name, (10 + i) * TIMES)
         self.must("cuStreamEndCapture", self.stream, ctypes.byref(graph))
         return graph
 
@@ -52,7 +51,7 @@ class Tenant(CudaTenant):
 
     def plain(self, name, times, blocks=7):
         for _ in range(int(times)):
-            self.launch(name, int(blocks))
+            self.call(name, int(blocks))
         self.must("cuStreamSynchronize", self.stream)
 
     def set(self, node, name, blocks):
@@ -72,4 +71,4 @@ class Tenant(CudaTenant):
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
 
 
-Tenant().obey()
+obey(Tenant())

@@ -1,68 +1,80 @@
-"""A tenant that replays CUDA graphs whose kernels count their blocks, by the driver's interface alone. Obeys lines on standard input and answers
-each with "done"; tests/e2e/graph_quota.py writes them. Argument: "keep", or "destroy" the CUgraph as soon as there is an exec, as PyTorch does."""
+"""A program that replays a CUDA graph whose kernels count their blocks and mark the SMs that they run on, by the driver's interface alone, and
+changes it. Obeys lines on standard input (a method of Graphs and its arguments). Arguments: "keep", or "destroy" the CUgraph as soon as
+there is an exec, as PyTorch does; turns that each block stays for (1)."""
 import ctypes
+import json
+import pathlib
 import sys
+import time
 
-from cuda_tenant import CudaTenant, KernelNodeParams, UpdateResult
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "workloads"))
+from driver import Driver, KernelNodeParams, UpdateResult, obey, pointers  # noqa: E402
 
 PTX = b""".version 7.0
 .target sm_52
 .address_size 64
-.visible .entry mark(.param .u64 p_out)
+.visible .entry mark(.param .u64 p_out, .param .u64 p_sms, .param .u32 p_turns)
 {
-    .reg .b32 %r<4>;
-    .reg .b64 %rd<4>;
+    .reg .pred %p<2>;
+    .reg .b32 %r<6>;
+    .reg .b64 %rd<7>;
     ld.param.u64 %rd1, [p_out];
+    ld.param.u64 %rd2, [p_sms];
+    ld.param.u32 %r4, [p_turns];
     mov.u32 %r1, %ctaid.x;
-    mul.wide.u32 %rd2, %r1, 4;
-    add.s64 %rd3, %rd1, %rd2;
+    mul.wide.u32 %rd3, %r1, 4;
+    add.s64 %rd4, %rd1, %rd3;
     mov.u32 %r2, 1;
-    atom.global.add.u32 %r3, [%rd3], %r2;
+    atom.global.add.u32 %r3, [%rd4], %r2;
+    mov.u32 %r1, %smid;
+    mul.wide.u32 %rd5, %r1, 4;
+    add.s64 %rd6, %rd2, %rd5;
+    atom.global.add.u32 %r3, [%rd6], %r2;
+AGAIN:
+    sub.u32 %r4, %r4, 1;
+    membar.gl;
+    setp.ne.u32 %p1, %r4, 0;
+    @%p1 bra AGAIN;
     ret;
 }
 """
 # Of the three kernels: two of several waves of the whole card, since few blocks of so much shared memory fit on an SM, and one that is never cut.
 BLOCKS = (4000, 3400, 300)
 SHARED = 48 * 1024
+SMS_MAX = 1024
 
 
-class Tenant(CudaTenant):
-    def __init__(self, graph):
+class Graphs(Driver):
+    def __init__(self, graph, turns="1"):
         super().__init__(PTX)
-        self.function = self.new("cuModuleGetFunction", self.module, b"mark")
+        self.mark = self.function("mark")
         self.out = [self.memory(blocks) for blocks in BLOCKS]
         self.set = self.memory(64)
         self.other = self.memory(BLOCKS[0])
+        self.sms, self.turns = self.memory(SMS_MAX), ctypes.c_uint32(int(turns))
         self.streams = [self.new("cuStreamCreate", 1) for _ in range(3)]
-        self.mark(self.set, 1, self.streams[0])  # LithOS cuts nothing before it has seen that the driver calls its hook
+        self.marks(self.set, 1, self.streams[0])  # LithOS cuts nothing before it has seen that the driver calls its hook
         self.graph = self.capture()
         self.nodes = self.nodes_of(self.graph)
         self.exec = self.new("cuGraphInstantiateWithFlags", self.graph, ctypes.c_ulonglong(0))
         if graph == "destroy":
             self.must("cuGraphDestroy", self.graph)
-        self.wait()  # where the launch above runs must not be taken for where a replay does
+        self.on_sms()  # where the launch above ran must not be taken for where a replay does
 
-    def memory(self, words):
-        at = ctypes.c_uint64()
-        self.must("cuMemAlloc_v2", ctypes.byref(at), ctypes.c_size_t(4 * words))
-        self.must("cuMemsetD32_v2", at, 0, ctypes.c_size_t(words))
-        return at
-
-    def mark(self, out, blocks, stream):
-        params = (ctypes.c_void_p * 1)(ctypes.addressof(out))
-        self.must("cuLaunchKernel", self.function, blocks, 1, 1, 1, 1, 1, SHARED, stream, params, None)
+    def marks(self, out, blocks, stream):
+        self.launch(self.mark, blocks, 1, SHARED, stream, out, self.sms, self.turns)
 
     def capture(self):
         """The first kernel, and beside each other the other two and a set."""
         graph, fork, join = ctypes.c_void_p(), self.new("cuEventCreate", 2), self.new("cuEventCreate", 2)
         s, beside = self.streams[:2]
         self.must("cuStreamBeginCapture_v2", s, 2)
-        self.mark(self.out[0], BLOCKS[0], s)
+        self.marks(self.out[0], BLOCKS[0], s)
         self.must("cuEventRecord", fork, s)
         self.must("cuStreamWaitEvent", beside, fork, 0)
         self.must("cuMemsetD32Async", self.set, 7, ctypes.c_size_t(64), beside)
-        self.mark(self.out[1], BLOCKS[1], s)
-        self.mark(self.out[2], BLOCKS[2], s)
+        self.marks(self.out[1], BLOCKS[1], s)
+        self.marks(self.out[2], BLOCKS[2], s)
         self.must("cuEventRecord", join, beside)
         self.must("cuStreamWaitEvent", s, join, 0)
         self.must("cuStreamEndCapture", s, ctypes.byref(graph))
@@ -82,10 +94,27 @@ class Tenant(CudaTenant):
     def wait(self):
         self.must("cuCtxSynchronize")
 
+    def time(self, times):
+        """us of each of so many replays, with a wait after it."""
+        us = []
+        for _ in range(int(times)):
+            begin = time.monotonic()
+            self.replay(1)
+            us.append(round(1e6 * (time.monotonic() - begin), 2))
+        return json.dumps(us)
+
+    def on_sms(self):
+        """How many were marked since the last time."""
+        self.wait()
+        count = sum(1 for n in self.words(self.sms, SMS_MAX) if n)
+        self.zero(self.sms, SMS_MAX)
+        self.wait()
+        return count
+
     def elsewhere(self):
         """The first kernel counts into other memory from now on."""
-        params = (ctypes.c_void_p * 1)(ctypes.addressof(self.other))
-        p = KernelNodeParams(self.function, (BLOCKS[0], 1, 1), (1, 1, 1), SHARED, ctypes.cast(params, ctypes.c_void_p))
+        arguments = pointers((self.other, self.sms, self.turns))
+        p = KernelNodeParams(self.mark, (BLOCKS[0], 1, 1), (1, 1, 1), SHARED, ctypes.cast(arguments, ctypes.c_void_p))
         self.must("cuGraphExecKernelNodeSetParams_v2", self.exec, self.nodes[0], ctypes.byref(p))
 
     def update(self):
@@ -97,8 +126,7 @@ class Tenant(CudaTenant):
     def counts(self, first, second, other):
         """Each block has run so often."""
         for at, blocks, times in (*zip(self.out, BLOCKS, (first, second, second)), (self.other, BLOCKS[0], other)):
-            words = (ctypes.c_uint32 * blocks)()
-            self.must("cuMemcpyDtoH_v2", words, at, ctypes.c_size_t(4 * blocks))
+            words = self.words(at, blocks)
             if set(words) != {int(times)}:
                 raise RuntimeError(f"blocks have run {sorted(set(words))} times, not {times}")
 
@@ -107,4 +135,4 @@ class Tenant(CudaTenant):
         sys.exit(0)
 
 
-Tenant(sys.argv[1]).obey()
+obey(Graphs(*sys.argv[1:]))
