@@ -94,8 +94,7 @@ struct lithos_sched_event {
             uint32_t launches;       /* waiting */
             uint64_t head_ns;        /* predicted duration of the first of them on the whole card */
             uint32_t cluster_blocks; /* its clusters */
-            uint32_t
-                resident_tpcs; /* that hold all its blocks at once, where it needs that; 0: it does not */
+            uint32_t resident_tpcs;  /* TPCs that hold all its blocks, if they wait for each other; else 0 */
             enum lithos_tpcpick why; /* it waits */
         } queue;
         struct {

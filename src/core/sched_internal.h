@@ -49,8 +49,7 @@ struct sched_tenant {
     uint64_t ended_ns;       /* the latest end of its launches until now */
     uint64_t progress_ns;    /* last launch, or when it came to have something to launch */
     uint32_t cluster_blocks; /* of the launch at the head of its queue, or of its last one */
-    uint32_t
-        resident_tpcs; /* that the launch at the head of its queue needs to hold all its blocks at once; 0: it does not */
+    uint32_t resident_tpcs;  /* for all blocks of that at its head, if they wait for each other; else 0 */
 
     /* as an owner */
     struct lithos_demand demand;

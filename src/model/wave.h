@@ -113,7 +113,7 @@ struct lithos_power_load lithos_wave_load(const struct lithos_wave *w);
 /* When something happens next: at or before the last now_ns when events wait, LITHOS_WAVE_NEVER when nothing will. */
 uint64_t lithos_wave_next_ns(const struct lithos_wave *w);
 /* Run while nothing happens that is told, up to until_ns and no further than the last thing that happened. True: something waits to
- * be told (lithos_wave_advance), at ret_ns, its time. Many times faster than as many calls of the two others. */
+ * be told (lithos_wave_advance), at ret_ns, its time. */
 bool lithos_wave_until(struct lithos_wave *w, uint64_t until_ns, uint64_t *ret_ns);
 /* Run up to now_ns; at most max events of what happened. Fewer than max: all told. */
 size_t lithos_wave_advance(struct lithos_wave *w, uint64_t now_ns, struct lithos_wave_event *events,
