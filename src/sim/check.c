@@ -10,6 +10,9 @@
 /* Work that is not done although it could be: after so long, and so many times what it takes. */
 #define WAITS_NS (50 * LITHOS_NSEC_PER_MSEC)
 #define WAITS_TIMES 60u
+/* Who has few TPCs may wait for more for so many times what it takes on these (hw/tpcgrant.c), and a little. */
+#define HELD_TIMES 2u
+#define HELD_NS LITHOS_NSEC_PER_MSEC
 #define STARVED_NS (400 * LITHOS_NSEC_PER_MSEC)
 
 const char *lithos_check_rule_name(enum lithos_check_rule rule)
@@ -350,17 +353,24 @@ static struct lithos_tpcset idle_for(const struct sim *s, const struct sim_tenan
     return idle;
 }
 
+/* What a kernel takes on so many TPCs, or is predicted to if that is longer. */
+static uint64_t on_ns(const struct sim *s, const struct sim_tenant *t, const struct lithos_wave_kernel *k,
+                      uint32_t tpcs)
+{
+    const uint64_t ns = lithos_wave_duration_ns(&s->sc->card, k, k->blocks, 0, LITHOS_MAX(tpcs, 1u));
+    return ns * LITHOS_MAX(sim_fault_factor_ppm(s, t), LITHOS_SCHED_PPM) / LITHOS_SCHED_PPM;
+}
+
 /* A tenant's queue has work and nothing is under way. */
 static void check_waiting(struct sim *s, struct sim_tenant *t)
 {
     const struct lithos_wave_kernel *k = &t->program->kernels[t->kernel % t->program->count];
-    const uint64_t whole_ns = lithos_wave_duration_ns(&s->sc->card, k, k->blocks, 0,
-                                                      lithos_tpcset_count(&s->sc->card.topology.valid));
-    const uint64_t head_ns =
-        whole_ns * LITHOS_MAX(sim_fault_factor_ppm(s, t), LITHOS_SCHED_PPM) / LITHOS_SCHED_PPM;
-    const uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns) + react_ns(s, s->now_ns);
-
+    const uint64_t head_ns = on_ns(s, t, k, lithos_tpcset_count(&s->sc->card.topology.valid));
     const struct lithos_tpcset idle = idle_for(s, t, 20 * head_ns + LITHOS_NSEC_PER_MSEC);
+    uint64_t bound_ns = LITHOS_MAX(WAITS_NS, WAITS_TIMES * head_ns);
+    if (t->why == LITHOS_PICK_WIDER)
+        bound_ns = LITHOS_MAX(bound_ns, HELD_TIMES * on_ns(s, t, k, lithos_tpcset_count(&idle)) + HELD_NS);
+    bound_ns += react_ns(s, s->now_ns);
 
     s->check.checks++;
     if (!s->daemon_up || react_ns(s, s->now_ns) > REACT_NS ||
