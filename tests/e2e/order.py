@@ -153,19 +153,24 @@ def head():
     return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=SOURCE).stdout.strip()
 
 
-def write_result(folder, cases, wanted, commit):
+def command(options):
+    """As one would type it again: without the folder."""
+    return f"python3 tests/e2e/order.py --programs {options.programs} --seed {options.seed} --scale {options.scale:g}"
+
+
+def write_result(options, cases, commit):
     """As bench/ writes them (docs/bench.md)."""
     equal = sum(c["programs"] for c in cases)
     doc = {
         "name": "order", "card": "virtual NVIDIA H200", "driver": "vgpu", "commit": commit,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": " ".join(["python3 tests/e2e/order.py", *sys.argv[1:]]), "repetitions": 1, "cases": cases,
-        "bars": [{"what": "programs equal to the reference", "value": equal, "op": ">=", "limit": wanted}],
+        "command": command(options), "repetitions": 1, "cases": cases,
+        "bars": [{"what": "programs equal to the reference", "value": equal, "op": ">=", "limit": options.programs}],
         "notes": "Random programs of 1 to 4 threads on 8 streams and the threads' own, forks among them, over every stream-ordered call that the "
                  "virtual GPU has; each memory compared with what program order leaves, worked out beforehand. The first program that differs "
                  "ends the run.",
     }
-    path = pathlib.Path(folder)
+    path = pathlib.Path(options.out)
     path.mkdir(parents=True, exist_ok=True)
     (path / "order.json").write_text(json.dumps(doc, indent=1) + "\n")
 
@@ -185,7 +190,7 @@ def main():
             commit = head() if options.out else None
             cases = many(stack, options.seed, options.programs)
             if options.out:
-                write_result(options.out, cases, options.programs, commit)
+                write_result(options, cases, commit)
             return
         bare(stack, 50)
         for i, way in enumerate(WAYS):
