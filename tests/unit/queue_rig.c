@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "driver/hooks.h"
+#include "stub/hook_client.h"
 #include "stub/in_child.h"
 #include "tenant/attach.h"
 #include "tenant/observe.h"
@@ -26,15 +27,6 @@ static __thread bool is_app;
 
 static const _Atomic uint32_t watch, observe;
 
-static void nothing(void)
-{
-}
-
-static bool wanted(void)
-{
-    return true;
-}
-
 static void context_ends(CUcontext ctx, CUdevice device)
 {
     (void)ctx, (void)device;
@@ -49,19 +41,8 @@ static const struct lithos_hook_observer observer = {.observe = &observe,
                                                      .context_ends = context_ends,
                                                      .context_ended = lithos_queue_context_ended,
                                                      .graph_ended = graph_ended};
-static const _Atomic uint32_t never;
-const struct lithos_hook_client lithos_hook_client = {
-    .counters = lithos_tenant_home.counters,
-    .thread_starts = nothing,
-    .watch = &watch,
-    .refresh = nothing,
-    .started = nothing,
-    .injected = nothing,
-    .sizing = &never,
-    .wanted = wanted,
-    .observer = &observer,
-    .order = &lithos_queue_order,
-};
+const struct lithos_hook_client lithos_hook_client =
+    HOOK_CLIENT(lithos_tenant_home.counters, &watch, &observer, &lithos_queue_order);
 
 /* ---- the driver ---- */
 

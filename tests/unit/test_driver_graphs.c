@@ -13,13 +13,13 @@
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
 #include "hw/graph.h"
+#include "stub/hook_client.h"
 #include "stub/in_child.h"
 
 /* ---- the client ---- */
 
 static _Atomic uint64_t counters[LITHOS_COUNT_MAX];
 static _Atomic uint32_t watch;
-static const _Atomic uint32_t never;
 static unsigned drains; /* calls that the queues were asked about as if a node were to be switched */
 
 static bool on_call(uint32_t function, const struct lithos_order_row *row, const uintptr_t *args,
@@ -30,34 +30,15 @@ static bool on_call(uint32_t function, const struct lithos_order_row *row, const
     return false;
 }
 
-static void nothing(void)
-{
-}
-
-static bool wanted(void)
-{
-    return true;
-}
-
 static void graph_ended(uint64_t graph)
 {
     (void)graph;
 }
 
-static const struct lithos_hook_observer observer = {.observe = &never, .graph_ended = graph_ended};
+static const struct lithos_hook_observer observer = {.observe = &hook_client_never,
+                                                     .graph_ended = graph_ended};
 static const struct lithos_hook_order order = {.call = on_call};
-const struct lithos_hook_client lithos_hook_client = {
-    .counters = counters,
-    .thread_starts = nothing,
-    .watch = &watch,
-    .refresh = nothing,
-    .started = nothing,
-    .injected = nothing,
-    .sizing = &never,
-    .wanted = wanted,
-    .observer = &observer,
-    .order = &order,
-};
+const struct lithos_hook_client lithos_hook_client = HOOK_CLIENT(counters, &watch, &observer, &order);
 
 static uint64_t kept(enum lithos_graph_keeps why)
 {
@@ -415,20 +396,11 @@ static void cost_body(void)
     X(kept)      \
     X(cost)
 
-#define X(name)                                              \
-    static void test_##name(void **state)                    \
-    {                                                        \
-        (void)state;                                         \
-        assert_int_equal(in_child(name##_body, NULL, 0), 0); \
-    }
-TESTS(X)
-#undef X
+TESTS(CHILD_TEST)
 
 int main(void)
 {
     unsetenv("LITHOS_FOLLOW_GRAPHS");
-#define X(name) cmocka_unit_test(test_##name),
-    const struct CMUnitTest tests[] = { TESTS(X) };
-#undef X
+    const struct CMUnitTest tests[] = {TESTS(CHILD_TEST_ROW)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include "driver/hooks.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
+#include "stub/hook_client.h"
 #include "stub/in_child.h"
 
 /* ---- a client that keeps no queues, and notes what it is asked ---- */
@@ -53,15 +54,6 @@ static CUresult error_of_before(void)
     return asked.error;
 }
 
-static void nothing(void)
-{
-}
-
-static bool wanted(void)
-{
-    return true;
-}
-
 static void context_ends(CUcontext ctx, CUdevice device)
 {
     (void)ctx, (void)device;
@@ -83,19 +75,7 @@ static const struct lithos_hook_observer observer = {.observe = &observe,
                                                      .graph_ended = graph_ended};
 static const struct lithos_hook_order order = {
     .call = on_call, .launch = on_launch, .error = error_of_before};
-static const _Atomic uint32_t never;
-const struct lithos_hook_client lithos_hook_client = {
-    .counters = counters,
-    .thread_starts = nothing,
-    .watch = &watch,
-    .refresh = nothing,
-    .started = nothing,
-    .injected = nothing,
-    .sizing = &never,
-    .wanted = wanted,
-    .observer = &observer,
-    .order = &order,
-};
+const struct lithos_hook_client lithos_hook_client = HOOK_CLIENT(counters, &watch, &observer, &order);
 
 /* ---- the list ---- */
 

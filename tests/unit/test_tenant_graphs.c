@@ -10,6 +10,7 @@
 #include "hw/graph.h"
 #include "hw/qmd.h"
 #include "stub/fake_daemon.h"
+#include "stub/graph_steps.h"
 #include "stub/vgpu_server.h"
 
 #define VGPU_PATH LITHOS_BINARY_DIR "/lib/lithos/vgpu/libcuda.so.1"
@@ -81,13 +82,7 @@ static void on_launch(const struct vgpu_launch *m)
 
 /* ---- the tenant */
 
-/* A digit more. */
-static const char ptx[] = ".version 7.0\n.target sm_52\n.address_size 64\n"
-                          ".visible .entry step(.param .u64 p_out, .param .u64 p_k)\n{\n"
-                          ".reg .b64 %rd<6>;\nld.param.u64 %rd1, [p_out]; ld.param.u64 %rd2, [p_k];\n"
-                          "ld.global.u64 %rd3, [%rd1];\nmul.lo.s64 %rd4, %rd3, 10;\n"
-                          "add.s64 %rd5, %rd4, %rd2;\nst.global.u64 [%rd1], %rd5;\nret;\n}\n"
-                          ".visible .entry many()\n{\nret;\n}\n";
+static const char ptx[] = PTX_BEGIN PTX_STEP ".visible .entry many()\n{\nret;\n}\n";
 
 static CUfunction step, many;
 static CUdeviceptr out;
@@ -182,23 +177,7 @@ static bool all_on(unsigned kernels, const char *tpcs)
 
 static CUDA_KERNEL_NODE_PARAMS_v2 kernel(unsigned blocks, uint64_t k)
 {
-    static struct {
-        uint64_t k;
-        void *pointers[2];
-    } arguments[16];
-    static unsigned turn;
-    unsigned i = turn++ % LITHOS_ARRAY_SIZE(arguments);
-    arguments[i].k = k;
-    arguments[i].pointers[0] = &out;
-    arguments[i].pointers[1] = &arguments[i].k;
-    return (CUDA_KERNEL_NODE_PARAMS_v2){.func = step,
-                                        .gridDimX = blocks,
-                                        .gridDimY = 1,
-                                        .gridDimZ = 1,
-                                        .blockDimX = 1,
-                                        .blockDimY = 1,
-                                        .blockDimZ = 1,
-                                        .kernelParams = arguments[i].pointers};
+    return step_node(step, &out, blocks, k);
 }
 
 /* The digits 1 to n in a line. */
@@ -492,19 +471,10 @@ static void off_body(void)
     X(context)   \
     X(off)
 
-#define X(name)                                              \
-    static void test_##name(void **state)                    \
-    {                                                        \
-        (void)state;                                         \
-        assert_int_equal(in_child(name##_body, NULL, 0), 0); \
-    }
-TESTS(X)
-#undef X
+TESTS(CHILD_TEST)
 
 int main(void)
 {
-#define X(name) cmocka_unit_test(test_##name),
-    const struct CMUnitTest tests[] = { TESTS(X) };
-#undef X
+    const struct CMUnitTest tests[] = {TESTS(CHILD_TEST_ROW)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

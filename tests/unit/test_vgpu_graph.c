@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "cuda/cuda_abi.h"
 #include "hw/qmd_atom.h"
+#include "stub/graph_steps.h"
 #include "unit/vgpu_process.h"
 
 #define UNMATCHED 903
@@ -144,15 +145,11 @@ static int mask_of(unsigned i)
 
 /* ---- what the tests do over and over */
 
-static const char ptx[] = ".version 7.0\n.target sm_52\n.address_size 64\n"
-                          ".visible .entry step(.param .u64 p_out, .param .u64 p_k)\n{\n" /* a digit more */
-                          ".reg .b64 %rd<6>;\nld.param.u64 %rd1, [p_out]; ld.param.u64 %rd2, [p_k];\n"
-                          "ld.global.u64 %rd3, [%rd1];\nmul.lo.s64 %rd4, %rd3, 10;\n"
-                          "add.s64 %rd5, %rd4, %rd2;\nst.global.u64 [%rd1], %rd5;\nret;\n}\n"
-                          ".visible .entry plus(.param .u64 p_out, .param .u64 p_k)\n{\n"
-                          ".reg .b64 %rd<6>;\nld.param.u64 %rd1, [p_out]; ld.param.u64 %rd2, [p_k];\n"
-                          "ld.global.u64 %rd3, [%rd1];\nadd.s64 %rd5, %rd3, %rd2;\n"
-                          "st.global.u64 [%rd1], %rd5;\nret;\n}\n";
+static const char ptx[] =
+    PTX_BEGIN PTX_STEP ".visible .entry plus(.param .u64 p_out, .param .u64 p_k)\n{\n"
+                       ".reg .b64 %rd<6>;\nld.param.u64 %rd1, [p_out]; ld.param.u64 %rd2, [p_k];\n"
+                       "ld.global.u64 %rd3, [%rd1];\nadd.s64 %rd5, %rd3, %rd2;\n"
+                       "st.global.u64 [%rd1], %rd5;\nret;\n}\n";
 
 static void start(void)
 {
@@ -184,26 +181,9 @@ static void start(void)
                                                               LITHOS_QMD_CALLBACK_ID));
 }
 
-/* A kernel node of `blocks` blocks, each of which does f(out, k); its arguments live until the next call but eight. */
 static params_v2 kernel(CUfunction f, unsigned blocks, uint64_t k)
 {
-    static struct {
-        uint64_t k;
-        void *pointers[2];
-    } arguments[8];
-    static unsigned turn;
-    unsigned i = turn++ % LITHOS_ARRAY_SIZE(arguments);
-    arguments[i].k = k;
-    arguments[i].pointers[0] = &out;
-    arguments[i].pointers[1] = &arguments[i].k;
-    return (params_v2){.func = f,
-                       .gridDimX = blocks,
-                       .gridDimY = 1,
-                       .gridDimZ = 1,
-                       .blockDimX = 1,
-                       .blockDimY = 1,
-                       .blockDimZ = 1,
-                       .kernelParams = arguments[i].pointers};
+    return step_node(f, &out, blocks, k);
 }
 
 static CUgraphNode add_step(CUgraph g, const CUgraphNode *deps, size_t count, uint64_t k)

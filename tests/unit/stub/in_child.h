@@ -98,3 +98,12 @@ static inline void load_stub(void)
 }
 
 #define OURS(name) dlsym(lithos_lib, name)
+
+/* TESTS(X) names scenarios, X(name) each, whose functions are name_body: test_name is one of cmocka's, in a child of its own. */
+#define CHILD_TEST(name)                                     \
+    static void test_##name(void **state)                    \
+    {                                                        \
+        (void)state;                                         \
+        assert_int_equal(in_child(name##_body, NULL, 0), 0); \
+    }
+#define CHILD_TEST_ROW(name) cmocka_unit_test(test_##name),
