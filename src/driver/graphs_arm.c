@@ -66,6 +66,7 @@ static CUresult call(CUgraphExec exec, CUstream stream, bool launch, struct lith
     struct lithos_ticket ticket;
     lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);
     ticket.graph = watch;
+    ticket.exec = exec;
     if (ticket.observe) {
         ticket.notes.graph = (uintptr_t)exec;
         ticket.notes.stream = (uintptr_t)stream;

@@ -21,6 +21,7 @@
 #define DEPTH_MAX 8u
 
 _Atomic(CUgraphExec) lithos_graphs_fresh[LITHOS_GRAPHS_FRESH];
+_Atomic(CUgraphExec) lithos_graphs_as_made[LITHOS_GRAPHS_FRESH];
 
 /* A node that has a queue descriptor, or may have one. */
 struct node {
@@ -47,6 +48,7 @@ struct exec {
     uint32_t count, room;
     uint32_t masks;              /* lithos_hook_masks as its nodes were shown */
     bool shown;                  /* they were, at all */
+    bool changed;                /* by the app, since it was made */
     enum lithos_graph_keeps why; /* _MAX: none that is known of beforehand */
 };
 
@@ -163,6 +165,12 @@ static CUgraph drop_nodes(struct exec *x)
     return left;
 }
 
+static void no_longer_as_made(CUgraphExec exec)
+{
+    CUgraphExec there = exec;
+    atomic_compare_exchange_strong(&lithos_graphs_as_made[lithos_graph_place(exec)], &there, NULL);
+}
+
 /* The same, and it is forgotten. */
 static CUgraph drop_exec(struct exec *x)
 {
@@ -171,6 +179,7 @@ static CUgraph drop_exec(struct exec *x)
         at = &(*at)->next;
     *at = x->next;
     kept.exec_count--;
+    no_longer_as_made(x->handle);
     CUgraph left = drop_nodes(x);
     free(x);
     return left;
@@ -363,6 +372,9 @@ static CUresult show_all(struct exec *x)
     uint32_t shown = 0;
     int mode = lithos_atoms_relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
     CUresult result = CUDA_SUCCESS;
+    if (!x->changed)
+        atomic_store_explicit(&lithos_graphs_as_made[lithos_graph_place(x->handle)], x->handle,
+                              memory_order_release);
     for (uint32_t i = 0; result == CUDA_SUCCESS && i < x->count; i++) {
         struct node *n = &x->nodes[i];
         enum lithos_graph_shown now;
@@ -428,6 +440,16 @@ CUresult lithos_graph_follow(CUgraphExec exec, CUstream stream)
         masks) /* changed meanwhile: it may have been taken back before it was said */
         atomic_store(lithos_graph_fresh_place(exec), NULL);
     return CUDA_SUCCESS;
+}
+
+void lithos_graph_follow_changed(CUgraphExec exec)
+{
+    pthread_mutex_lock(&kept.lock);
+    struct exec *x = find_exec(exec);
+    if (x)
+        x->changed = true;
+    no_longer_as_made(exec);
+    pthread_mutex_unlock(&kept.lock);
 }
 
 CUresult lithos_graph_follow_early(CUgraphExec exec, CUstream stream)
@@ -578,4 +600,6 @@ void lithos_graph_follow_forget(void)
     memset(&kept, 0, sizeof kept);
     memcpy(&kept.lock, &fresh, sizeof fresh);
     lithos_graphs_not_fresh();
+    for (unsigned i = 0; i < LITHOS_GRAPHS_FRESH; i++)
+        atomic_store(&lithos_graphs_as_made[i], NULL);
 }

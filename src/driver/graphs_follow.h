@@ -18,9 +18,14 @@
 /* By hash: an exec whose kernels have the masks in force, or of which nothing is known. */
 extern _Atomic(CUgraphExec) lithos_graphs_fresh[LITHOS_GRAPHS_FRESH] __attribute__((visibility("hidden")));
 
+static inline unsigned lithos_graph_place(CUgraphExec exec)
+{
+    return (unsigned)(((uintptr_t)exec * 0x9e3779b97f4a7c15ull) >> 56) & (LITHOS_GRAPHS_FRESH - 1);
+}
+
 static inline _Atomic(CUgraphExec) *lithos_graph_fresh_place(CUgraphExec exec)
 {
-    return &lithos_graphs_fresh[((uintptr_t)exec * 0x9e3779b97f4a7c15ull) >> 56 & (LITHOS_GRAPHS_FRESH - 1)];
+    return &lithos_graphs_fresh[lithos_graph_place(exec)];
 }
 
 /* Nothing is to be done before it is launched. All that a replay pays while nothing changes. */
@@ -28,6 +33,17 @@ static inline bool lithos_graph_is_fresh(CUgraphExec exec)
 {
     return __builtin_expect(
         atomic_load_explicit(lithos_graph_fresh_place(exec), memory_order_relaxed) == exec, 1);
+}
+
+/* By hash: an exec that the app has changed nothing in, and whose nodes were switched for LithOS alone. */
+extern _Atomic(CUgraphExec) lithos_graphs_as_made[LITHOS_GRAPHS_FRESH] __attribute__((visibility("hidden")));
+
+/* What its QMDs say of the kernel that comes next holds still: nodes that are shown again may read its constants ahead, as when they were
+ * shown first. Of another exec with the same hash it is forgotten. Called from within the driver's launch: takes no lock. */
+static inline bool lithos_graph_reads_ahead(CUgraphExec exec)
+{
+    return exec && atomic_load_explicit(&lithos_graphs_as_made[lithos_graph_place(exec)],
+                                        memory_order_acquire) == exec;
 }
 
 /* The masks in force have changed. */
@@ -39,6 +55,8 @@ void lithos_graph_follow_made(CUgraphExec exec, CUgraph graph, unsigned long lon
 /* The app's exec, which is not fresh, is about to be launched or uploaded: have the driver show its nodes again, if need be. What it
  * returns is not success when a node could not be switched on again: the exec must not be launched so. stream: CU_STREAM_PER_THREAD where that is meant. Calls the driver. */
 CUresult lithos_graph_follow(CUgraphExec exec, CUstream stream);
+/* The app has changed something in it: parameters, what is switched on, all of it by another graph. */
+void lithos_graph_follow_changed(CUgraphExec exec);
 /* Before a launch of the app's thread that may be queued: where the queue's thread may not do it (the app has the graph, and
  * may be about to change it) what is queued is given to the driver first, and the same is done here. */
 CUresult lithos_graph_follow_early(CUgraphExec exec, CUstream stream);

@@ -32,6 +32,7 @@
     }                                                                                           \
     struct lithos_ticket ticket;                                                                \
     lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);                                     \
+    ticket.exec = exec;                                                                         \
     if (__builtin_expect(ticket.observe, 0)) {                                                  \
         ticket.notes.graph = (uintptr_t)exec;                                                   \
         ticket.notes.stream = (uintptr_t)(stream_of);                                           \
@@ -149,6 +150,7 @@ HIDDEN CUresult lithos_hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *ret_e
         LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)node, c, d, 0, 0)                             \
         CUresult result = real(exec, node, c, d);                                                    \
         LITHOS_HOOK_CALLED(name);                                                                    \
+        lithos_graph_follow_changed(exec);                                                           \
         if (result == CUDA_SUCCESS && lithos_graphs_any())                                           \
             lithos_graphs_changed(LITHOS_GRAPH_CHANGE_##what, real, exec, node, c, d);               \
         return result;                                                                               \
@@ -176,6 +178,7 @@ typedef CUresult (*graph_update_fn)(CUgraphExec, CUgraph, uintptr_t, uintptr_t);
         LITHOS_ORDER(name, (uintptr_t)exec, (uintptr_t)graph, c, d, 0, 0)                         \
         CUresult result = real(exec, graph, c, d);                                                \
         LITHOS_HOOK_CALLED(name);                                                                 \
+        lithos_graph_follow_changed(exec);                                                        \
         if (lithos_graphs_any())                                                                  \
             lithos_graphs_updated(exec, graph, result == CUDA_SUCCESS);                           \
         return result;                                                                            \

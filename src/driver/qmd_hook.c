@@ -318,6 +318,8 @@ static __attribute__((noinline)) bool handle_qmd(void *qmd, CUcontext ctx, CUfun
             lithos_hook_client.observer->empty_qmd(ticket, &seen);
         return true;
     }
+    if (r == 0 && ticket && seen.owner == LITHOS_QMD_OWNER_GRAPH && lithos_graph_reads_ahead(ticket->exec))
+        lithos_qmd_read_ahead(seen.layout, qmd);
     bool masked =
         r == 0 && confine(&seen, ticket ? ticket->gate : NULL, together_of(ticket, &seen), device, sure);
     if (r < 0)

@@ -126,6 +126,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     t->gate = lithos_order_issue ? lithos_order_issue->gate : NULL;
     t->atom = atom;
     t->graph = NULL;
+    t->exec = NULL;
     t->qmds = 0;
     t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;

@@ -313,3 +313,18 @@ LITHOS_LAUNCH_PATH int lithos_qmd_set_release(const struct lithos_qmd_layout *la
 {
     return BY_LAYOUT(set_release, qmd, release, ret_in_use);
 }
+
+unsigned lithos_qmd_read_ahead(const struct lithos_qmd_layout *layout, void *qmd)
+{
+    const struct lithos_qmd_row *valid = &layout->rows[LITHOS_QMD_CONSTANT_BUFFER_VALID];
+    const struct lithos_qmd_row *ahead = &layout->rows[LITHOS_QMD_CONSTANT_BUFFER_PREFETCH];
+    unsigned made = 0;
+    if (!ahead->bits || !valid->bits)
+        return 0;
+    for (unsigned bank = 0; bank < LITHOS_MIN(valid->count, ahead->count); bank++)
+        if (lithos_qmd_row_get(ahead, qmd, bank) && !lithos_qmd_row_get(valid, qmd, bank)) {
+            lithos_qmd_row_set(valid, qmd, bank, 1);
+            made++;
+        }
+    return made;
+}

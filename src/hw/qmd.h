@@ -93,6 +93,11 @@ void lithos_qmd_brief(const struct lithos_qmd_layout *layout, const void *qmd,
  * launch. */
 int lithos_qmd_set_tpcs(const struct lithos_qmd_layout *layout, void *qmd, const struct lithos_tpcset *tpcs);
 
+/* Constants read ahead for the kernel that comes next in a graph: the driver names them in banks that the kernel itself has no use for,
+ * and leaves these invalid, as they are otherwise, in a QMD that it makes anew (docs/hardware.md, "Graphs that are changed"). Makes them
+ * valid again; nothing where the layout says it otherwise. No allocation, lock or call out. Returns how many. */
+unsigned lithos_qmd_read_ahead(const struct lithos_qmd_layout *layout, void *qmd);
+
 /* Bytes that a release semaphore writes. */
 #define LITHOS_QMD_RELEASE_BYTES 16u
 /* Release semaphore 1 (the driver uses 0): at the kernel's completion the GPU writes payload (8 bytes) and its clock (8 bytes, ns)

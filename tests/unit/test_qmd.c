@@ -564,6 +564,35 @@ static void layouts_have_names(void **state)
     assert_null(lithos_qmd_layout(LITHOS_QMD_VERSION_MAX));
 }
 
+/* Banks that only read ahead are made valid again, and no others. */
+static void constants_are_read_ahead_again(void **state)
+{
+    (void)state;
+    for (int v = 0; v < LITHOS_QMD_VERSION_MAX; v++) {
+        const struct lithos_qmd_layout *l = lithos_qmd_layout((enum lithos_qmd_version)v);
+        const bool says = lithos_qmd_has(l, LITHOS_QMD_CONSTANT_BUFFER_PREFETCH);
+        uint8_t qmd[LITHOS_QMD_BYTES] = {0}, before[LITHOS_QMD_BYTES];
+        assert_int_equal(lithos_qmd_set(l, qmd, LITHOS_QMD_CONSTANT_BUFFER_VALID, 0, 1), 0);
+        assert_int_equal(lithos_qmd_read_ahead(l, qmd), 0);
+        if (says) {
+            assert_int_equal(lithos_qmd_set(l, qmd, LITHOS_QMD_CONSTANT_BUFFER_PREFETCH, 5, 2), 0);
+            assert_int_equal(lithos_qmd_set(l, qmd, LITHOS_QMD_CONSTANT_BUFFER_PREFETCH, 6, 2), 0);
+        }
+        memcpy(before, qmd, sizeof before);
+        assert_int_equal(lithos_qmd_read_ahead(l, qmd), says ? 2 : 0);
+        for (unsigned bank = 0; bank < 8; bank++) {
+            bool valid = lithos_qmd_get(l, qmd, LITHOS_QMD_CONSTANT_BUFFER_VALID, bank);
+            assert_int_equal(valid, bank == 0 || (says && (bank == 5 || bank == 6)));
+            if (valid)
+                lithos_qmd_set(l, qmd, LITHOS_QMD_CONSTANT_BUFFER_VALID, bank, bank == 0);
+        }
+        assert_memory_equal(qmd, before, sizeof qmd);
+        assert_int_equal(lithos_qmd_read_ahead(l, qmd), says ? 2 : 0);
+        assert_int_equal(lithos_qmd_read_ahead(l, qmd), 0);
+    }
+    assert_true(lithos_qmd_has(lithos_qmd_layout(LITHOS_QMD_V04_00), LITHOS_QMD_CONSTANT_BUFFER_PREFETCH));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -578,6 +607,7 @@ int main(void)
         cmocka_unit_test(measured_places),
         cmocka_unit_test(only_exact_versions_are_known),
         cmocka_unit_test(layouts_have_names),
+        cmocka_unit_test(constants_are_read_ahead_again),
     };
     return cmocka_run_group_tests(tests, load_fields, NULL);
 }

@@ -59,14 +59,21 @@ FUNCTIONS(X)
 /* ---- what the card is told */
 
 #define SEEN_MAX 64u
+#define BANKS 8u /* constant banks of a queue descriptor */
 
 static struct fake_server server;
 static struct {
     char kernel[VGPU_NAME_BYTES];
     struct lithos_tpcset tpcs;
     bool masked;
+    bool ahead, ahead_valid; /* it names the next kernel's constants, and they are read */
 } seen[SEEN_MAX];
 static _Atomic unsigned seen_count;
+
+static uint32_t qmd_field(const struct vgpu_launch *m, enum lithos_qmd_field field, unsigned index)
+{
+    return lithos_qmd_get(lithos_qmd_layout(LITHOS_QMD_V04_00), m->qmd, field, index);
+}
 
 static void on_launch(const struct vgpu_launch *m)
 {
@@ -77,6 +84,12 @@ static void on_launch(const struct vgpu_launch *m)
     memcpy(seen[i].kernel, m->kernel, sizeof seen[i].kernel);
     seen[i].tpcs = v.tpcs;
     seen[i].masked = v.masked;
+    seen[i].ahead = seen[i].ahead_valid = false;
+    for (unsigned bank = 0; bank < BANKS; bank++)
+        if (qmd_field(m, LITHOS_QMD_CONSTANT_BUFFER_PREFETCH, bank)) {
+            seen[i].ahead = true;
+            seen[i].ahead_valid = qmd_field(m, LITHOS_QMD_CONSTANT_BUFFER_VALID, bank);
+        }
     atomic_store(&seen_count, i + 1);
 }
 
@@ -175,6 +188,18 @@ static bool all_on(unsigned kernels, const char *tpcs)
     return all;
 }
 
+/* Of the last replay: all kernels of a line but its last read the next one's constants ahead. */
+static bool reads_ahead(void)
+{
+    unsigned count = atomic_load(&seen_count), valid = 0;
+    CHECK(count > 1 && !seen[count - 1].ahead);
+    for (unsigned i = 0; i + 1 < count; i++) {
+        CHECK(seen[i].ahead);
+        valid += seen[i].ahead_valid;
+    }
+    return valid == count - 1;
+}
+
 static CUDA_KERNEL_NODE_PARAMS_v2 kernel(unsigned blocks, uint64_t k)
 {
     return step_node(step, &out, blocks, k);
@@ -218,11 +243,11 @@ static void follows_body(void)
     OK(cuGraphDestroy(g));
     CHECK(is_there(g));
     CHECK(cuGraphDestroy(g) == CUDA_ERROR_INVALID_VALUE);
-    CHECK(replay(x) == 123 && all_on(3, "0-15"));
+    CHECK(replay(x) == 123 && all_on(3, "0-15") && reads_ahead());
     static const char *const quotas[] = {"0-3", "0-31", "40-43", "2"};
     for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(quotas); i++) {
         grant(quotas[i]);
-        CHECK(replay(x) == 123 && all_on(3, quotas[i]));
+        CHECK(replay(x) == 123 && all_on(3, quotas[i]) && reads_ahead());
         CHECK_EQ(counted(LITHOS_COUNTER_GRAPH_FOLLOWED), i + 1);
         CHECK_EQ(counted(LITHOS_COUNTER_GRAPH_FOLLOWED_NODES), 3 * (i + 1));
         uint64_t qmds = counted(LITHOS_COUNTER_GRAPH_QMDS);
@@ -310,6 +335,8 @@ static void changes_body(void)
     CHECK(replay(x) == 123 && all_on(3, "6"));
     grant("7-8");
     CHECK(replay(x) == 123 && all_on(3, "7-8"));
+    CHECK(
+        !reads_ahead()); /* which kernel comes next, and from where, is the app's affair since it changed one */
     for (int why = 0; why < (int)LITHOS_GRAPH_KEEPS_MAX; why++)
         CHECK_EQ(counted((enum lithos_counter)(LITHOS_COUNTER_GRAPH_KEEPS_NODES + why)), 0);
 }

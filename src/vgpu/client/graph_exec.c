@@ -4,7 +4,9 @@
  * launch, once a node; later only for nodes that were changed, inside the next upload or launch. The QMD of a changed node is made
  * anew from the one that went to the card: program, constant banks and grid are the driver's again, of the rest it puts again what is
  * different now, and what the hook has written stays. A node that is switched off has an empty grid, and does not run. Where a node
- * was switched off or on, that before it in its line, if it waits for it in full, is shown again too, as it went to the card. */
+ * was switched off or on, that before it in its line, if it waits for it in full, is shown again too, as it went to the card. A kernel with
+ * one behind it in its line reads that one's constants ahead, through a bank of its own that it has no use for; of a QMD that is made anew
+ * that bank is not valid any more. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +14,9 @@
 #include "vgpu/client/graph.h"
 
 #define QMD_FIELD_TIMES 8u /* no field is repeated more often */
+/* The bank and the value of its prefetch that a 580 driver names the next kernel's constants by. */
+#define AHEAD_BANK 5u
+#define AHEAD_AFTER 2u
 
 struct exec_node {
     uint64_t id;        /* of the node of the graph that it was instantiated from */
@@ -23,6 +28,7 @@ struct exec_node {
     uint32_t chain; /* launch order: place of the kernel before it, from 1; 0: none */
     bool goes_on;   /* and it has one behind it */
     uint32_t dependents;
+    bool leads;    /* with another one behind it in its line */
     uint64_t next; /* while it is launched: blocks that it and those of its chain before it run, from 0 on */
     bool off;
     bool toggled;                   /* since it was shown */
@@ -95,6 +101,11 @@ static void note_dependents(struct CUgraphExec_st *x)
             x->nodes[x->nodes[i].deps[d]].dependents++;
         if (x->nodes[i].chain)
             x->nodes[x->nodes[i].chain - 1].goes_on = true;
+    }
+    for (uint32_t i = 0; i < x->count; i++) {
+        struct exec_node *before = x->nodes[i].dep_count == 1 ? &x->nodes[x->nodes[i].deps[0]] : NULL;
+        if (before && before->dependents == 1 && has_qmd(before->op) && has_qmd(x->nodes[i].op))
+            before->leads = true;
     }
 }
 
@@ -403,6 +414,13 @@ static void put_differences(const struct lithos_qmd_layout *layout, uint8_t *qmd
         lithos_qmd_set_side(layout, qmd, dim, view.grid[dim]);
 }
 
+/* Where, is left out: nothing is read there. */
+static void read_ahead(const struct lithos_qmd_layout *layout, uint8_t *qmd, bool valid)
+{
+    if (lithos_qmd_set(layout, qmd, LITHOS_QMD_CONSTANT_BUFFER_PREFETCH, AHEAD_BANK, AHEAD_AFTER) == 0)
+        lithos_qmd_set(layout, qmd, LITHOS_QMD_CONSTANT_BUFFER_VALID, AHEAD_BANK, valid);
+}
+
 /* Make the node's QMD, and show it to the hook. */
 static CUresult show(struct exec_node *n, struct CUstream_st *s)
 {
@@ -411,6 +429,8 @@ static CUresult show(struct exec_node *n, struct CUstream_st *s)
     memcpy(now, n->due, sizeof now);
     if (n->off)
         make_empty(layout, now);
+    else if (n->leads)
+        read_ahead(layout, now, !n->was_made);
     if (n->was_made)
         put_differences(layout, qmd, n->made, now);
     else
