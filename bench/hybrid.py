@@ -78,12 +78,11 @@ def bare_windows(result, stage, name, beside, reps, ways):
 
 
 def way_windows(result, stage, way, name, beside, reps, quota):
-    """The service beside each of the trainings, and as the only one that works where it has a quota. quota: of the training that works, where
-    the way has quotas."""
+    """The service beside each of the trainings, and as the only one that works: what the way costs by itself. quota: of the training that
+    works, where the way has quotas."""
     failures = 0
     for rep in reps:
-        if stage.lithosd:
-            failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
+        failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
         for training, be in beside.items():
             if stage.lithosd and quota != "0":
                 for other in beside.values():
@@ -189,10 +188,14 @@ def bars(result, measured):
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
-        for way in (LITHOS, *(with_quotas(LITHOS, q) for q in service.also)):
+        for way in (*WAYS, *(with_quotas(LITHOS, q) for q in service.also)):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
+        iteration = result.median(f"{hp_name}, {ALONE}", "hp_p50_us")
+        if iteration and service.hp.rate:
+            result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
+                        "rate): a training keeps no more than the rest where they have the card to themselves.")
         for way, (hp_quota, be_quota) in service.quotas.items():
             options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
             result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() +
