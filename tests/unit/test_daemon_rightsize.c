@@ -19,7 +19,7 @@
 #define QUOTA 26u
 #define HOLDS 16u /* blocks of 128 threads with 32 registers on an SM */
 #define SLOTH_NS 700000u
-#define PATIENCE_NS (60 * LITHOS_NSEC_PER_SEC)
+#define PATIENCE_NS (180 * LITHOS_NSEC_PER_SEC)
 
 /* A service of one thread, each of whose requests is a launch of each kernel. */
 struct service {
