@@ -110,8 +110,8 @@ char *lithosd_explain(struct lithosd_tenant *t);
 
 /* Has it TPCs of its own? */
 bool lithosd_owns(const struct lithosd_tenant *t);
-/* Where its launches go that no rule is for. */
-struct lithos_tpcset lithosd_refuge(const struct lithosd *d, unsigned gpu, uint32_t tpcs);
+/* Where its launches go that no rule is for: its part of what nobody owns, its floor at least, be it others'. */
+struct lithos_tpcset lithosd_refuge(const struct lithosd *d, const struct lithosd_tenant *t, unsigned gpu);
 /* Quotas have changed: so may the refuges. */
 void lithosd_refuges_renew(struct lithosd *d);
 /* As the scheduler takes them: what was not said filled in. */

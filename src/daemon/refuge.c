@@ -31,11 +31,56 @@ static unsigned take(struct lithos_tpcset *to, struct lithos_tpcset from, unsign
     return count;
 }
 
-struct lithos_tpcset lithosd_refuge(const struct lithosd *d, unsigned gpu, uint32_t tpcs)
+static bool is_on(const struct lithosd_tenant *t, unsigned gpu)
+{
+    for (uint32_t i = 0; i < t->grant.gpu_count; i++)
+        if (t->gpu[i] == gpu)
+            return true;
+    return false;
+}
+
+/* TPCs from `from` to before `to` of a set, the last counted first, as take() goes. */
+static struct lithos_tpcset between(struct lithos_tpcset set, unsigned from, unsigned to)
+{
+    struct lithos_tpcset part = {{0, 0}};
+    unsigned n = 0;
+    for (unsigned b = LITHOS_TPC_BITS; b-- > 0;)
+        if (lithos_tpcset_has(&set, b)) {
+            if (n >= from && n < to)
+                lithos_tpcset_add(&part, b);
+            n++;
+        }
+    return part;
+}
+
+/* Its part of what nobody owns, by weight among those who own nothing. */
+static struct lithos_tpcset part_of_free(const struct lithosd *d, const struct lithosd_tenant *t,
+                                         unsigned gpu)
+{
+    const struct lithos_tpcset free = d->gpus.gpu[gpu].alloc.free;
+    const uint64_t count = lithos_tpcset_count(&free);
+    uint64_t before = 0, all = 0;
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
+        const struct lithosd_tenant *other = &d->tenants[n];
+        if (!other->used || lithosd_owns(other) || !is_on(other, gpu))
+            continue;
+        before += other < t ? lithosd_share(other).weight : 0;
+        all += lithosd_share(other).weight;
+    }
+    if (!all || !is_on(t, gpu))
+        return (struct lithos_tpcset){{0, 0}};
+    return between(free, (unsigned)(count * before / all),
+                   (unsigned)(count * (before + lithosd_share(t).weight) / all));
+}
+
+struct lithos_tpcset lithosd_refuge(const struct lithosd *d, const struct lithosd_tenant *tenant,
+                                    unsigned gpu)
 {
     const struct lithos_alloc *a = &d->gpus.gpu[gpu].alloc;
-    struct lithos_tpcset refuge = {{0, 0}};
-    unsigned left = take(&refuge, a->free, LITHOS_MAX(tpcs, 1u));
+    struct lithos_tpcset refuge = part_of_free(d, tenant, gpu);
+    const unsigned floor = LITHOS_MAX(lithosd_share(tenant).floor_tpcs, 1u),
+                   has = lithos_tpcset_count(&refuge);
+    unsigned left = has < floor ? take(&refuge, a->free, floor - has) : 0;
     for (unsigned n = 0; left && n < LITHOSD_TENANT_MAX; n++) {
         const struct lithosd_tenant *t = &d->tenants[n];
         const struct lithos_alloc_holder *h = t->used ? lithos_alloc_find(a, t->id) : NULL;
@@ -54,7 +99,7 @@ void lithosd_refuges_renew(struct lithosd *d)
         if (!t->used || lithosd_owns(t))
             continue;
         for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
-            struct lithos_tpcset refuge = lithosd_refuge(d, t->gpu[i], lithosd_share(t).floor_tpcs);
+            struct lithos_tpcset refuge = lithosd_refuge(d, t, t->gpu[i]);
             changed = changed || !lithos_tpcset_equal(&refuge, &t->grant.gpus[i].own);
             t->grant.gpus[i].own = refuge;
         }

@@ -264,7 +264,7 @@ static int place(struct lithosd *d, struct lithosd_tenant *t, const struct selec
         struct lithosd_gpu *gpu = &d->gpus.gpu[s->gpu[i]];
         int r = lithosd_owns(t) ? lithos_alloc_place(&gpu->alloc, t->id, s->tpcs[i], &g.gpus[i].own) : 0;
         if (!lithosd_owns(t))
-            g.gpus[i].own = lithosd_refuge(d, s->gpu[i], lithosd_share(t).floor_tpcs);
+            g.gpus[i].own = lithosd_refuge(d, t, s->gpu[i]);
         if (r == 0) {
             memcpy(g.gpus[i].uuid, gpu->uuid, LITHOS_UUID_BYTES);
             g.gpus[i].topology = gpu->alloc.topology;

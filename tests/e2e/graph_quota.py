@@ -201,14 +201,28 @@ def restarted(stack):
 
 
 def refuge(stack):
-    """A tenant without TPCs of its own: its graphs run where nobody else's do as long as there is such a place."""
+    """A tenant without TPCs of its own: its graphs run on what nobody owns, shared with others like it, and on one TPC where there is nothing."""
     t = Tenant(stack, "zero", 0, options=("--class", "best-effort"))
-    alone = t.used(lambda: t.replay(1))
-    check(len(alone) == 1, f"the refuge is {sorted(alone)}")
+    card = stack.status()["gpus"][0]["tpcs"]
+    everything = t.used(lambda: t.replay(1))
+    check(len(everything) == card, f"with nobody else on {sorted(everything)}")
     t.keeps_to(t.set(4), "with a quota")
     t.set(0)
-    back = t.used(lambda: t.replay(1))
-    check(back == alone, f"{sorted(back)}, not {sorted(alone)} again")
+    t.keeps_to(everything, "without one again")
+    owner = Tenant(stack, "owner", 48)
+    owner.keeps_to(owner.has(), "an owner that came")
+    t.keeps_to(everything - owner.has(), "beside an owner")
+    other = Tenant(stack, "zero-too", 0, options=("--class", "best-effort", "--weight", "2"))
+    of_t, of_other = (x.used(lambda x=x: x.replay(1)) for x in (t, other))
+    check(not of_t & of_other and of_t | of_other == everything - owner.has() and abs(len(of_other) - 2 * len(of_t)) <= 2,
+          f"two without a quota, one of twice the weight: on {sorted(of_t)} and {sorted(of_other)}")
+    other.end()
+    wait_for("it has ended", lambda: "zero-too" not in stack.tenants(), 10 * SLACK)
+    owner.set(card)
+    check(len(t.used(lambda: t.replay(1))) == 1, "nothing is nobody's")
+    owner.end()
+    wait_for("it has ended", lambda: "owner" not in stack.tenants(), 10 * SLACK)
+    t.keeps_to(everything, "after the owner")
     t.end()
 
 

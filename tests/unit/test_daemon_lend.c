@@ -40,6 +40,15 @@ static struct player play(struct rig *rig, const char *name, const char *quota, 
     return p;
 }
 
+/* By its grant as it is now. */
+static struct lithos_tpcset refuge_of(const struct player *p)
+{
+    struct lithos_grant g;
+    uint32_t seq;
+    assert_int_equal(lithos_arena_read_grant(p->arena, &g, &seq), 0);
+    return g.gpus[0].own;
+}
+
 static void leave(struct player *p)
 {
     munmap(p->arena, LITHOS_ARENA_BYTES);
@@ -162,8 +171,12 @@ static void no_quota_and_nothing_idle(void **state)
 {
     struct rig *rig = *state;
     struct player z = play(rig, "zero", "0", LITHOS_CLASS_BEST_EFFORT);
+    const unsigned card = lithos_tpcset_count(&z.own); /* its refuge, in its grant: what nobody owns */
+    assert_true(card > 1);
     struct player owner = play(rig, "owner", "100%", LITHOS_CLASS_HIGH);
-    assert_int_equal(lithos_tpcset_count(&z.own), 1); /* its refuge, in its grant */
+    assert_int_equal(lithos_tpcset_count(&owner.own), card);
+    z.own = refuge_of(&z);
+    assert_int_equal(lithos_tpcset_count(&z.own), 1);
     launch(&owner, true);
     atomic_store(&z.arena->queue_why, LITHOS_PICK_HELD);
     atomic_store(&z.arena->queue_depth, 1);
