@@ -139,6 +139,7 @@ static void print_gpu(const json_t *gpu, bool high, FILE *out)
     print_set(gpu, "lent_away", "of its own, others may use", out);
     if (count_bits(gpu, "own") + count_bits(gpu, "lent") == 0)
         fputs("  has no TPCs now\n", out);
+    print_set(gpu, "refuge", "has for CUDA graphs, and for what is not in its queues,", out);
     if (lithos_json_true(gpu, "unseen"))
         fputs("  its launches are not all seen, so it is taken for busy: nothing of it is lent\n", out);
     fprintf(out, "  %lld launches on the card, %lld calls in its queues\n",

@@ -3,6 +3,7 @@
 has by then and on no others, by the card's own account; results stay right. With the program's graph destroyed and kept, with changes of the
 exec between, over several streams, in atoms, behind launch queues, beside a tenant that was given what became free, over a lithosd that is
 started again, and for tenants that own nothing."""
+import json
 import pathlib
 import subprocess
 import sys
@@ -212,6 +213,11 @@ def refuge(stack):
     owner = Tenant(stack, "owner", 48)
     owner.keeps_to(owner.has(), "an owner that came")
     t.keeps_to(everything - owner.has(), "beside an owner")
+    told = json.loads(stack.lithos("explain", "--json", "zero").stdout)["gpus"][0]
+    check(bits(told["refuge"]) == everything - owner.has() and not bits(told["own"]), told)
+    check("has for CUDA graphs, and for what is not in its queues, 18 TPCs" in stack.lithos("explain", "zero").stdout, "explain")
+    told = json.loads(stack.lithos("explain", "--json", "owner").stdout)["gpus"][0]
+    check(told["refuge"] is None, told)
     other = Tenant(stack, "zero-too", 0, options=("--class", "best-effort", "--weight", "2"))
     of_t, of_other = (x.used(lambda x=x: x.replay(1)) for x in (t, other))
     check(not of_t & of_other and of_t | of_other == everything - owner.has() and abs(len(of_other) - 2 * len(of_t)) <= 2,
