@@ -17,7 +17,7 @@ unset LITHOS_SOCKET LITHOS_TENANT LITHOS_VGPU_SOCKET LITHOS_LIBCUDA LITHOS_CACHE
 
 names=() times=() states=() remarks=()
 
-# A preset's tests, those that failed once more. Needs no more than ctest's own list of them.
+# A preset's tests; those that failed a second time.
 tests() { # PRESET [COMMAND...]
     local preset=$1 first
     shift

@@ -123,6 +123,8 @@ struct lithosd_tenant *lithosd_tenant_by_id(struct lithosd *d, uint64_t id);
 struct lithosd_tenant *lithosd_tenant_new(struct lithosd *d);
 /* Watch the root process through a pidfd, which becomes the tenant's. 0 or negative errno. */
 int lithosd_tenant_watch_root(struct lithosd_tenant *t, int pidfd);
+/* Is this GPU, by its place in d->gpus, one of its? */
+bool lithosd_tenant_is_on(const struct lithosd_tenant *t, unsigned gpu);
 /* Give its TPCs back and forget it. */
 void lithosd_tenant_release(struct lithosd_tenant *t);
 /* Release it if nothing of it lives any more. True when it is gone. */

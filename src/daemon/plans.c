@@ -11,9 +11,8 @@
 static bool share_a_gpu(const struct lithosd_tenant *a, const struct lithosd_tenant *b)
 {
     for (uint32_t i = 0; i < a->grant.gpu_count; i++)
-        for (uint32_t j = 0; j < b->grant.gpu_count; j++)
-            if (a->gpu[i] == b->gpu[j])
-                return true;
+        if (lithosd_tenant_is_on(b, a->gpu[i]))
+            return true;
     return false;
 }
 

@@ -31,46 +31,28 @@ static unsigned take(struct lithos_tpcset *to, struct lithos_tpcset from, unsign
     return count;
 }
 
-static bool is_on(const struct lithosd_tenant *t, unsigned gpu)
-{
-    for (uint32_t i = 0; i < t->grant.gpu_count; i++)
-        if (t->gpu[i] == gpu)
-            return true;
-    return false;
-}
-
-/* TPCs from `from` to before `to` of a set, the last counted first, as take() goes. */
-static struct lithos_tpcset between(struct lithos_tpcset set, unsigned from, unsigned to)
-{
-    struct lithos_tpcset part = {{0, 0}};
-    unsigned n = 0;
-    for (unsigned b = LITHOS_TPC_BITS; b-- > 0;)
-        if (lithos_tpcset_has(&set, b)) {
-            if (n >= from && n < to)
-                lithos_tpcset_add(&part, b);
-            n++;
-        }
-    return part;
-}
-
 /* Its part of what nobody owns, by weight among those who own nothing. */
 static struct lithos_tpcset part_of_free(const struct lithosd *d, const struct lithosd_tenant *t,
                                          unsigned gpu)
 {
     const struct lithos_tpcset free = d->gpus.gpu[gpu].alloc.free;
     const uint64_t count = lithos_tpcset_count(&free);
+    struct lithos_tpcset skipped = {{0, 0}}, part = {{0, 0}};
     uint64_t before = 0, all = 0;
     for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++) {
         const struct lithosd_tenant *other = &d->tenants[n];
-        if (!other->used || lithosd_owns(other) || !is_on(other, gpu))
+        if (!other->used || lithosd_owns(other) || !lithosd_tenant_is_on(other, gpu))
             continue;
         before += other < t ? lithosd_share(other).weight : 0;
         all += lithosd_share(other).weight;
     }
-    if (!all || !is_on(t, gpu))
-        return (struct lithos_tpcset){{0, 0}};
-    return between(free, (unsigned)(count * before / all),
-                   (unsigned)(count * (before + lithosd_share(t).weight) / all));
+    if (!all || !lithosd_tenant_is_on(t, gpu))
+        return part;
+    const unsigned from = (unsigned)(count * before / all);
+    take(&skipped, free, from);
+    take(&part, lithos_tpcset_minus(free, skipped),
+         (unsigned)(count * (before + lithosd_share(t).weight) / all) - from);
+    return part;
 }
 
 struct lithos_tpcset lithosd_refuge(const struct lithosd *d, const struct lithosd_tenant *tenant,

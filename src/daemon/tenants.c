@@ -62,6 +62,14 @@ int lithosd_tenant_watch_root(struct lithosd_tenant *t, int pidfd)
     return lithosd_watch_add(&t->daemon->loop, &t->root, pidfd, EPOLLIN, root_ended, t);
 }
 
+bool lithosd_tenant_is_on(const struct lithosd_tenant *t, unsigned gpu)
+{
+    for (uint32_t i = 0; i < t->grant.gpu_count; i++)
+        if (t->gpu[i] == gpu)
+            return true;
+    return false;
+}
+
 void lithosd_tenant_release(struct lithosd_tenant *t)
 {
     struct lithosd *d = t->daemon;

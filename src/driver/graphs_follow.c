@@ -142,6 +142,12 @@ static struct source *take_source(CUgraph graph)
     return s;
 }
 
+static void no_longer_as_made(CUgraphExec exec)
+{
+    CUgraphExec there = exec;
+    atomic_compare_exchange_strong(&lithos_graphs_as_made[lithos_graph_place(exec)], &there, NULL);
+}
+
 /* The exec goes by no nodes any more. The graph that was kept for it alone, or NULL. */
 static CUgraph drop_nodes(struct exec *x)
 {
@@ -163,12 +169,6 @@ static CUgraph drop_nodes(struct exec *x)
         kept.apps--;
     free(s);
     return left;
-}
-
-static void no_longer_as_made(CUgraphExec exec)
-{
-    CUgraphExec there = exec;
-    atomic_compare_exchange_strong(&lithos_graphs_as_made[lithos_graph_place(exec)], &there, NULL);
 }
 
 /* The same, and it is forgotten. */

@@ -335,8 +335,8 @@ static void changes_body(void)
     CHECK(replay(x) == 123 && all_on(3, "6"));
     grant("7-8");
     CHECK(replay(x) == 123 && all_on(3, "7-8"));
-    CHECK(
-        !reads_ahead()); /* which kernel comes next, and from where, is the app's affair since it changed one */
+    /* which kernel comes next, and from where, is the app's affair since it changed one */
+    CHECK(!reads_ahead());
     for (int why = 0; why < (int)LITHOS_GRAPH_KEEPS_MAX; why++)
         CHECK_EQ(counted((enum lithos_counter)(LITHOS_COUNTER_GRAPH_KEEPS_NODES + why)), 0);
 }
