@@ -138,9 +138,10 @@ struct CUfunc_st {
     struct CUmod_st *module;
     const struct ptx_entry *entry;
     uint64_t address; /* what its QMDs name as program address */
-    int max_dynamic_shared;
-    int nonportable_cluster;
-    int carveout;
+    /* As the driver allows: one thread sets them while another launches. */
+    atomic_int max_dynamic_shared;
+    atomic_int nonportable_cluster;
+    atomic_int carveout;
 };
 
 struct CUmod_st {

@@ -45,7 +45,7 @@ static CUresult check_block(const struct CUfunc_st *f, const struct vgpu_card *c
         return CUDA_ERROR_INVALID_VALUE;
     if (threads * f->entry->registers > 65536)
         return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
-    if (r->shared_dynamic > (uint32_t)f->max_dynamic_shared)
+    if (r->shared_dynamic > (uint32_t)atomic_load(&f->max_dynamic_shared))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }

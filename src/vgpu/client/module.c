@@ -147,10 +147,12 @@ static CUresult module_make(struct CUctx_st *ctx, struct vgpu_program *program, 
         return r;
     }
     for (uint32_t i = 0; i < ptx->entry_count; i++) {
-        m->funcs[i] = (struct CUfunc_st){.module = m, .entry = &ptx->entries[i], .carveout = -1};
-        m->funcs[i].address = CODE_BASE + CODE_STEP * atomic_fetch_add(&next_code, 1);
-        m->funcs[i].max_dynamic_shared = LITHOS_MAX(
-            0, card->attributes[8] - (int)ptx->entries[i].shared_bytes); /* without opting in to more */
+        int shared = card->attributes[8] - (int)ptx->entries[i].shared_bytes; /* without opting in to more */
+        m->funcs[i] = (struct CUfunc_st){.module = m,
+                                         .entry = &ptx->entries[i],
+                                         .address = CODE_BASE + CODE_STEP * atomic_fetch_add(&next_code, 1),
+                                         .max_dynamic_shared = LITHOS_MAX(0, shared),
+                                         .carveout = -1};
         vgpu_handle_add(&m->funcs[i], VGPU_H_FUNC);
     }
     vgpu_handle_add(m, VGPU_H_MODULE);
