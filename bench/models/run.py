@@ -45,7 +45,7 @@ def parse(words=None):
     p.add_argument("--dtype", choices=("fp32", "bf16", "fp16"))
     p.add_argument("--compile", action="store_true", help="with torch.compile")
     p.add_argument("--channels-last", action="store_true")
-    p.add_argument("--graph", action="store_true", help="inference as one CUDA graph")
+    p.add_argument("--graph", action="store_true", help="inference as one CUDA graph; decoding as two, of the prompt and of a token")
     p.add_argument("--resident", action="store_true", help="inputs lie on the card")
     p.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     p.add_argument("--tiny", action="store_true", help="a few small layers, to try the code")

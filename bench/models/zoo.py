@@ -31,8 +31,12 @@ def complete(o):
     o.batch = o.batch or str(spec["batch"][o.job])
     if o.compile and o.job == "decode":
         raise ValueError("decoding is run eager: its cache grows by a token a step, and each length would be compiled")
-    if o.graph and (o.job not in ("inference", "prefill") or "-" in o.batch):
-        raise ValueError("--graph takes inference or prefill of one batch size")
+    if o.graph and (o.job == "training" or "-" in o.batch):
+        raise ValueError("--graph takes inference, prefill or decoding of one batch size")
+
+
+def dtype_of(torch, o):
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[o.dtype]
 
 
 def images(torch, o):
@@ -56,11 +60,21 @@ def bert(torch, o):
 
 def llama(torch, o):
     """A Llama of 1.1 billion weights."""
+    if o.job == "decode" and o.graph:
+        return static_llama(torch, o)
     from transformers import LlamaConfig, LlamaForCausalLM
     sizes = TINY["llama"] if o.tiny else {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
                                           "num_key_value_heads": 8, "intermediate_size": 8192}
     network = LlamaForCausalLM(LlamaConfig(vocab_size=LLAMA_VOCAB, max_position_embeddings=max(2048, o.seq + o.tokens), **sizes))
     return network, torch.randint(0, LLAMA_VOCAB, (o.batch_max, o.seq)), None
+
+
+def static_llama(torch, o):
+    """The same sizes, to decode with by CUDA graphs."""
+    from static_llama import SIZES, Llama
+    from static_llama import TINY as SMALL
+    sizes = SMALL if o.tiny else SIZES
+    return Llama(sizes, o.seq + o.tokens, o.device, dtype_of(torch, o)), torch.randint(0, sizes["words"], (o.batch_max, o.seq)), None
 
 
 MAKE = {"resnet50": images, "vgg19": images, "bert": bert, "llama": llama}
@@ -77,7 +91,7 @@ class Runner:
         torch.manual_seed(o.seed)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         self.device = torch.device(o.device)
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[o.dtype]
+        self.dtype = dtype_of(torch, o)
         with self.device:  # weights are made where they will be: a tenth of the time
             network, inputs, targets = MAKE[o.model](torch, o)
         inputs, targets = inputs.cpu(), None if targets is None else targets.cpu()
@@ -148,24 +162,62 @@ class Runner:
         self.optimizer.step()
         loss.item()
 
+    def captured(self, body):
+        """body() as a CUDA graph, after some runs on a stream of its own: (the graph, what the captured one returned)."""
+        torch = self.torch
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                body()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = body()
+        return graph, out
+
     def graphed(self):
         """Inference of one batch size as one CUDA graph, its input and output at fixed places."""
-        torch, place = self.torch, self.inputs.to(self.device)
-        with torch.inference_mode():
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    self.forward(place)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                result = self.forward(place).argmax(-1)
+        if self.o.job == "decode":
+            return self.graphed_decode()
+        place = self.inputs.to(self.device)
+        with self.torch.inference_mode():
+            graph, result = self.captured(lambda: self.forward(place).argmax(-1))
 
         def step(_):
             place.copy_(self.inputs, non_blocking=True)
             graph.replay()
             result.cpu()
+        return step
+
+    def graphed_decode(self):
+        """A prompt as one CUDA graph, a token as another, as servers run it; each token is read back."""
+        torch, prompt = self.torch, self.o.seq
+        with torch.inference_mode(), self.device:
+            self.network.keep(self.o.batch_max, prompt + self.o.tokens)
+            ids, token = self.inputs.to(self.device), torch.zeros(self.o.batch_max, 1, dtype=torch.long)
+            places, position = torch.arange(prompt + self.o.tokens), torch.full((1,), prompt)
+            begin = places[:prompt]
+
+            def first():
+                logits = self.network(ids, begin, (places <= begin[:, None])[None, None])
+                token.copy_(logits[:, -1].argmax(-1, keepdim=True))
+                position.fill_(prompt)
+
+            def following():
+                logits = self.network(token, position, (places <= position)[None, None, None, :])
+                token.copy_(logits[:, -1].argmax(-1, keepdim=True))
+                position.add_(1).clamp_(max=prompt + self.o.tokens - 1)
+
+            (of_prompt, _), (of_token, _) = self.captured(first), self.captured(following)
+
+        def step(_):
+            ids.copy_(self.inputs, non_blocking=True)
+            of_prompt.replay()
+            token.tolist()
+            for _ in range(self.o.tokens - 1):
+                of_token.replay()
+                token.tolist()
         return step
 
     def profile(self, body, path):
