@@ -6,7 +6,6 @@ Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisso
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
 the quotas and options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. The programs of a way start once and
 stay for its windows (lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
-import contextlib
 import itertools
 import pathlib
 import sys
@@ -15,7 +14,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
 from lib.colocate import ALONE, BASELINES, LITHOS, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
-from lib.proc import Failed  # noqa: E402
 
 
 IDLE = "1"  # TPCs of a training that waits for its window
@@ -108,6 +106,9 @@ class Way:
         for be in self.beside.values():
             be.quota = "0" if self.be_quota == "0" else IDLE
 
+    def __str__(self):
+        return f"{self.name}, {self.case}"
+
     def jobs(self):
         return [self.hp, *self.beside.values()]
 
@@ -117,42 +118,11 @@ class Way:
         return way_windows(result, stage, self.case, self.name, self.beside, reps, self.be_quota)
 
 
-def in_turn(bench, result, ways, reps):
-    """A way after the other, each with its programs."""
-    failures = 0
-    for way in ways:
-        try:
-            with bench.stage(way.way, way.jobs()) as stage:
-                failures += way.windows(result, stage, reps, colocate.ways(bench.o))
-        except Failed as e:
-            failures += 1
-            result.note(f"{way.name}, {way.case}: {e}")
-    return failures
-
-
-def together(bench, result, ways, reps):
-    """The programs of all ways at once, so that the ways take turns in each repetition: a host that is slower in one minute than in the next is so
-    for all of them. A program that waits holds memory and nothing else."""
-    failures = 0
-    with contextlib.ExitStack() as stack:
-        stages = [(way, stack.enter_context(bench.stage(way.way, way.jobs()))) for way in ways]
-        for rep in reps:
-            for way, stage in stages if rep % 2 else stages[::-1]:
-                failures += way.windows(result, stage, (rep,), colocate.ways(bench.o))
-    return failures
-
-
 def run_service(bench, result, name, service):
     reps = range(1, bench.o.repetitions + 1)
     ways = (Way(name, way, way, service.quotas.get(way, ("", ""))) for way in bench.stages())
     also = [Way(name, LITHOS, with_quotas(LITHOS, quotas), quotas) for quotas in service.also]
-    if not bench.o.together:
-        return in_turn(bench, result, itertools.chain(ways, also), reps)
-    try:
-        return together(bench, result, [*ways, *also], reps)
-    except Failed as e:
-        result.note(f"{name}: {e}")
-        return 1
+    return colocate.measure_ways(bench, result, itertools.chain(ways, also), reps)
 
 
 def over_alone(result, hp_name, case, key="hp_p99_us"):
@@ -208,11 +178,9 @@ def main():
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs")
-    p.add_argument("--together", action="store_true", help="the programs of all ways at once, where the card has memory for them: the ways "
-                   "take turns in each repetition, so that all meet the same host")
     colocate.add_options(p)
     o, place = cli.start(p)
-    colocate.ways(o)
+    colocate.chosen_ways(o)
     measured = chosen(o)
     failures = 0
     with servers.Scratch() as scratch:

@@ -2,8 +2,8 @@
 """Three programs on one card: two of high priority with TPCs of their own, and one that lives on what they leave.
 
 A: a ResNet-50 service (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) with 75 % of the TPCs. B: a Llama of 1.1
-billion weights that decodes, one sequence after the other, with 25 %. C: BERT-large, batch after batch, with none. Ways as in hybrid.py;
-under partition C has no TPCs and does not run. A quota costs A something whoever is beside it: what it is on its quota alone says what
+billion weights that decodes, one sequence after the other, by CUDA graphs as servers do, with 25 %. C: BERT-large, batch after batch, with none.
+Ways as in hybrid.py; under partition C has no TPCs and does not run. A quota costs A something whoever is beside it: what it is on its quota alone says what
 is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them."""
 import pathlib
 import sys
@@ -12,7 +12,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
 from lib.colocate import ALONE, LITHOS, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
-from lib.proc import Failed  # noqa: E402
 
 QUOTA_ALONE = "{} alone on its quota"
 
@@ -24,36 +23,38 @@ def jobs(quota_a):
                 Job("b", "toy inference", b, extra=["--batch", "1"]),
                 Job("c", "toy inference", "0", high=False, extra=["--batch", "8"]))
     return (Job("a", "resnet50 inference", a, extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
-            Job("b", "llama decode", b), Job("c", "bert inference", "0", high=False))
+            Job("b", "llama decode", b, extra=["--graph"]), Job("c", "bert inference", "0", high=False))
 
 
-def windows(result, stage, way, reps, slicing):
-    failures = 0
-    for rep in reps:
-        if way == ALONE:
-            for label in "abc":
-                failures += colocate.measure(result, f"{label} {ALONE}", rep, lambda label=label: stage.window(label))
-            if slicing:
-                failures += colocate.measure(result, "time slicing", rep, lambda: stage.window("a", "b", "c"))
-            continue
-        if way == "partition":
-            for label in "ab":
-                failures += colocate.measure(result, QUOTA_ALONE.format(label), rep, lambda label=label: stage.window(label))
-        failures += colocate.measure(result, way, rep, lambda: stage.window(*stage.jobs))
-    return failures
+class Way:
+    """A way's jobs, and its windows."""
+
+    def __init__(self, way, quota_a):
+        self.way = way
+        a, b, c = jobs(quota_a)
+        self.of = [a, b] if way == "partition" else [a, b, c]
+
+    def __str__(self):
+        return self.way
+
+    def jobs(self):
+        return self.of
+
+    def cases(self, ways):
+        """(case, labels of those that work in it)"""
+        if self.way == ALONE:
+            return [(f"{label} {ALONE}", [label]) for label in "abc"] + ([("time slicing", list("abc"))] if "time slicing" in ways else [])
+        on_quota = [(QUOTA_ALONE.format(label), [label]) for label in "ab"] if self.way == "partition" else []
+        return on_quota + [(self.way, [job.label for job in self.of])]
+
+    def windows(self, result, stage, reps, ways):
+        return sum(colocate.measure(result, case, rep, lambda labels=labels: stage.window(*labels))
+                   for rep in reps for case, labels in self.cases(ways))
 
 
 def run(bench, result):
-    failures = 0
-    for way in bench.stages():
-        a, b, c = jobs(bench.o.quota_a)
-        try:
-            with bench.stage(way, [a, b] if way == "partition" else [a, b, c]) as stage:
-                failures += windows(result, stage, way, range(1, bench.o.repetitions + 1), "time slicing" in colocate.ways(bench.o))
-        except Failed as e:
-            failures += 1
-            result.note(f"{way}: {e}")
-    return failures
+    ways = (Way(way, bench.o.quota_a) for way in bench.stages())
+    return colocate.measure_ways(bench, result, ways, range(1, bench.o.repetitions + 1))
 
 
 def ratio(result, case, alone, key):
@@ -87,9 +88,9 @@ def main():
     colocate.add_options(p)
     p.add_argument("--quota-a", type=int, choices=range(1, 100), metavar="PERCENT", default=75, help="A's; B has the others (default: %(default)s)")
     o, place = cli.start(p)
-    colocate.ways(o)
+    colocate.chosen_ways(o)
     with servers.Scratch() as scratch:
-        name = "stack3" if o.quota_a == 75 else f"stack3_{o.quota_a}"
+        name = "stack3" + ("-together" if o.together else "") + ("" if o.quota_a == 75 else f"_{o.quota_a}")
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         failures = 0
         with result.keeps_what_was_measured():

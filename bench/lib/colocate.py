@@ -45,11 +45,13 @@ def add_options(p):
     p.add_argument("--seconds", type=float, default=4, help="measured seconds a window, in the card's time (default: %(default)s)")
     p.add_argument("--learn", type=int, default=10, help="iterations of each program before the first (default: %(default)s)")
     p.add_argument("--settle", type=float, default=0.5, help="seconds that a window's programs work before it (default: %(default)s)")
+    p.add_argument("--together", action="store_true", help="the programs of all ways at once, where the card has memory for them: the ways "
+                   "take turns in each repetition, so that all meet the same host")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
 
 
-def ways(o):
+def chosen_ways(o):
     out = [w.strip() for w in o.ways.split(",")]
     unknown = [w for w in out if w not in WAYS]
     if unknown:
@@ -65,7 +67,7 @@ class Bench:
 
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
-        chosen = ways(self.o)
+        chosen = chosen_ways(self.o)
         for way in [ALONE] + [w for w in (LITHOS, *BASELINES) if w in chosen and w != "time slicing"]:
             if self.o.keep_going_after and time.monotonic() - self.begin > self.o.keep_going_after:
                 log(f"{way}: not run, --keep-going-after")
@@ -207,3 +209,35 @@ def measure(result, case, rep, window, rename=None):
     except Failed as e:
         result.note(f"{case}, {rep}: {e}")
         return 1
+
+
+def measure_ways(bench, result, ways, reps):
+    """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); windows(result, stage, reps, names of
+    all ways). Number of failures."""
+    if bench.o.together:
+        return together(bench, result, list(ways), reps)
+    failures = 0
+    for way in ways:
+        try:
+            with bench.stage(way.way, way.jobs()) as stage:
+                failures += way.windows(result, stage, reps, chosen_ways(bench.o))
+        except Failed as e:
+            failures += 1
+            result.note(f"{way}: {e}")
+    return failures
+
+
+def together(bench, result, ways, reps):
+    """The programs of all ways at once, so that the ways take turns in each repetition: a host that is slower in one minute than in the next is so
+    for all of them. A program that waits holds memory and nothing else."""
+    failures = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            stages = [(way, stack.enter_context(bench.stage(way.way, way.jobs()))) for way in ways]
+            for rep in reps:
+                for way, stage in stages if rep % 2 else stages[::-1]:
+                    failures += way.windows(result, stage, (rep,), chosen_ways(bench.o))
+    except Failed as e:
+        failures += 1
+        result.note(str(e))
+    return failures
