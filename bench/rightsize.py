@@ -12,6 +12,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, results, scenarios, servers, sized  # noqa: E402
+from lib.place import virtual  # noqa: E402
 from lib.proc import log  # noqa: E402
 
 SLIP = 1.1
@@ -89,7 +90,8 @@ def main():
 
 def live(o, place):
     o.models_default, o.python = sized.SERVICES, o.python or sys.executable
-    result = results.Result("rightsize-live", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+    only = "".join("-" + name.replace(" ", "-") for name in o.models.split(",")) if o.models and not virtual() else ""
+    result = results.Result("rightsize-live" + only, cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
     failures = sized.measure(o, place, result, SLIP)
     result.end(o.out, failures)
 
