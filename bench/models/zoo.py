@@ -193,9 +193,10 @@ class Runner:
     def graphed_decode(self):
         """A prompt as one CUDA graph, a token as another, as servers run it; each token is read back."""
         torch, prompt = self.torch, self.o.seq
+        ids = self.inputs.to(self.device)
         with torch.inference_mode(), self.device:
             self.network.keep(self.o.batch_max, prompt + self.o.tokens)
-            ids, token = self.inputs.to(self.device), torch.zeros(self.o.batch_max, 1, dtype=torch.long)
+            token = torch.zeros(self.o.batch_max, 1, dtype=torch.long)
             places, position = torch.arange(prompt + self.o.tokens), torch.full((1,), prompt)
             begin = places[:prompt]
 
