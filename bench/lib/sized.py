@@ -207,8 +207,9 @@ def beside_it(o, d, scratch, s, result, name):
     return out
 
 
-def one(o, place, scratch, result, name, slip):
-    """What its slip makes of it: by itself, and beside a neighbour (None: there is none)."""
+def one(o, place, scratch, result, name, slip, alone, together):
+    """What its slip makes of it, into the lists: by itself, and beside a neighbour, each as soon as it is known, for the end may come by a signal.
+    Whether all of it was measured."""
     with servers.Lithosd(place, scratch, args=["--rightsize=on"]) as d:
         s = Service(o, d, scratch, name, slip)
         try:
@@ -216,11 +217,14 @@ def one(o, place, scratch, result, name, slip):
             s.run(o.learn)
             log(f"{name}: learnt for {time.monotonic() - begin:.0f} s, {d.tenant('service')['rightsize']}")
             turns(o, s, result, name)
+            compared = compare(result, name, o.repetitions)
+            alone += [compared] if compared else []
             beside = beside_it(o, d, scratch, s, result, name)
+            together += [beside] if beside and "gained" in beside else []
             s.child.end()
         finally:
             s.child.kill()
-    return compare(result, name, o.repetitions), beside
+    return bool(compared)
 
 
 def measure(o, place, result, slip):
@@ -230,10 +234,7 @@ def measure(o, place, result, slip):
     with servers.Scratch() as scratch, result.keeps_what_was_measured():
         for name in models.choose(o, result):
             try:
-                compared, beside = one(o, place, scratch, result, name, slip)
-                got += [compared] if compared else []
-                together += [beside] if beside and "gained" in beside else []
-                failures += not compared
+                failures += not one(o, place, scratch, result, name, slip, got, together)
             except Failed as e:
                 failures += 1
                 result.note(f"{name}: {e}")
