@@ -153,6 +153,25 @@ def frontier(sim, result, o):
     result.bar("stack3 with 79/21: aggregate over partition", result.median(fits, "aggregate_over_partition"), ">=", 1.3)
 
 
+BUSY = (400, 500, 600, 700)  # A's requests a second
+
+
+def busy(sim, result, o):
+    """stack3 with ever more requests for A, which leave each other less and less time: what C has while A's SLO is kept."""
+    for rate in BUSY:
+        case = f"stack3, A {rate} a second"
+        path = changed(sim, o.out, "stack3", {"resnet": {"arrivals": {"poisson_per_s": rate, "think_us": 20}}})
+        for seed in range(1, SEEDS + 1):
+            runs = sim.policies(path, "partition,lithos", seed, "--no-alone")
+            a, part, c = (tenant(runs[p], name) for p, name in (("lithos", "resnet"), ("partition", "resnet"), ("lithos", "bert")))
+            result.case(case, seed, a_p99_ms=round(a["p99_us"] / 1e3, 4), a_partition_p99_ms=round(part["p99_us"] / 1e3, 4),
+                        a_slo_percent=round(a["slo_percent"], 4), a_partition_slo_percent=round(part["slo_percent"], 4),
+                        a_slack_ms=round(a["explain"]["slack_ns"] / 1e6, 4), c_per_s=round(c["per_s"], 4))
+        pathlib.Path(path).unlink()
+        m = {k: result.median(case, k) for k in ("a_p99_ms", "a_partition_p99_ms", "a_slo_percent", "c_per_s")}
+        log(f"{case}: p99 {m['a_p99_ms']:.2f} ms (partition {m['a_partition_p99_ms']:.2f}), SLO {m['a_slo_percent']:.2f} %, C {m['c_per_s']:.1f} a second")
+
+
 def speed(sim, result, o):
     for rep in range(1, SEEDS + 1):
         begin = time.monotonic()
@@ -178,6 +197,7 @@ def main():
     near(sim, result, o)
     say(sim, result)
     frontier(sim, result, o)
+    busy(sim, result, o)
     speed(sim, result, o)
     result.note("Repetitions are seeds. The scenarios' kernels were made so that the programs alone come out as measured, and their "
                 "SM and memory use within what is plausible so that time slicing, priorities and partitions do; plain MPS is left "

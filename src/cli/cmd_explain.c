@@ -117,8 +117,12 @@ static void print_owner(const json_t *owner, FILE *out)
             "way; waited %.0f us for it\n",
             (long long)lithos_json_integer(owner, "returns"), (long long)lithos_json_integer(owner, "hits"),
             lithos_json_number(owner, "wait_us"));
-    fprintf(out, "  a return may lose %.0f us; 99 of 100 of its busy periods take no longer than %.0f us\n",
-            lithos_json_number(owner, "slack_us"), lithos_json_number(owner, "need_us"));
+    fprintf(out,
+            "  a return may lose %.0f us; 99 of 100 of its busy periods take no longer than %.0f us, slow "
+            "requests "
+            "in them about %.0f us\n",
+            lithos_json_number(owner, "slack_us"), lithos_json_number(owner, "need_us"),
+            lithos_json_number(owner, "request_us"));
     if (json_is_number(slower))
         fprintf(
             out,

@@ -89,6 +89,7 @@ void lithos_demand_init(struct lithos_demand *d)
     d->gaps.forget_at = FORGET_AT;
     d->periods.forget_at = FORGET_PERIODS_AT;
     d->intervals.forget_at = FORGET_AT;
+    d->runs.forget_at = FORGET_PERIODS_AT;
 }
 
 /* Gaps that are shorter are too often followed by a return at once. Waiting costs the borrower its part of the idle
@@ -129,6 +130,11 @@ void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns)
 {
     add(&d->periods, period_ns);
     d->period_ns = d->period_ns ? d->period_ns - d->period_ns / 16 + period_ns / 16 : period_ns;
+}
+
+void lithos_demand_run(struct lithos_demand *d, uint64_t run_ns)
+{
+    add(&d->runs, run_ns);
 }
 
 void lithos_demand_interval(struct lithos_demand *d, uint64_t interval_ns)
@@ -181,9 +187,8 @@ uint64_t lithos_demand_next_look_ns(const struct lithos_demand *d, uint64_t idle
                       idle_ns + idle_ns / 8 + 1000);
 }
 
-uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
+static uint64_t quantile_ns(const struct lithos_demand_histogram *h, uint32_t q_ppm)
 {
-    const struct lithos_demand_histogram *h = &d->periods;
     uint64_t seen = 0;
 
     for (unsigned i = 0; i < LITHOS_DEMAND_SLOTS; i++) {
@@ -192,6 +197,16 @@ uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
             return LITHOS_MAX(h->least_ns[i], slot_ns(i));
     }
     return 0;
+}
+
+uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm)
+{
+    return quantile_ns(&d->periods, q_ppm);
+}
+
+uint64_t lithos_demand_run_ns(const struct lithos_demand *d, uint32_t q_ppm)
+{
+    return quantile_ns(&d->runs, q_ppm);
 }
 
 static uint64_t usual_ns(const struct lithos_demand_histogram *h, uint64_t ns)

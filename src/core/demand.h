@@ -22,6 +22,7 @@ struct lithos_demand {
     struct lithos_demand_histogram gaps;      /* idle, until it came back */
     struct lithos_demand_histogram periods;   /* busy, without what it waited for others */
     struct lithos_demand_histogram intervals; /* from the begin of one to that of the next */
+    struct lithos_demand_histogram runs; /* as periods, but of requests that waited for each other alone */
     uint64_t linger_ns; /* gaps up to this are within a period: what follows them comes too often too soon */
     uint64_t period_ns, gap_ns; /* means of recent ones */
     uint32_t stale;             /* gaps since linger_ns was worked out */
@@ -32,6 +33,8 @@ void lithos_demand_init(struct lithos_demand *d);
 void lithos_demand_gap(struct lithos_demand *d, uint64_t gap_ns, uint64_t stay_ns);
 /* It was busy for so long. */
 void lithos_demand_period(struct lithos_demand *d, uint64_t period_ns);
+/* It was busy with requests that waited for each other, idle in between no longer than it takes to send the next; the longest took so long. */
+void lithos_demand_run(struct lithos_demand *d, uint64_t run_ns);
 /* A busy period began so long after the one before it had begun. */
 void lithos_demand_interval(struct lithos_demand *d, uint64_t interval_ns);
 
@@ -47,6 +50,8 @@ uint32_t lithos_demand_return_ppm(const struct lithos_demand *d, uint64_t idle_n
 uint64_t lithos_demand_next_look_ns(const struct lithos_demand *d, uint64_t idle_ns);
 /* Busy periods that a share q_ppm does not exceed; 0: none seen. */
 uint64_t lithos_demand_need_ns(const struct lithos_demand *d, uint32_t q_ppm);
+/* The same of runs. */
+uint64_t lithos_demand_run_ns(const struct lithos_demand *d, uint32_t q_ppm);
 /* Half of the gaps that are longer than ns are no shorter; from below, as the shortest like it. 0: there are none. */
 uint64_t lithos_demand_usual_gap_ns(const struct lithos_demand *d, uint64_t ns);
 /* The same of all intervals. */

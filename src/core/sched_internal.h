@@ -59,7 +59,12 @@ struct sched_tenant {
     uint64_t period_wait_ns; /* lost in it to lent work */
     uint64_t need_ns;        /* 99 of 100 busy periods take no longer, */
     uint64_t usual_ns;       /* and half of them */
-    uint64_t even_ns;        /* it is idle for about so long each time, and so foreseen; 0: it is not */
+    /* A run: busy with pauses only to send a request that waited. Its part that began last, the time of those before, the longest and their
+     * number; what was lost in it to lent work. */
+    uint64_t part_ns, run_ns, run_longest_ns, run_parts, run_wait_ns;
+    uint64_t usual_run_ns; /* half of the runs have no request that takes longer, */
+    uint64_t request_ns;   /* and 99 of 100, as far as is known, with the wait for those before it */
+    uint64_t even_ns;      /* it is idle for about so long each time, and so foreseen; 0: it is not */
     uint64_t
         interval_ns; /* its busy periods begin at intervals of about so long, by a clock; 0: they do not */
     bool even_gaps;  /* it is foreseen from when it went idle: else by its intervals alone */

@@ -23,6 +23,13 @@
 /* Then what stays past its return buys no more than its slack's part of that time: not worth a wait at each return below this part. */
 #define PAST_RETURN_PART 4u
 
+/* A program has the next request of its queue on the card within this, or an eighth of what a request takes. */
+#define RUN_PAUSE_NS (100 * LITHOS_NSEC_PER_USEC)
+#define RUN_PAUSE_PART 8u
+/* pi / 2, of the square of a part in ppm */
+#define EXCURSION_PPM2 1570796326795ull
+#define RUN_MOST 1000000u
+
 #define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
 #define TRUST_STEP_PPM 10000u
 #define TRUST_LEAST_PPM 50000u
@@ -55,12 +62,11 @@ uint64_t sched_owner_slack_ns(const struct lithos_sched *s, const struct sched_t
      * is the mean that moves the tail: short waits make up for the long ones (docs/scheduler.md). */
     if (slip_ppm(s, t) != UINT32_MAX)
         slack_ns = 2 * part(need_ns, slip_ppm(s, t));
-    /* An SLO is one about each request. A long busy period is many requests that waited for each other, and none of them
-     * took all of it: about as much as half-way between a usual one and it. Half of what that leaves: the other half is
-     * for what the tenant itself and its neighbours do otherwise than before. */
-    const uint64_t request_ns = t->usual_ns + (need_ns - t->usual_ns) / 2;
+    /* An SLO is one about each request. Half of what that leaves: the other half is for what the tenant itself and its neighbours do otherwise
+     * than before. */
     if (t->desc.slo_ns)
-        slack_ns = LITHOS_MIN(slack_ns, t->desc.slo_ns > request_ns ? (t->desc.slo_ns - request_ns) / 2 : 0);
+        slack_ns =
+            LITHOS_MIN(slack_ns, t->desc.slo_ns > t->request_ns ? (t->desc.slo_ns - t->request_ns) / 2 : 0);
 
     return need_ns ? part(LITHOS_MIN(slack_ns, SLACK_MAX_NS), t->trust_ppm) : 0;
 }
@@ -107,6 +113,51 @@ static uint64_t safe_until_ns(const struct lithos_sched *s, const struct sched_t
     return until_ns;
 }
 
+static uint64_t square_root(uint64_t x)
+{
+    uint64_t root = 0;
+
+    for (uint64_t bit = 1ull << 31; bit; bit >>= 1)
+        if ((root | bit) * (root | bit) <= x)
+            root |= bit;
+    return root;
+}
+
+/* What the longest request of a run took, with its wait for those before it. Where the run is of n requests, each on the card without a pause
+ * as a graph is, and they came at random, sqrt(pi n / 2) wait at a time where most do, whatever the load is (the maximum of a Brownian
+ * excursion: D. P. Kennedy, J. Appl. Prob. 13, 1976). Where requests pause themselves it may be one: all of it. */
+static uint64_t longest_request_ns(const struct sched_tenant *t, uint64_t lasted_ns)
+{
+    const uint64_t n = LITHOS_MIN(t->run_parts, RUN_MOST);
+
+    if (!t->usual_run_ns || n * t->usual_run_ns > 2 * lasted_ns)
+        return lasted_ns;
+    const uint64_t mean_ns = lasted_ns / n;
+    const uint64_t queued_ns = mean_ns + part(mean_ns, square_root(EXCURSION_PPM2 * (n - 1)));
+    return LITHOS_MIN(LITHOS_MAX(queued_ns, t->run_longest_ns), lasted_ns);
+}
+
+/* Over for good as well: the next request was not waiting while this one ran. */
+static void close_run(struct sched_tenant *t)
+{
+    lithos_demand_run(&t->demand, longest_request_ns(t, t->run_ns - LITHOS_MIN(t->run_wait_ns, t->run_ns)));
+    t->usual_run_ns = lithos_demand_run_ns(&t->demand, USUAL_PPM);
+    t->run_ns = t->run_wait_ns = t->run_longest_ns = 0;
+    t->run_parts = 0;
+}
+
+/* It has come back after a gap: the part of a run that lies behind it, and whether that was the last one. */
+static void account_run(struct sched_tenant *t, uint64_t gap_ns)
+{
+    const uint64_t part_ns = t->state_ns - LITHOS_MIN(t->part_ns, t->state_ns);
+
+    t->run_ns += part_ns;
+    t->run_longest_ns = LITHOS_MAX(t->run_longest_ns, part_ns);
+    t->run_parts++;
+    if (gap_ns > LITHOS_MAX(RUN_PAUSE_NS, t->usual_run_ns / RUN_PAUSE_PART))
+        close_run(t);
+}
+
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
 static void close_period(struct sched_tenant *t)
 {
@@ -116,6 +167,11 @@ static void close_period(struct sched_tenant *t)
     lithos_demand_period(&t->demand, lasted_ns - LITHOS_MIN(lasted_ns, t->period_wait_ns));
     t->need_ns = lithos_demand_need_ns(&t->demand, NEED_PPM);
     t->usual_ns = LITHOS_MIN(lithos_demand_need_ns(&t->demand, USUAL_PPM), t->need_ns);
+    /* A long busy period is many requests that waited for each other, and none of them took all of it: about as much as half-way between a usual
+     * one and it, if no less is known. */
+    const uint64_t half_way_ns = t->usual_ns + (t->need_ns - t->usual_ns) / 2;
+    const uint64_t longest_ns = lithos_demand_run_ns(&t->demand, NEED_PPM);
+    t->request_ns = longest_ns ? LITHOS_MIN(longest_ns, half_way_ns) : half_way_ns;
 
     foresee(t);
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
@@ -140,6 +196,9 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     const uint64_t gap_ns = submit_ns - LITHOS_MIN(t->state_ns, submit_ns);
     struct sched_bucket *bucket = sched_bucket(t, s->now_ns);
 
+    if (t->came)
+        account_run(t, gap_ns);
+    t->part_ns = submit_ns;
     if (t->period_open && gap_ns > t->demand.linger_ns)
         close_period(t);
     if (!t->period_open) {
@@ -177,6 +236,7 @@ static void measure_wait(struct lithos_sched *s, struct sched_tenant *t, uint64_
     if (wait_ns > 2 * (sched_owner_slack_ns(s, t) + s->config.useful_ns))
         t->trust_ppm = LITHOS_MAX(t->trust_ppm / 2, TRUST_LEAST_PPM);
     t->period_wait_ns += wait_ns;
+    t->run_wait_ns += wait_ns;
     sched_bucket(t, s->now_ns)->wait_ns += wait_ns;
 }
 

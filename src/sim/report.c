@@ -91,12 +91,13 @@ static json_t *explain_json(const struct lithos_sched_explain *e)
     for (unsigned i = 0; i < LITHOS_PICK_MAX; i++)
         if (e->pick_ns[i])
             json_object_set_new(pick, lithos_tpcpick_name(i), json_integer((json_int_t)e->pick_ns[i]));
-    return json_pack("{s:s, s:o, s:o, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:i, s:i}", "why",
+    return json_pack("{s:s, s:o, s:o, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i}", "why",
                      lithos_sched_why_name(e->why), "why_ns", why, "waits_ns", pick, "lent_tpc_ns",
                      (json_int_t)e->lent_tpc_ns, "lent_away_tpc_ns", (json_int_t)e->lent_away_tpc_ns,
                      "returns", (int)e->returns, "hits", (int)e->hits, "wait_ns", (json_int_t)e->wait_ns,
-                     "slack_ns", (json_int_t)e->slack_ns, "need_ns", (json_int_t)e->need_ns, "slower_ppm",
-                     (int)e->slower_ppm, "squeeze_ppm", (int)e->squeeze_ppm);
+                     "slack_ns", (json_int_t)e->slack_ns, "need_ns", (json_int_t)e->need_ns, "request_ns",
+                     (json_int_t)e->request_ns, "slower_ppm", (int)e->slower_ppm, "squeeze_ppm",
+                     (int)e->squeeze_ppm);
 }
 
 static json_t *tenant_json(const struct lithos_sim_tenant *spec, const struct lithos_sim_tenant_result *t,

@@ -176,6 +176,40 @@ static void test_an_slo_is_about_requests(void **state)
     assert_int_equal(explain(st, owner).slack_ns, 0);
 }
 
+/* The same of graphs, of which each is a request: of 25 that waited for each other none waited for more than a few. */
+static void test_a_long_queue_is_not_a_long_request(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 14 * MS, 0);
+
+    for (unsigned i = 0; i < 100; i++) {
+        for (unsigned k = 0; k < (i % 20 == 19 ? 24 : 0); k++)
+            request(st, owner, 1 * MS, 60 * US);
+        request(st, owner, 1 * MS, 5 * MS + i * 37 % 97 * 25 * US);
+    }
+    const struct lithos_sched_explain e = explain(st, owner);
+    assert_in_range(e.need_ns, 25 * MS, 27 * MS);
+    /* 1 + sqrt(24 pi / 2) ms, to the histogram's eighth of an octave; half-way would be 13 */
+    assert_in_range(e.request_ns, 6400 * US, 7200 * US);
+    assert_int_equal(e.slack_ns, (14 * MS - e.request_ns) / 2);
+}
+
+/* Where a request is many kernels, with pauses as its program launches them, it may be one that is long. */
+static void test_a_long_request_is_not_a_long_queue(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16", 40 * MS, 0);
+
+    for (unsigned i = 0; i < 100; i++) {
+        for (unsigned k = 1; k < (i % 20 == 19 ? 500 : 20); k++)
+            request(st, owner, 50 * US, 10 * US);
+        request(st, owner, 50 * US, 5 * MS + i * 37 % 97 * 25 * US);
+    }
+    const struct lithos_sched_explain e = explain(st, owner);
+    assert_in_range(e.need_ns, 24 * MS, 31 * MS);
+    assert_in_range(e.request_ns, 12 * MS, 16 * MS); /* half-way */
+}
+
 /* An owner with no slack at all that comes every 2 ms: lent until shortly before. */
 static void test_even_intervals_are_foreseen(void **state)
 {
@@ -639,6 +673,8 @@ int main(void)
         T(test_idle_tpcs_are_lent_and_taken_back),
         T(test_limits_follow_from_the_slo),
         T(test_an_slo_is_about_requests),
+        T(test_a_long_queue_is_not_a_long_request),
+        T(test_a_long_request_is_not_a_long_queue),
         T(test_even_intervals_are_foreseen),
         T(test_a_return_is_seen_through),
         T(test_who_comes_by_a_clock_comes_no_later),
