@@ -5,6 +5,8 @@ from lib import models, results, servers
 from lib.place import virtual
 from lib.proc import Child, Failed, log
 
+# A neighbour is warm when so many windows were no faster than the fastest before by this factor; at the latest after so long.
+WARM_WINDOWS, WARM_FASTER, WARM_S = 3, 1.1, 30
 SERVICES = ["resnet50 inference", "bert inference", "llama prefill", "llama decode"]
 
 
@@ -126,13 +128,23 @@ class Neighbour:
         ran.kernels += self.kernels() - self.before
         ran.kernel_s += time.monotonic() - self.at
 
-    def alone(self):
+    def speed(self, seconds):
         """Kernels a second of the card's time."""
         ran = Ran(self.o.scale)
         self.begin()
-        time.sleep(self.o.window / 2 * self.o.scale)
+        time.sleep(seconds * self.o.scale)
         self.end_window(ran)
         return ran.kernels / ran.kernel_s * self.o.scale
+
+    def alone(self):
+        """The same once it is as fast as it becomes: a framework's first iterations load its kernels."""
+        seconds, best, near = self.o.window / 4, 0, 0
+        deadline = time.monotonic() + WARM_S * self.o.scale
+        while near < WARM_WINDOWS and time.monotonic() < deadline:
+            now = self.speed(seconds)
+            near = near + 1 if now and now < best * WARM_FASTER else 0
+            best = max(best, now)
+        return self.speed(2 * seconds)
 
     def end(self):
         self.child.kill()
@@ -191,7 +203,6 @@ def beside_it(o, d, scratch, s, result, name):
     beside = f"{name}, beside {what}"
     n = Neighbour(o, d, scratch, what)
     try:
-        time.sleep(o.window * o.scale / 4)
         alone = n.alone()
         result.case(f"{what}, alone, at {name}", 1, be_kernels_per_s=round(alone, 3))
         s.switch(s.slip)
