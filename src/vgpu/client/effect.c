@@ -77,6 +77,7 @@ void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
     if (vgpu_atom_check(op) || !op->launch.placement)
         return;
     struct CUctx_st *ctx = op->stream->ctx;
+    struct ptx_scratch scratch = {NULL, 0};
     struct ptx_launch launch = {
         .shared_dynamic = op->launch.shared_dynamic,
         .params = op->launch.params,
@@ -85,6 +86,7 @@ void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
         .nsmid = (uint32_t)vgpu.devices[ctx->device].card.sm_count,
         .start_ns = done->start_ns,
         .budget = BUDGET,
+        .scratch = &scratch,
     };
     memcpy(launch.grid, op->launch.grid, sizeof launch.grid);
     memcpy(launch.block, op->launch.block, sizeof launch.block);
@@ -93,6 +95,7 @@ void vgpu_launch_effect(struct vgpu_op *op, const struct vgpu_done *done)
         renumber(op, &vgpu.devices[ctx->device].card, &launch.nsmid);
     int r = launch.memory ? run_blocks(op, &launch) : -ENOMEM;
     free((void *)launch.memory);
+    free(scratch.bytes);
     if (r)
         vgpu_context_fault(ctx, result_of(r), "kernel %s: %s", op->launch.entry->name,
                            r == -ENOMEM ? "no memory to interpret it" : launch.message);

@@ -61,6 +61,11 @@ struct ptx_memory { /* sorted by address, not overlapping */
     struct ptx_range ranges[];
 };
 
+struct ptx_scratch { /* of the heap */
+    uint8_t *bytes;
+    size_t size;
+};
+
 struct ptx_launch {
     uint32_t grid[3], block[3], cluster[3]; /* grid: as the kernel sees it */
     uint32_t shared_dynamic;
@@ -71,6 +76,8 @@ struct ptx_launch {
     uint64_t start_ns; /* the card's clock when the launch began */
     uint64_t budget;   /* instructions left: counted down across blocks */
     char message[256]; /* why it failed */
+    /* What blocks work in, kept from one to the next: the caller's, as what is in it; NULL: each has its own. */
+    struct ptx_scratch *scratch;
 };
 
 /* One block, ctaid as the kernel sees it. 0; -EFAULT an access out of range; -EOVERFLOW the budget is spent;

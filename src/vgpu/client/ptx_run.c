@@ -367,6 +367,17 @@ static int run_round(struct block *b, struct thread *threads, uint32_t count)
     return alive;
 }
 
+/* So many bytes, in what is there if that is enough. NULL: no memory. */
+static uint8_t *zeroed(struct ptx_scratch *s, size_t size)
+{
+    if (s->bytes && s->size >= size)
+        return memset(s->bytes, 0, size);
+    free(s->bytes);
+    s->bytes = calloc(1, size);
+    s->size = s->bytes ? size : 0;
+    return s->bytes;
+}
+
 int ptx_run_block(const struct ptx_entry *entry, struct ptx_launch *launch, const uint32_t ctaid[3],
                   uint32_t smid)
 {
@@ -374,20 +385,25 @@ int ptx_run_block(const struct ptx_entry *entry, struct ptx_launch *launch, cons
     struct block b = {.entry = entry, .launch = launch, .ctaid = ctaid, .smid = smid};
     b.dynamic_offset = (entry->shared_bytes + 15u) & ~15u;
     b.shared_bytes = b.dynamic_offset + launch->shared_dynamic;
-    struct thread *threads = calloc(count, sizeof *threads);
-    uint64_t *regs = calloc((size_t)count * LITHOS_MAX(entry->reg_count, 1u), sizeof *regs);
-    b.shared = calloc(1, LITHOS_MAX(b.shared_bytes, 1u));
-    int r = threads && regs && b.shared ? 1 : -ENOMEM;
-    for (uint32_t i = 0; r > 0 && i < count; i++) {
+    const size_t regs_at = count * sizeof(struct thread);
+    const size_t shared_at = (regs_at + (size_t)count * entry->reg_count * sizeof(uint64_t) + 15) & ~15ull;
+    struct ptx_scratch own = {NULL, 0}, *scratch = launch->scratch ? launch->scratch : &own;
+    uint8_t *memory = zeroed(scratch, shared_at + LITHOS_MAX(b.shared_bytes, 1u));
+    if (!memory)
+        return -ENOMEM;
+    struct thread *threads = (struct thread *)(void *)memory;
+    uint64_t *regs = (uint64_t *)(void *)(memory + regs_at);
+    b.shared = memory + shared_at;
+    for (uint32_t i = 0; i < count; i++) {
         threads[i].regs = regs + (size_t)i * entry->reg_count;
         threads[i].tid[0] = (uint16_t)(i % launch->block[0]);
         threads[i].tid[1] = (uint16_t)(i / launch->block[0] % launch->block[1]);
         threads[i].tid[2] = (uint16_t)(i / (launch->block[0] * launch->block[1]));
     }
-    while (r > 0)
+    int r;
+    do
         r = run_round(&b, threads, count);
-    free(threads);
-    free(regs);
-    free(b.shared);
+    while (r > 0);
+    free(own.bytes);
     return r;
 }
