@@ -176,18 +176,25 @@ static void test_an_slo_is_about_requests(void **state)
     assert_int_equal(explain(st, owner).slack_ns, 0);
 }
 
+/* A hundred times it is busy for so many parts, each twentieth time for more, with pauses too short for anybody. */
+static struct lithos_sched_explain after_runs(struct stand *st, uint32_t owner, unsigned usual, unsigned most,
+                                              uint64_t part_ns, uint64_t pause_ns)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        for (unsigned k = 1; k < (i % 20 == 19 ? most : usual); k++)
+            request(st, owner, part_ns, pause_ns);
+        request(st, owner, part_ns, 5 * MS + i * 37 % 97 * 25 * US);
+    }
+    return explain(st, owner);
+}
+
 /* The same of graphs, of which each is a request: of 25 that waited for each other none waited for more than a few. */
 static void test_a_long_queue_is_not_a_long_request(void **state)
 {
     struct stand *st = *state;
     const uint32_t owner = add_owner(st, 1, "9-16", 14 * MS, 0);
+    const struct lithos_sched_explain e = after_runs(st, owner, 1, 25, 1 * MS, 60 * US);
 
-    for (unsigned i = 0; i < 100; i++) {
-        for (unsigned k = 0; k < (i % 20 == 19 ? 24 : 0); k++)
-            request(st, owner, 1 * MS, 60 * US);
-        request(st, owner, 1 * MS, 5 * MS + i * 37 % 97 * 25 * US);
-    }
-    const struct lithos_sched_explain e = explain(st, owner);
     assert_in_range(e.need_ns, 25 * MS, 27 * MS);
     /* 1 + sqrt(24 pi / 2) ms, to the histogram's eighth of an octave; half-way would be 13 */
     assert_in_range(e.request_ns, 6400 * US, 7200 * US);
@@ -199,13 +206,8 @@ static void test_a_long_request_is_not_a_long_queue(void **state)
 {
     struct stand *st = *state;
     const uint32_t owner = add_owner(st, 1, "9-16", 40 * MS, 0);
+    const struct lithos_sched_explain e = after_runs(st, owner, 20, 500, 50 * US, 10 * US);
 
-    for (unsigned i = 0; i < 100; i++) {
-        for (unsigned k = 1; k < (i % 20 == 19 ? 500 : 20); k++)
-            request(st, owner, 50 * US, 10 * US);
-        request(st, owner, 50 * US, 5 * MS + i * 37 % 97 * 25 * US);
-    }
-    const struct lithos_sched_explain e = explain(st, owner);
     assert_in_range(e.need_ns, 24 * MS, 31 * MS);
     assert_in_range(e.request_ns, 12 * MS, 16 * MS); /* half-way */
 }
