@@ -239,5 +239,5 @@ def together(bench, result, ways, reps):
                     failures += way.windows(result, stage, (rep,), chosen_ways(bench.o))
     except Failed as e:
         failures += 1
-        result.note(str(e))
+        result.note(f"{'; '.join(map(str, ways))}: {e}")
     return failures
