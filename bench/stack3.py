@@ -4,7 +4,8 @@
 A: a ResNet-50 service (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) with 75 % of the TPCs. B: a Llama of 1.1
 billion weights that decodes, one sequence after the other, by CUDA graphs as servers do, with 25 %. C: BERT-large, batch after batch, with none.
 Ways as in hybrid.py; under partition C has no TPCs and does not run. A quota costs A something whoever is beside it: what it is on its quota alone says what
-is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them."""
+is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them; `--slip-b 1.2`
+says for B that it may lose a fifth (else, as any owner without a promise, a tenth)."""
 import pathlib
 import sys
 
@@ -16,22 +17,23 @@ from lib.place import virtual  # noqa: E402
 QUOTA_ALONE = "{} alone on its quota"
 
 
-def jobs(quota_a):
-    a, b = f"{quota_a}%", f"{100 - quota_a}%"
+def jobs(o):
+    a, b = f"{o.quota_a}%", f"{100 - o.quota_a}%"
+    bears = ["--slip", f"{o.slip_b:g}"] if o.slip_b else []
     if virtual():
         return (Job("a", "toy inference", a, extra=["--batch", "2"], rate=60, slo_ms=2),
-                Job("b", "toy inference", b, extra=["--batch", "1"]),
+                Job("b", "toy inference", b, extra=["--batch", "1"], options=bears),
                 Job("c", "toy inference", "0", high=False, extra=["--batch", "8"]))
     return (Job("a", "resnet50 inference", a, extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
-            Job("b", "llama decode", b, extra=["--graph"]), Job("c", "bert inference", "0", high=False))
+            Job("b", "llama decode", b, extra=["--graph"], options=bears), Job("c", "bert inference", "0", high=False))
 
 
 class Way:
     """A way's jobs, and its windows."""
 
-    def __init__(self, way, quota_a):
+    def __init__(self, way, o):
         self.way = way
-        a, b, c = jobs(quota_a)
+        a, b, c = jobs(o)
         self.of = [a, b] if way == "partition" else [a, b, c]
 
     def __str__(self):
@@ -53,7 +55,7 @@ class Way:
 
 
 def run(bench, result):
-    ways = (Way(way, bench.o.quota_a) for way in bench.stages())
+    ways = (Way(way, bench.o) for way in bench.stages())
     return colocate.measure_ways(bench, result, ways, range(1, bench.o.repetitions + 1))
 
 
@@ -68,7 +70,7 @@ def aggregate(result, way):
     return sum(p for p in parts if p) if parts[0] else None
 
 
-def bars(result, quota_a):
+def bars(result, o):
     ours, partition = aggregate(result, LITHOS), aggregate(result, "partition")
     result.bar("A p99 over alone", ratio(result, LITHOS, f"a {ALONE}", "a_p99_us"), "<=", 1.15)
     result.bar("A SLO %", result.median(LITHOS, "a_slo_percent"), ">=", 100)
@@ -80,22 +82,24 @@ def bars(result, quota_a):
         if p99 and total:
             result.note(f"{way}: A p99 {p99:.2f} x alone, SLO {result.median(way, 'a_slo_percent'):.1f} %, "
                         f"B {ratio(result, way, QUOTA_ALONE.format('b'), 'b_iterations_per_s') or 0:.2f} of its quota's speed, aggregate {total:.2f}.")
-    result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs(quota_a)) + ".")
+    result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs(o)) + ".")
 
 
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     colocate.add_options(p)
     p.add_argument("--quota-a", type=int, choices=range(1, 100), metavar="PERCENT", default=75, help="A's; B has the others (default: %(default)s)")
+    p.add_argument("--slip-b", type=float, metavar="X", help="B may take X times as long (default: says nothing)")
     o, place = cli.start(p)
     colocate.chosen_ways(o)
     with servers.Scratch() as scratch:
         name = "stack3" + ("-together" if o.together else "") + ("" if o.quota_a == 75 else f"_{o.quota_a}")
+        name += f"-slip-{o.slip_b:g}" if o.slip_b else ""
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         failures = 0
         with result.keeps_what_was_measured():
             failures = run(colocate.Bench(o, place, scratch), result)
-        bars(result, o.quota_a)
+        bars(result, o)
         return result.end(o.out, failures)
 
 
