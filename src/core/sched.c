@@ -259,6 +259,8 @@ static void launched(struct lithos_sched *s, struct sched_tenant *t, const struc
         strip_changes(s, t, (struct lithos_tpcset){{0, 0}}, 0);
     if (!was)
         sched_owner_returns(s, t, submit_ns);
+    else if (t->outstanding)
+        sched_owner_follows(t, submit_ns);
     t->outstanding++;
     t->outstanding_ns += predicted_ns;
     t->end_ns = before_ns + predicted_ns;

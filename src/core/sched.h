@@ -138,10 +138,12 @@ struct lithos_sched_explain {
     uint64_t slack_ns;      /* owner: what a return may lose now */
     uint64_t need_ns;       /* owner: 99 of 100 of its busy periods take no longer */
     uint64_t request_ns;    /* owner: a request, with its wait for others of its own, as far as is known */
-    uint64_t even_ns;       /* owner: it is idle for about so long each time, and foreseen; 0: it is not */
-    uint32_t slower_ppm;    /* its kernels take so much of their time with neighbours; 0: not known */
-    uint32_t squeeze_ppm;   /* owner: part of what could be lent that is lent while it is busy */
-    uint64_t share_tpc_ns;  /* its account in fair sharing */
+    uint64_t single_ns;  /* owner: a usual time without a pause that had none close to it; 0: none was seen */
+    uint32_t single_ppm; /* owner: part of its busy time that was in such */
+    uint64_t even_ns;    /* owner: it is idle for about so long each time, and foreseen; 0: it is not */
+    uint32_t slower_ppm; /* its kernels take so much of their time with neighbours; 0: not known */
+    uint32_t squeeze_ppm;  /* owner: part of what could be lent that is lent while it is busy */
+    uint64_t share_tpc_ns; /* its account in fair sharing */
 };
 
 /* How a tenant is best run, from what it and the others have done until now: for when it is started next. */

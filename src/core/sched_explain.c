@@ -86,6 +86,8 @@ int lithos_sched_explain(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
         .slack_ns = sched_owner_slack_ns(s, t),
         .need_ns = t->need_ns,
         .request_ns = t->request_ns,
+        .single_ns = t->single_ns,
+        .single_ppm = t->run_time_ns ? (uint32_t)(t->single_time_ns * LITHOS_SCHED_PPM / t->run_time_ns) : 0,
         .even_ns = t->even_ns,
         .slower_ppm = beside->alone_ppm && beside->beside_ppm
                           ? (uint32_t)((uint64_t)beside->beside_ppm * LITHOS_SCHED_PPM / beside->alone_ppm)

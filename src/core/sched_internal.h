@@ -62,9 +62,14 @@ struct sched_tenant {
     /* A run: busy with pauses only to send a request that waited. Its part that began last, the time of those before, the longest and their
      * number; what was lost in it to lent work. */
     uint64_t part_ns, run_ns, run_longest_ns, run_parts, run_wait_ns;
-    uint64_t usual_run_ns; /* half of the runs have no request that takes longer, */
-    uint64_t request_ns;   /* and 99 of 100, as far as is known, with the wait for those before it */
-    uint64_t even_ns;      /* it is idle for about so long each time, and so foreseen; 0: it is not */
+    uint32_t ahead; /* launches that were outstanding when another came at follows_ns, and have not ended; */
+    uint64_t follows_ns, ahead_end_ns; /* the latest of their ends */
+    uint64_t single_ns;                /* a usual run of one part */
+    uint64_t run_time_ns,
+        single_time_ns; /* of the last runs, and of those of one part among them, older ones for less */
+    uint64_t
+        request_ns; /* 99 of 100 runs have no longer request, as far as is known, with the wait for those before it */
+    uint64_t even_ns; /* it is idle for about so long each time, and so foreseen; 0: it is not */
     uint64_t
         interval_ns; /* its busy periods begin at intervals of about so long, by a clock; 0: they do not */
     bool even_gaps;  /* it is foreseen from when it went idle: else by its intervals alone */
@@ -140,6 +145,8 @@ void sched_publish(struct lithos_sched *s, struct sched_tenant *t, const struct 
 void sched_owner_init(struct sched_tenant *t);
 /* It launches after having been idle. */
 void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns);
+/* The launch that comes while others are outstanding. */
+void sched_owner_follows(struct sched_tenant *t, uint64_t submit_ns);
 void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns, uint64_t start_ns,
                       uint64_t end_ns, uint64_t predicted_ns);
 /* What a return may lose at most, whatever it has saved up. */

@@ -29,6 +29,10 @@
 /* pi / 2, of the square of a part in ppm */
 #define EXCURSION_PPM2 1570796326795ull
 #define RUN_MOST 1000000u
+/* Of requests that come at random and need no pause, some have nobody before or behind them: (1 - load) e^-load of them, 4 % at a load of 0.9.
+ * Where less of the time is in runs of one part than a thirty-second, parts are not taken for requests. */
+#define RUN_SINGLE_PART 32u
+#define RUN_MEAN_OF 64u
 
 #define SLACK_MAX_NS (60 * LITHOS_NSEC_PER_SEC)
 #define TRUST_STEP_PPM 10000u
@@ -125,12 +129,13 @@ static uint64_t square_root(uint64_t x)
 
 /* What the longest request of a run took, with its wait for those before it. Where the run is of n requests, each on the card without a pause
  * as a graph is, and they came at random, sqrt(pi n / 2) wait at a time where most do, whatever the load is (the maximum of a Brownian
- * excursion: D. P. Kennedy, J. Appl. Prob. 13, 1976). Where requests pause themselves it may be one: all of it. */
+ * excursion: D. P. Kennedy, J. Appl. Prob. 13, 1976). Where requests pause themselves it may be one: all of it. What tells the two apart are the
+ * runs of one part: where there are such, and they are no longer than twice the parts of this one, a part is a request. */
 static uint64_t longest_request_ns(const struct sched_tenant *t, uint64_t lasted_ns)
 {
     const uint64_t n = LITHOS_MIN(t->run_parts, RUN_MOST);
 
-    if (!t->usual_run_ns || n * t->usual_run_ns > 2 * lasted_ns)
+    if (t->single_time_ns < t->run_time_ns / RUN_SINGLE_PART || n * t->single_ns > 2 * lasted_ns)
         return lasted_ns;
     const uint64_t mean_ns = lasted_ns / n;
     const uint64_t queued_ns = mean_ns + part(mean_ns, square_root(EXCURSION_PPM2 * (n - 1)));
@@ -140,22 +145,49 @@ static uint64_t longest_request_ns(const struct sched_tenant *t, uint64_t lasted
 /* Over for good as well: the next request was not waiting while this one ran. */
 static void close_run(struct sched_tenant *t)
 {
-    lithos_demand_run(&t->demand, longest_request_ns(t, t->run_ns - LITHOS_MIN(t->run_wait_ns, t->run_ns)));
-    t->usual_run_ns = lithos_demand_run_ns(&t->demand, USUAL_PPM);
+    const uint64_t lasted_ns = t->run_ns - LITHOS_MIN(t->run_wait_ns, t->run_ns);
+
+    t->run_time_ns += lasted_ns - t->run_time_ns / RUN_MEAN_OF;
+    t->single_time_ns -= t->single_time_ns / RUN_MEAN_OF;
+    if (t->run_parts == 1) {
+        t->single_time_ns += lasted_ns;
+        t->single_ns = t->single_ns ? t->single_ns - t->single_ns / 16 + lasted_ns / 16 : lasted_ns;
+    }
+    lithos_demand_run(&t->demand, longest_request_ns(t, lasted_ns));
     t->run_ns = t->run_wait_ns = t->run_longest_ns = 0;
     t->run_parts = 0;
 }
 
-/* It has come back after a gap: the part of a run that lies behind it, and whether that was the last one. */
-static void account_run(struct sched_tenant *t, uint64_t gap_ns)
+/* It had nothing to do from end_ns to submit_ns: the part of a run that lies before that, and whether that was the last one. */
+static void account_run(struct sched_tenant *t, uint64_t end_ns, uint64_t submit_ns)
 {
-    const uint64_t part_ns = t->state_ns - LITHOS_MIN(t->part_ns, t->state_ns);
+    const uint64_t part_ns = end_ns - LITHOS_MIN(t->part_ns, end_ns);
 
     t->run_ns += part_ns;
     t->run_longest_ns = LITHOS_MAX(t->run_longest_ns, part_ns);
     t->run_parts++;
-    if (gap_ns > LITHOS_MAX(RUN_PAUSE_NS, t->usual_run_ns / RUN_PAUSE_PART))
+    if (submit_ns - LITHOS_MIN(end_ns, submit_ns) > LITHOS_MAX(RUN_PAUSE_NS, t->single_ns / RUN_PAUSE_PART))
         close_run(t);
+    t->part_ns = submit_ns;
+}
+
+/* A launch that was told before the end of what was ahead of it: only those ends say whether there was a pause between. Of several the first. */
+void sched_owner_follows(struct sched_tenant *t, uint64_t submit_ns)
+{
+    if (t->ahead || !t->came)
+        return;
+    t->ahead = t->outstanding;
+    t->ahead_end_ns = 0;
+    t->follows_ns = submit_ns;
+}
+
+static void ended_ahead(struct sched_tenant *t, uint64_t end_ns)
+{
+    if (!t->ahead)
+        return;
+    t->ahead_end_ns = LITHOS_MAX(t->ahead_end_ns, end_ns);
+    if (!--t->ahead && t->ahead_end_ns < t->follows_ns)
+        account_run(t, t->ahead_end_ns, t->follows_ns);
 }
 
 /* The busy period that ended when it went idle is over for good: gaps shorter than it lingers are part of it. */
@@ -197,8 +229,10 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
     struct sched_bucket *bucket = sched_bucket(t, s->now_ns);
 
     if (t->came)
-        account_run(t, gap_ns);
-    t->part_ns = submit_ns;
+        account_run(t, t->state_ns, submit_ns);
+    else
+        t->part_ns = submit_ns;
+    t->ahead = 0;
     if (t->period_open && gap_ns > t->demand.linger_ns)
         close_period(t);
     if (!t->period_open) {
@@ -305,6 +339,7 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
 {
     const uint64_t ran_ns = end_ns - LITHOS_MIN(start_ns, end_ns);
 
+    ended_ahead(t, LITHOS_MIN(end_ns, s->now_ns));
     if (t->returning)
         measure_wait(s, t, submit_ns, end_ns, predicted_ns);
     else if (predicted_ns >= TELLING_NS && ran_ns && t->desc.class == LITHOS_SCHED_HIGH) {

@@ -77,9 +77,11 @@ static json_t *rule_status(const struct lithos_rule *r)
 
 static json_t *owner_status(const struct lithos_sched_explain *e)
 {
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "returns", number(e->returns), "hits",
-                     number(e->hits), "wait_us", us(e->wait_ns), "slack_us", us(e->slack_ns), "need_us",
-                     us(e->need_ns), "request_us", us(e->request_ns), "even_us",
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "returns", number(e->returns),
+                     "hits", number(e->hits), "wait_us", us(e->wait_ns), "slack_us", us(e->slack_ns),
+                     "need_us", us(e->need_ns), "request_us", us(e->request_ns), "single_us",
+                     e->single_ns ? us(e->single_ns) : json_null(), "single",
+                     json_real((double)e->single_ppm / LITHOS_SCHED_PPM), "even_us",
                      e->even_ns ? us(e->even_ns) : json_null(), "slower", ppm_or_null(e->slower_ppm),
                      "squeeze", json_real((double)e->squeeze_ppm / LITHOS_SCHED_PPM), "lent_away_tpc_s",
                      json_real((double)e->lent_away_tpc_ns / 1e9));

@@ -176,14 +176,32 @@ static void test_an_slo_is_about_requests(void **state)
     assert_int_equal(explain(st, owner).slack_ns, 0);
 }
 
-/* A hundred times it is busy for so many parts, each twentieth time for more, with pauses too short for anybody. */
-static struct lithos_sched_explain after_runs(struct stand *st, uint32_t owner, unsigned usual, unsigned most,
-                                              uint64_t part_ns, uint64_t pause_ns)
+/* A hundred times it is busy, for so many parts, in turn, with pauses too short for anybody. late: an end is told when the next part has begun,
+ * as whoever looks seldom hears of it. */
+#define RUNS 20
+static struct lithos_sched_explain after_runs(struct stand *st, uint32_t owner,
+                                              const unsigned parts[static RUNS], uint64_t part_ns,
+                                              uint64_t pause_ns, bool late)
 {
-    for (unsigned i = 0; i < 100; i++) {
-        for (unsigned k = 1; k < (i % 20 == 19 ? most : usual); k++)
-            request(st, owner, part_ns, pause_ns);
-        request(st, owner, part_ns, 5 * MS + i * 37 % 97 * 25 * US);
+    for (unsigned i = 0; i < 5 * RUNS; i++) {
+        launch(st, owner, part_ns);
+        for (unsigned k = 1; k < parts[i % RUNS]; k++) {
+            const uint64_t end_ns = st->now + part_ns;
+            wait_until(st, late ? end_ns + pause_ns : end_ns);
+            if (late)
+                launch(st, owner, part_ns);
+            tell(st, (struct lithos_sched_event){
+                         .kind = LITHOS_SCHED_DONE,
+                         .slot = owner,
+                         .done = {end_ns - part_ns - 6 * US, end_ns - part_ns, end_ns, part_ns}});
+            if (!late) {
+                wait_until(st, end_ns + pause_ns);
+                launch(st, owner, part_ns);
+            }
+        }
+        wait_until(st, st->now + part_ns);
+        done(st, owner, part_ns, part_ns);
+        wait_until(st, st->now + 5 * MS + i * 37 % 97 * 25 * US);
     }
     return explain(st, owner);
 }
@@ -193,7 +211,8 @@ static void test_a_long_queue_is_not_a_long_request(void **state)
 {
     struct stand *st = *state;
     const uint32_t owner = add_owner(st, 1, "9-16", 14 * MS, 0);
-    const struct lithos_sched_explain e = after_runs(st, owner, 1, 25, 1 * MS, 60 * US);
+    const unsigned parts[RUNS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 25};
+    const struct lithos_sched_explain e = after_runs(st, owner, parts, 1 * MS, 60 * US, false);
 
     assert_in_range(e.need_ns, 25 * MS, 27 * MS);
     /* 1 + sqrt(24 pi / 2) ms, to the histogram's eighth of an octave; half-way would be 13 */
@@ -201,12 +220,39 @@ static void test_a_long_queue_is_not_a_long_request(void **state)
     assert_int_equal(e.slack_ns, (14 * MS - e.request_ns) / 2);
 }
 
+/* A service at more than half of its TPCs' time: in most runs somebody waits. */
+static void queues_are_usual(struct stand *st, bool late)
+{
+    const uint32_t owner = add_owner(st, 1, "9-16", 15 * MS, 0);
+    const unsigned parts[RUNS] = {1, 3, 3, 1, 4, 3, 3, 1, 3, 5, 1, 3, 4, 7, 1, 3, 4, 1, 3, 16};
+    const struct lithos_sched_explain e = after_runs(st, owner, parts, 2 * MS, 150 * US, late);
+
+    assert_in_range(e.need_ns, 32 * MS, 35 * MS);
+    /* 2 (1 + sqrt(15 pi / 2)) ms, in the same way; half-way would be 18 to 20 */
+    assert_in_range(e.request_ns, 10500 * US, 12 * MS);
+    assert_int_equal(e.slack_ns, (15 * MS - e.request_ns) / 2);
+    assert_in_range(e.single_ns, 1990 * US, 2 * MS);
+    assert_in_range(e.single_ppm, 50000, 150000); /* 6 of 70 */
+}
+
+static void test_queues_that_are_usual_are_not_long_requests(void **state)
+{
+    queues_are_usual(*state, false);
+}
+
+static void test_pauses_are_seen_however_late_they_are_told(void **state)
+{
+    queues_are_usual(*state, true);
+}
+
 /* Where a request is many kernels, with pauses as its program launches them, it may be one that is long. */
 static void test_a_long_request_is_not_a_long_queue(void **state)
 {
     struct stand *st = *state;
     const uint32_t owner = add_owner(st, 1, "9-16", 40 * MS, 0);
-    const struct lithos_sched_explain e = after_runs(st, owner, 20, 500, 50 * US, 10 * US);
+    const unsigned parts[RUNS] = {20, 20, 20, 20, 20, 20, 20, 20, 20, 20,
+                                  20, 20, 20, 20, 20, 20, 20, 20, 20, 500};
+    const struct lithos_sched_explain e = after_runs(st, owner, parts, 50 * US, 10 * US, false);
 
     assert_in_range(e.need_ns, 24 * MS, 31 * MS);
     assert_in_range(e.request_ns, 12 * MS, 16 * MS); /* half-way */
@@ -676,6 +722,8 @@ int main(void)
         T(test_limits_follow_from_the_slo),
         T(test_an_slo_is_about_requests),
         T(test_a_long_queue_is_not_a_long_request),
+        T(test_queues_that_are_usual_are_not_long_requests),
+        T(test_pauses_are_seen_however_late_they_are_told),
         T(test_a_long_request_is_not_a_long_queue),
         T(test_even_intervals_are_foreseen),
         T(test_a_return_is_seen_through),
