@@ -14,6 +14,7 @@ RUN = pathlib.Path(__file__).resolve().parent.parent / "models/run.py"
 MODELS = {
     "resnet50 inference": ["--model", "resnet50", "--job", "inference", "--batch", "8"],
     "resnet50 training": ["--model", "resnet50", "--job", "training", "--batch", "32"],
+    "vgg19 inference": ["--model", "vgg19", "--job", "inference", "--batch", "8"],
     "vgg19 training": ["--model", "vgg19", "--job", "training", "--batch", "32"],
     "bert inference": ["--model", "bert", "--job", "inference", "--batch", "8", "--seq", "384"],
     "bert training": ["--model", "bert", "--job", "training", "--batch", "8", "--seq", "384"],
