@@ -28,7 +28,8 @@ struct sched_beside {
     uint32_t probe_samples;         /* in this probe, or since the last one */
     uint64_t probe_ns;              /* begun; else not before */
     uint32_t squeeze_ppm;           /* part of what could be lent that is, while it is busy */
-    uint32_t samples;               /* since the last step */
+    uint32_t samples;               /* with somebody there, since they were judged last, */
+    uint32_t alone_samples;         /* and with nobody while somebody waits, since the last step */
     uint64_t step_ns;
 };
 

@@ -6,6 +6,9 @@
 #define SQUEEZE_FROM_PPM 50000u
 #define SQUEEZE_STEP_NS (20 * LITHOS_NSEC_PER_MSEC)
 #define SQUEEZE_SAMPLES 16u
+/* Of so many completions with nobody beside it, though somebody waits, after so long, what was known is of when there was more. */
+#define SQUEEZE_OLD_SAMPLES 64u
+#define SQUEEZE_OLD_NS (100 * LITHOS_NSEC_PER_MSEC)
 #define SQUEEZE_LEAST_PPM 100000u
 #define SQUEEZE_BACK_PPM 20000u
 #define TELLING_NS (5 * LITHOS_NSEC_PER_USEC) /* shorter kernels say nothing about their neighbours */
@@ -279,27 +282,38 @@ static void mean_add(uint32_t *mean_ppm, uint64_t ppm)
     *mean_ppm = *mean_ppm ? (uint32_t)(*mean_ppm - *mean_ppm / 32 + ppm / 32) : (uint32_t)ppm;
 }
 
-/* Lend less when it runs slower beside others, more again when it does not: down by a quarter, up by a fiftieth, and
- * in between nothing changes. */
+static void squeeze_to(struct lithos_sched *s, struct sched_beside *b, uint32_t ppm)
+{
+    if (b->squeeze_ppm != ppm)
+        s->dirty = true;
+    b->squeeze_ppm = ppm;
+    b->step_ns = s->now_ns;
+    b->alone_samples = 0;
+}
+
+/* Lend less when it runs slower beside others, more again when it does not: down by a quarter, up by a fiftieth, and in between nothing changes.
+ * Where what is left is of no use to who waits nobody is beside it, and nothing would change any more: then a step down is undone. */
 static void squeeze(struct lithos_sched *s, struct sched_tenant *t)
 {
     struct sched_beside *b = &t->beside;
     const uint64_t bears_ppm = LITHOS_MIN(slip_ppm(s, t), LITHOS_SCHED_PPM) / 2;
     const uint64_t high_ppm = LITHOS_SCHED_PPM + LITHOS_MAX(bears_ppm, SQUEEZE_FROM_PPM);
+    const uint32_t ppm = b->squeeze_ppm;
 
-    if (!b->alone_ppm || !b->beside_ppm || b->samples < SQUEEZE_SAMPLES ||
-        s->now_ns < b->step_ns + SQUEEZE_STEP_NS)
+    if (!b->alone_ppm || !b->beside_ppm || s->now_ns < b->step_ns + SQUEEZE_STEP_NS)
         return;
-    const uint64_t slower_ppm = (uint64_t)b->beside_ppm * LITHOS_SCHED_PPM / b->alone_ppm;
-    const uint32_t before = b->squeeze_ppm;
-    if (slower_ppm > high_ppm)
-        b->squeeze_ppm = LITHOS_MAX(before / 4 * 3, SQUEEZE_LEAST_PPM);
-    else if (slower_ppm < LITHOS_SCHED_PPM + (high_ppm - LITHOS_SCHED_PPM) / 2)
-        b->squeeze_ppm = LITHOS_MIN(before + SQUEEZE_BACK_PPM, LITHOS_SCHED_PPM);
-    b->step_ns = s->now_ns;
-    b->samples = 0;
-    if (b->squeeze_ppm != before)
-        s->dirty = true;
+    if (b->samples >= SQUEEZE_SAMPLES) {
+        const uint64_t slower_ppm = (uint64_t)b->beside_ppm * LITHOS_SCHED_PPM / b->alone_ppm;
+        b->samples = 0;
+        if (slower_ppm > high_ppm)
+            squeeze_to(s, b, LITHOS_MAX(ppm / 4 * 3, SQUEEZE_LEAST_PPM));
+        else if (slower_ppm < LITHOS_SCHED_PPM + (high_ppm - LITHOS_SCHED_PPM) / 2)
+            squeeze_to(s, b, LITHOS_MIN(ppm + SQUEEZE_BACK_PPM, LITHOS_SCHED_PPM));
+        else
+            squeeze_to(s, b, ppm);
+    } else if (b->alone_samples >= SQUEEZE_OLD_SAMPLES && s->now_ns >= b->step_ns + SQUEEZE_OLD_NS) {
+        squeeze_to(s, b, LITHOS_MIN(ppm / 3 * 4, LITHOS_SCHED_PPM));
+    }
 }
 
 /* Is work of others under way on TPCs that are lent? What they have of their own cannot be taken from them. */
@@ -308,6 +322,16 @@ static bool somebody_beside(const struct lithos_sched *s, const struct sched_ten
     for (uint64_t others = s->borrowers & s->busy & ~(1ull << sched_slot(s, t)); others; others &= others - 1)
         if (s->tenants[__builtin_ctzll(others)].outstanding)
             return true;
+    return false;
+}
+
+static bool somebody_waits(const struct lithos_sched *s)
+{
+    for (uint64_t busy = s->busy; busy; busy &= busy - 1) {
+        const struct sched_tenant *t = &s->tenants[__builtin_ctzll(busy)];
+        if (t->queued && !t->outstanding)
+            return true;
+    }
     return false;
 }
 
@@ -348,6 +372,7 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
         const bool beside = somebody_beside(s, t);
         mean_add(beside ? &t->beside.beside_ppm : &t->beside.alone_ppm, ppm);
         t->beside.samples += beside;
+        t->beside.alone_samples += !beside && somebody_waits(s);
         probe(s, t, beside);
         squeeze(s, t);
     }

@@ -103,6 +103,39 @@ static void test_neighbours_that_slow_an_owner_get_less(void **state)
     assert_int_equal(count(lent(st, be)), 34);
 }
 
+/* Its rival cannot use the few TPCs that are left: nobody would ever be beside the owner again. */
+static void test_what_is_left_is_of_no_use_for_a_while_only(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,36-43", 0, 1100000);
+    const uint32_t be = add_best_effort(st, 2, "-", 1);
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    launch(st, owner, 100 * US);
+    beside(st, owner, be, 3000, 133 * US);
+    const unsigned few = count(lent(st, be));
+    assert_in_range(few, 3, 17);
+    const uint64_t from_ns = st->now;
+    while (count(lent(st, be)) < 34 && st->now < from_ns + 2000 * MS) {
+        launch(st, owner, 100 * US);
+        wait_until(st, st->now + 100 * US);
+        done(st, owner, 100 * US, 100 * US);
+    }
+    assert_in_range(st->now - from_ns, 300 * MS, 1000 * MS);
+    /* and gets less as soon as it is there, and the owner feels it */
+    beside(st, owner, be, 3000, 133 * US);
+    assert_in_range(count(lent(st, be)), 3, 17);
+    /* who wants nothing is not waited for */
+    queue(st, be, 0, 0, LITHOS_PICK_RUN);
+    const uint32_t squeeze_ppm = explain(st, owner).squeeze_ppm;
+    for (unsigned i = 0; i < 3000; i++) {
+        launch(st, owner, 100 * US);
+        wait_until(st, st->now + 100 * US);
+        done(st, owner, 100 * US, 100 * US);
+    }
+    assert_int_equal(explain(st, owner).squeeze_ppm, squeeze_ppm);
+}
+
 /* Where somebody borrows all the time, an owner's speed alone is found out by lending nothing for a moment, seldom. */
 static void test_an_owner_is_watched_alone_now_and_then(void **state)
 {
@@ -389,6 +422,7 @@ int main(void)
         T(test_what_outlives_the_slack_goes_once_in_a_while),
         T(test_a_floor_is_met_by_owners_who_are_busy),
         T(test_neighbours_that_slow_an_owner_get_less),
+        T(test_what_is_left_is_of_no_use_for_a_while_only),
         T(test_an_owner_is_watched_alone_now_and_then),
         T(test_trust_is_lost_and_comes_back),
         T(test_a_lost_lease_borrows_nothing),
