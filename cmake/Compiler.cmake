@@ -1,4 +1,4 @@
-# Flavours: RelWithDebInfo (dev), Release (dist), Sanitize (asan, tsan; fast enough to test with, frames intact).
+# Flavours: RelWithDebInfo (dev), Release (dist), Sanitize (asan, tsan; fast enough to build and to test with, frames intact, lines for reports).
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2")
 set(CMAKE_C_FLAGS_RELEASE "-O2")
 set(CMAKE_C_FLAGS_SANITIZE "-O1")
@@ -7,7 +7,7 @@ add_compile_options(
   $<$<COMPILE_LANGUAGE:C>:-Wall> $<$<COMPILE_LANGUAGE:C>:-Wextra> $<$<COMPILE_LANGUAGE:C>:-Wshadow>
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   $<$<COMPILE_LANGUAGE:C>:-Wpointer-arith> $<$<COMPILE_LANGUAGE:C>:-Wvla>
-  $<$<COMPILE_LANGUAGE:C>:-fno-common> -g
+  $<$<COMPILE_LANGUAGE:C>:-fno-common> $<IF:$<CONFIG:Sanitize>,-g1,-g>
   # no path of the building machine in what is built
   -ffile-prefix-map=${PROJECT_SOURCE_DIR}=.)
 if(LITHOS_WERROR)

@@ -11,7 +11,7 @@ from stack import SLACK, Failure, Stack, check, wait_for
 
 SCALE = 2
 # Where everything takes ten times as long all ways are tried once, and only one of them where the launches themselves are not what is looked at.
-BRIEF = () if SLACK == 1 else ("--only", "grids")
+BRIEF = () if SLACK == 1 else ("--only", "attributes")
 THREADS = ("--threads", "2")  # of a block: it is blocks that atoms are made of, and the card's threads are ours to execute
 
 
