@@ -57,6 +57,14 @@ static void test_a_floor_is_met_by_owners_who_are_busy(void **state)
 
 /* --- when things are not as predicted --- */
 
+/* A launch of an owner beside which nobody is. */
+static void one_alone(struct stand *st, uint32_t owner)
+{
+    launch(st, owner, 100 * US);
+    wait_until(st, st->now + 100 * US);
+    done(st, owner, 100 * US, 100 * US);
+}
+
 /* An owner that is never idle, and a borrower whose kernels fill what it is lent: how often there was nothing lent. */
 static unsigned beside(struct stand *st, uint32_t owner, uint32_t be, unsigned times, uint64_t ran_ns)
 {
@@ -116,11 +124,8 @@ static void test_what_is_left_is_of_no_use_for_a_while_only(void **state)
     const unsigned few = count(lent(st, be));
     assert_in_range(few, 3, 17);
     const uint64_t from_ns = st->now;
-    while (count(lent(st, be)) < 34 && st->now < from_ns + 2000 * MS) {
-        launch(st, owner, 100 * US);
-        wait_until(st, st->now + 100 * US);
-        done(st, owner, 100 * US, 100 * US);
-    }
+    while (count(lent(st, be)) < 34 && st->now < from_ns + 2000 * MS)
+        one_alone(st, owner);
     assert_in_range(st->now - from_ns, 300 * MS, 1000 * MS);
     /* and gets less as soon as it is there, and the owner feels it */
     beside(st, owner, be, 3000, 133 * US);
@@ -128,11 +133,8 @@ static void test_what_is_left_is_of_no_use_for_a_while_only(void **state)
     /* who wants nothing is not waited for */
     queue(st, be, 0, 0, LITHOS_PICK_RUN);
     const uint32_t squeeze_ppm = explain(st, owner).squeeze_ppm;
-    for (unsigned i = 0; i < 3000; i++) {
-        launch(st, owner, 100 * US);
-        wait_until(st, st->now + 100 * US);
-        done(st, owner, 100 * US, 100 * US);
-    }
+    for (unsigned i = 0; i < 3000; i++)
+        one_alone(st, owner);
     assert_int_equal(explain(st, owner).squeeze_ppm, squeeze_ppm);
 }
 
@@ -151,11 +153,8 @@ static void test_an_owner_is_watched_alone_now_and_then(void **state)
     /* Its rival has nothing to run: no reason to look, and whenever it comes back there is something for it. */
     for (unsigned i = 0; i < 200; i++) {
         queue(st, be, 0, 0, LITHOS_PICK_RUN);
-        for (unsigned n = 0; n < 50; n++) {
-            launch(st, owner, 100 * US);
-            wait_until(st, st->now + 100 * US);
-            done(st, owner, 100 * US, 100 * US);
-        }
+        for (unsigned n = 0; n < 50; n++)
+            one_alone(st, owner);
         queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
         assert_false(nothing(lent(st, be)));
     }
