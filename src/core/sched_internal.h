@@ -29,7 +29,7 @@ struct sched_beside {
     uint64_t probe_ns;              /* begun; else not before */
     uint32_t squeeze_ppm;           /* part of what could be lent that is, while it is busy */
     uint32_t samples;               /* with somebody there, since they were judged last, */
-    uint32_t alone_samples;         /* and with nobody while somebody waits, since the last step */
+    uint32_t alone_samples;         /* and with nobody while somebody waits for more, since the last step */
     uint64_t step_ns;
 };
 

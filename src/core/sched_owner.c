@@ -372,7 +372,8 @@ void sched_owner_done(struct lithos_sched *s, struct sched_tenant *t, uint64_t s
         const bool beside = somebody_beside(s, t);
         mean_add(beside ? &t->beside.beside_ppm : &t->beside.alone_ppm, ppm);
         t->beside.samples += beside;
-        t->beside.alone_samples += !beside && somebody_waits(s);
+        if (!beside && t->beside.squeeze_ppm < LITHOS_SCHED_PPM && somebody_waits(s))
+            t->beside.alone_samples++;
         probe(s, t, beside);
         squeeze(s, t);
     }
