@@ -118,7 +118,7 @@ def corrupt_cache(stack):
 
 
 def main():
-    with Stack(scale=5) as stack:
+    with Stack(scale=5, probed=False) as stack:
         stack.start_daemon()
         stack.run(20, "beside", stack.sample("lithos-burn"), "--seconds", "300", "--iters", "2000")
         wait_for("the tenant beside launches",

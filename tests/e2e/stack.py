@@ -3,7 +3,6 @@
 Everything runs under a time limit and is ended by close(), however a test ends. Standard library only.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -85,7 +84,8 @@ def with_class(options):
 
 
 class Stack:
-    def __init__(self, build=None, cards=("h200",), scale=20, mps="on", vgpud=()):
+    def __init__(self, build=None, cards=("h200",), scale=20, mps="on", vgpud=(), probed=True):
+        """probed: what a probe of such a card has found before in this build is there already."""
         self.build = pathlib.Path(build or os.environ["LITHOS_BUILD"]).resolve()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="lithos-e2e-"))
         self.stats_path = self.dir / "stats.json"
@@ -106,7 +106,7 @@ class Stack:
         )
         self.plain_env = dict(self.env)
         self.probed = self.build / "tests/probed" / self.probe_key(cards, scale, vgpud)
-        with contextlib.suppress(FileNotFoundError):
+        if probed and self.probed.exists():
             shutil.copytree(self.probed, self.dir / "cache")
         self.vgpud_log = open(self.dir / "vgpud.log", "wb")
         command = [libexec / "lithos-vgpud", "--socket", self.env["LITHOS_VGPU_SOCKET"], "--scale", str(scale)]
