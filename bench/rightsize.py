@@ -90,7 +90,7 @@ def main():
 
 def live(o, place):
     o.models_default, o.python = sized.SERVICES, o.python or sys.executable
-    only = "".join("-" + name.replace(" ", "-") for name in o.models.split(",")) if o.models and not virtual() else ""
+    only = models.in_name(o.models.split(",")) if o.models and not virtual() else ""
     result = results.Result("rightsize-live" + only, cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
     failures = sized.measure(o, place, result, SLIP)
     result.end(o.out, failures)

@@ -39,9 +39,13 @@ def options():
     return p
 
 
+def default_pair():
+    return ["toy apart", "toy small apart"] if virtual() else ["vgg19 inference", "llama prefill"]
+
+
 def pair(o):
     """Names of the first and the second model."""
-    names = (o.models or ("toy apart,toy small apart" if virtual() else "vgg19 inference,llama prefill")).split(",")
+    names = o.models.split(",") if o.models else default_pair()
     if len(names) != 2 or not set(names) <= set(models.MODELS):
         raise SystemExit(f"bench: --models: two of {', '.join(models.MODELS)}")
     return names
@@ -125,8 +129,9 @@ def repetition(o, place, result, rep):
 def main():
     o, place = cli.start(options())
     o.place = place
-    pair(o)
-    result = results.Result("rightsize-safety", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+    names = pair(o)
+    name = "rightsize-safety" + ("" if names == default_pair() else models.in_name(names))
+    result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
     failures, begun = 0, time.monotonic()
     with result.keeps_what_was_measured():
         for rep in result.repeat(o, begun):

@@ -34,6 +34,11 @@ NEEDS = {"resnet50": ("torch", "torchvision"), "vgg19": ("torch", "torchvision")
 MORE_BATCHES = "1-16"
 
 
+def in_name(names):
+    """Of a result that is of these models alone: what its name ends with."""
+    return "".join("-" + name.replace(" ", "-") for name in names)
+
+
 def is_training(name):
     return name.endswith("training")
 
