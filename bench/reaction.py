@@ -3,7 +3,6 @@
 
 An owner of half the card answers requests that come at random, a best-effort tenant of the other half borrows what is idle. Before, both
 are attached and do nothing; then the owner alone; then both."""
-import os
 import pathlib
 import signal
 import sys
@@ -14,12 +13,6 @@ from lib import cli, results, servers  # noqa: E402
 from lib.proc import Child, Failed, log  # noqa: E402
 
 START_S = 60
-TICKS_S = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_S
 
 
 class Bench:
@@ -42,10 +35,10 @@ class Bench:
                 raise Failed("the tenants do not launch")
             time.sleep(0.1)
         time.sleep(1)
-        pid, begin = d.child.popen.pid, time.monotonic()
-        used = cpu_s(pid)
+        begin = time.monotonic()
+        used = d.cpu_s()
         time.sleep(self.o.seconds)
-        used = cpu_s(pid) - used
+        used = d.cpu_s() - used
         took = time.monotonic() - begin
         reaction = d.status()["scheduler"]["reaction"]
         for child in children:

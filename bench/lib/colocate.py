@@ -178,10 +178,24 @@ class Stage:
         return {label: f.result() for label, f in futures.items()}
 
     def window(self, *labels):
-        """A window of these: figures by label. Raises Failed."""
+        """A window of these: figures by label, lithosd's own under that name where there is one. Raises Failed."""
         if self.o.settle:
             self.work(labels, self.o.settle)
-        return {label: self.figures(self.jobs[label], ran) for label, ran in self.work(labels, self.o.seconds).items()}
+        before = self.lithosd_so_far()
+        out = {label: self.figures(self.jobs[label], ran) for label, ran in self.work(labels, self.o.seconds).items()}
+        if before:
+            took, cpu, launches, lost = (now - then for now, then in zip(self.lithosd_so_far(), before))
+            out["lithosd"] = {"cpu_percent": results.percent(cpu, took), "kernels_per_s": launches / took,
+                              "lost_percent": results.percent(lost, launches) if launches else 0}
+        return out
+
+    def lithosd_so_far(self):
+        """When, its processor time, kernels launched and those of them that it does not know the end of; None: no lithosd."""
+        if not self.lithosd:
+            return None
+        seen = [t["observed"] for t in self.lithosd.status()["tenants"] if t.get("observed")]
+        return (time.monotonic(), self.lithosd.cpu_s(), sum(o["launches"] for o in seen),
+                sum(n for o in seen for why, n in o["lost"].items() if why not in ("record_ring", "overrun", "damaged")))
 
     def figures(self, job, ran):
         """In the card's time."""

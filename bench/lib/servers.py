@@ -9,6 +9,7 @@ import time
 
 from lib.proc import Child, Failed, document, end_all, end_on_sigterm, log
 
+TICKS_S = os.sysconf("SC_CLK_TCK")
 # What a case must not inherit from the person who runs it.
 OURS = ("CUDA_MPS_", "LITHOS_TENANT", "LITHOS_SOCKET", "LITHOS_GRANT", "CUDA_INJECTION64_PATH")
 SLICED_S = 20  # for a tenant's channel groups to have short turns
@@ -117,6 +118,11 @@ class Lithosd:
 
     def status(self, timeout_s=20):
         return document([self.place.program("lithos"), "status", "--json"], self.env, timeout_s)
+
+    def cpu_s(self):
+        """Processor time that it has had."""
+        fields = pathlib.Path(f"/proc/{self.child.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_S
 
     def tenant(self, name):
         """What the status document says of a living tenant."""
