@@ -9,7 +9,10 @@
 #define ENTRIES_MAX (1u << 20)
 /* The end of a wait may be heard of before the stamps of what was waited for can be seen. */
 #define VISIBLE_NS (100 * LITHOS_NSEC_PER_USEC)
+/* A GPU's time that is older than the one before by more than that, which no replay takes, was set back. */
+#define SET_BACK_NS (10 * LITHOS_NSEC_PER_SEC)
 #define NONE LITHOS_TIMELINE_NONE
+#define PPM 1000000u
 
 /* ---- memory ---- */
 
@@ -165,13 +168,18 @@ static void deactivate(struct lithos_timeline *tl, uint32_t index)
         tl->streams[s->after].before = s->before;
 }
 
+static uint32_t kernels_of(const struct lithos_timeline_launch *l)
+{
+    return LITHOS_MAX(l->kernels, 1u);
+}
+
 static void pop(struct lithos_timeline *tl, uint32_t index)
 {
     struct timeline_stream *s = &tl->streams[index];
     uint32_t slot = s->head;
     s->head = tl->slots[slot].next;
     s->behind_since_ns = 0;
-    tl->stats.outstanding -= tl->slots[slot].ends;
+    tl->stats.outstanding -= tl->slots[slot].ends ? kernels_of(&tl->slots[slot].launch) : 0;
     tl->stats.gpu_outstanding[s->gpu] -= tl->slots[slot].ends;
     tl->slots[slot].next = tl->free_slot;
     tl->free_slot = slot;
@@ -186,7 +194,7 @@ static void lose(struct lithos_timeline *tl, uint32_t index, enum lithos_timelin
     struct timeline_stream *s = &tl->streams[index];
     const struct timeline_slot *slot = &tl->slots[s->head];
     if (!slot->launch.atoms || timeline_join_lost(s, slot, why, &why))
-        tl->stats.lost[why]++;
+        tl->stats.lost[why] += kernels_of(&slot->launch);
     s->gap = true;
     pop(tl, index);
 }
@@ -208,7 +216,7 @@ static bool refuse(struct lithos_timeline *tl, uint32_t index, const struct lith
                    enum lithos_timeline_lost why)
 {
     if (l->atom == 0)
-        tl->stats.lost[why]++;
+        tl->stats.lost[why] += kernels_of(l);
     if (index == NONE)
         return false;
     struct timeline_stream *s = &tl->streams[index];
@@ -224,8 +232,8 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
     launch.gpu = LITHOS_MIN(l->gpu, tl->config.gpu_count - 1);
     uint32_t index = stream_get(tl, &launch);
     if (l->atom == 0) {
-        tl->stats.launches++;
-        timeline_count_submit(tl, l->submit_ns);
+        tl->stats.launches += kernels_of(l);
+        timeline_count_submit(tl, l->submit_ns, kernels_of(l));
         if (index != NONE) {
             timeline_cut_ends(tl, index, LITHOS_LOST_MISSING);
             timeline_cut_begins(&tl->streams[index], l);
@@ -243,7 +251,7 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
         .next = NONE, .after_gap = s->gap, .ends = l->atom + 1 >= l->atoms, .launch = launch};
     s->gap = false;
     s->used_ns = l->submit_ns;
-    tl->stats.outstanding += l->atom == 0;
+    tl->stats.outstanding += l->atom == 0 ? kernels_of(l) : 0;
     tl->stats.gpu_outstanding[s->gpu] += l->atom == 0;
     if (s->head == NONE) {
         s->head = slot;
@@ -272,6 +280,36 @@ static uint64_t possible_start_ns(const struct lithos_timeline *tl, const struct
     return LITHOS_MAX(s->end_ns, reaches_card_ns(tl, l));
 }
 
+/* The first wait that was over after the launch had ended; NULL: none was. Launches come in order. */
+static const struct timeline_wait *wait_over(struct timeline_stream *s, uint64_t sequence)
+{
+    uint32_t before = 0;
+    while (before < s->wait_count && s->waits[before].sequence <= sequence)
+        before++;
+    s->wait_count -= before;
+    if (before)
+        memmove(s->waits, s->waits + before, s->wait_count * sizeof *s->waits);
+    return s->wait_count ? s->waits : NULL;
+}
+
+/* Does the stamp of a graph's node show an end since that of the replay before? */
+static bool is_newer(const struct lithos_timeline_launch *l, uint64_t gpu_ns)
+{
+    const uint64_t before_ns = l->before_end_ns ? *l->before_end_ns : 0;
+    return gpu_ns > before_ns || before_ns - gpu_ns > SET_BACK_NS;
+}
+
+/* Is the end that a graph's node shows that of a later replay? The program had waited for this one before then. Not asked of a clock that may run at
+ * any rate, or whose rate is not known yet: it may be off by more than its bound. */
+static bool is_overtaken(const struct lithos_timeline *tl, const struct timeline_wait *wait,
+                         const struct lithos_timeline_launch *l, uint64_t gpu_ns)
+{
+    const struct lithos_clockmap *clock = &tl->gpu[l->gpu].clock;
+    uint64_t end_ns;
+    return wait && clock->slope_known && lithos_clockmap_host(clock, gpu_ns, &end_ns) &&
+           end_ns > wait->until_ns + lithos_clockmap_bound_ns(clock);
+}
+
 /* Read the stamp of a stream's head, once. */
 static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns, lithos_timeline_read *read,
                       void *ctx)
@@ -291,7 +329,12 @@ static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_n
         uint64_t gpu_ns, seen_ns = now_ns;
         int r = read(ctx, l->process, l->stamp, &gpu_ns, &seen_ns);
         bool node = l->flags & LITHOS_KERNEL_GRAPH_NODE;
-        if (r == 1 && !(node && gpu_ns == l->not_time_ns)) {
+        const struct timeline_wait *wait = node ? wait_over(s, l->sequence) : NULL;
+        if (node && r == 1 && is_overtaken(tl, wait, l, gpu_ns)) {
+            lose(tl, index, LITHOS_LOST_REPLAY);
+            continue;
+        }
+        if (r == 1 && (!node || is_newer(l, gpu_ns))) {
             slot->done = true;
             slot->gpu_end_ns = gpu_ns;
             struct timeline_gpu *g = &tl->gpu[l->gpu];
@@ -308,8 +351,7 @@ static bool head_done(struct lithos_timeline *tl, uint32_t index, uint64_t now_n
             continue;
         }
         /* It was taken for done by the end of the one before, whose own end nobody had read in time. */
-        bool ended = l->sequence < s->waited_sequence && now_ns - s->waited_ns >= VISIBLE_NS;
-        if (node && ended) {
+        if (wait && now_ns - wait->heard_ns >= VISIBLE_NS) {
             lose(tl, index, LITHOS_LOST_REPLAY);
             continue;
         }
@@ -369,16 +411,6 @@ static void remember_end(struct timeline_gpu *g, uint32_t index, uint64_t end_ns
     g->last_end_ns[0] = end_ns;
 }
 
-/* What a graph's node shows now is not the end of its next replay. */
-static void next_replay(struct lithos_timeline *tl, const struct timeline_slot *slot)
-{
-    for (uint32_t i = slot->next; i != NONE; i = tl->slots[i].next)
-        if (tl->slots[i].launch.stamp == slot->launch.stamp) {
-            tl->slots[i].launch.not_time_ns = slot->gpu_end_ns;
-            return;
-        }
-}
-
 static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now_ns,
                         lithos_timeline_emit *emit, void *ctx)
 {
@@ -412,6 +444,8 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
         e.flags |= LITHOS_KERNEL_CLAMPED;
     }
     e.busy_ns = e.end_ns - e.start_ns;
+    if (l->kernels > 1 && l->busy_ppm)
+        e.busy_ns = (uint64_t)((unsigned __int128)e.busy_ns * LITHOS_MIN(l->busy_ppm, PPM) / PPM);
     if (slot->after_gap)
         e.flags |= LITHOS_KERNEL_AFTER_GAP;
     if (!l->atom || e.end_ns > s->end_ns) {
@@ -422,8 +456,6 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
     if (overlapped(tl, index, e.start_ns, e.end_ns))
         e.flags |= LITHOS_KERNEL_OVERLAPPED;
     remember_end(g, index, e.end_ns);
-    if (l->flags & LITHOS_KERNEL_GRAPH_NODE)
-        next_replay(tl, slot);
     enum timeline_joined joined = l->atoms ? timeline_join(tl, index, slot, &e) : TIMELINE_JOIN_ENDED;
     if (joined == TIMELINE_JOIN_ENDED) {
         timeline_count_kernel(tl, &e);
@@ -460,14 +492,18 @@ unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, litho
 }
 
 void lithos_timeline_waited(struct lithos_timeline *tl, uint32_t process, uint64_t stream, bool all,
-                            uint64_t sequence, uint64_t now_ns)
+                            uint64_t sequence, uint64_t until_ns, uint64_t now_ns)
 {
     for (uint32_t i = tl->active; i != NONE; i = tl->streams[i].after) {
         struct timeline_stream *s = &tl->streams[i];
-        if (s->process != process || (!all && s->handle != stream) || sequence <= s->waited_sequence)
+        if (s->process != process || (!all && s->handle != stream))
             continue;
-        s->waited_sequence = sequence;
-        s->waited_ns = now_ns;
+        wait_over(s, tl->slots[s->head].launch.sequence);
+        if (s->wait_count && sequence <= s->waits[s->wait_count - 1].sequence)
+            continue;
+        s->wait_count -=
+            s->wait_count == TIMELINE_WAITS; /* the last one: this one says as much of what came before it */
+        s->waits[s->wait_count++] = (struct timeline_wait){sequence, until_ns, now_ns};
     }
 }
 

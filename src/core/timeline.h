@@ -11,7 +11,10 @@
  * A launch that was cut into atoms comes in as many, one behind another, and makes one event: from the start of the first to the
  * latest end. Atoms may overlap where they meet, so the end of one may come after that of the next.
  *
- * Every launch given in ends in exactly one of: an event, a count of lost[], or outstanding; the atoms of one count as one. */
+ * A graph's replay comes in as its kernels, or as one launch that stands for them all and ends with the last of them: that is as good for who
+ * asks how long the card was at it, and costs as much as one kernel.
+ *
+ * Every kernel given in ends in exactly one of: an event, a count of lost[], or outstanding; the atoms of one count as one. */
 #pragma once
 
 #include <stdbool.h>
@@ -68,8 +71,14 @@ struct lithos_timeline_launch {
     uint32_t lost;             /* enum lithos_timeline_lost: why there is no stamp */
     struct lithos_tpcset tpcs; /* where it may run */
     uint32_t tpc_count;        /* of them on the card; 0: all of the card's */
-    uint64_t not_time_ns;      /* graph replays: the stamp's time before; another one means done */
-    uint64_t predicted_ns;     /* 0: was not */
+    uint32_t graph;            /* graph replays: which, in the caller's words */
+    uint32_t kernels;          /* of a graph's replay, whose last has this stamp; 0, 1: it is one kernel */
+    uint32_t weight;           /* it stands for so many like it in what operators took; 0: for itself */
+    uint32_t busy_ppm;         /* with kernels: what these took of its time, without the turns between; 0: all */
+    /* graph replays: the GPU's time at the end of the one before, when that is known; what a stamp shows is older, or of this one. The caller's,
+     * and to outlive the launch */
+    const uint64_t *before_end_ns;
+    uint64_t predicted_ns; /* 0: was not */
     struct lithos_predict_ticket ticket;
 };
 
@@ -113,10 +122,10 @@ struct lithos_timeline_operator {
 };
 
 struct lithos_timeline_stats {
-    uint64_t launches; /* given in; = kernels + outstanding + sum of lost */
-    uint64_t kernels;  /* events */
+    uint64_t launches; /* of kernels, given in; = kernels + outstanding + sum of lost */
+    uint64_t kernels;  /* that have ended */
     uint64_t outstanding;
-    uint64_t gpu_outstanding[LITHOS_TIMELINE_GPUS];
+    uint64_t gpu_outstanding[LITHOS_TIMELINE_GPUS]; /* launches: a replay that came in as one is one */
     uint64_t lost[LITHOS_LOST_MAX];
     uint64_t tpc_ns; /* durations times TPCs */
     uint64_t overlapped, clamped;
@@ -149,10 +158,10 @@ bool lithos_timeline_submit(struct lithos_timeline *tl, const struct lithos_time
  * earlier. Returns how many ended. */
 unsigned lithos_timeline_poll(struct lithos_timeline *tl, uint64_t now_ns, lithos_timeline_read *read,
                               lithos_timeline_emit *emit, void *ctx);
-/* The process waited for the stream, or for all of its streams: what it submitted there before `sequence` has ended. Replays of graphs
- * that show no end of their own in the next 0.1 ms were overtaken. */
+/* The process waited for the stream, or for all of its streams, until until_ns: what it submitted there before `sequence` had ended then.
+ * Replays of graphs that show a later end, or none in the 0.1 ms after now_ns, were overtaken. */
 void lithos_timeline_waited(struct lithos_timeline *tl, uint32_t process, uint64_t stream, bool all,
-                            uint64_t sequence, uint64_t now_ns);
+                            uint64_t sequence, uint64_t until_ns, uint64_t now_ns);
 /* The process has ended, and was polled a last time: what is outstanding died with it. */
 void lithos_timeline_forget(struct lithos_timeline *tl, uint32_t process);
 

@@ -23,10 +23,10 @@ static uint64_t slot_ns(uint32_t slot)
     return ((16ull + slot % 16) << shift) + (1ull << shift) / 2;
 }
 
-static void add_duration(struct lithos_timeline_histogram *h, uint64_t ns)
+static void add_duration(struct lithos_timeline_histogram *h, uint64_t ns, uint32_t weight)
 {
-    h->count++;
-    h->slot[slot_of(ns)]++;
+    h->count += weight;
+    h->slot[slot_of(ns)] += weight;
 }
 
 static uint64_t quantile(const struct lithos_timeline_histogram *a, const struct lithos_timeline_histogram *b,
@@ -67,11 +67,11 @@ static struct timeline_bucket *rate_bucket(struct lithos_timeline *tl, uint64_t 
     return b;
 }
 
-void timeline_count_submit(struct lithos_timeline *tl, uint64_t submit_ns)
+void timeline_count_submit(struct lithos_timeline *tl, uint64_t submit_ns, uint32_t kernels)
 {
     struct timeline_bucket *b = rate_bucket(tl, submit_ns);
     if (b)
-        b->launches++;
+        b->launches += kernels;
 }
 
 /* Spread over the time it ran: one kernel may be longer than a bucket. */
@@ -118,29 +118,37 @@ static struct lithos_timeline_operator *operator_of(struct lithos_timeline *tl, 
     return op;
 }
 
-void timeline_count_kernel(struct lithos_timeline *tl, const struct lithos_kernel_event *e)
+/* How long it took, for itself and for those like it of which only the sum is known. */
+static void count_operator(struct lithos_timeline *tl, const struct lithos_kernel_event *e, uint32_t tpcs)
 {
-    const struct lithos_timeline_launch *l = e->launch;
-    struct timeline_gpu *g = &tl->gpu[l->gpu];
-    uint64_t duration_ns = e->busy_ns;
-    uint32_t all = tl->config.gpu[l->gpu].tpcs;
-    uint32_t tpcs = l->tpc_count && l->tpc_count < all ? l->tpc_count : all;
+    const uint32_t weight = LITHOS_MAX(e->launch->weight, 1u);
+    struct lithos_timeline_operator *op = operator_of(tl, e->launch->function);
 
-    tl->stats.kernels++;
-    tl->stats.tpc_ns += duration_ns * tpcs;
-    tl->stats.overlapped += (e->flags & LITHOS_KERNEL_OVERLAPPED) != 0;
-    tl->stats.clamped += (e->flags & LITHOS_KERNEL_CLAMPED) != 0;
     if (e->end_ns - tl->recent_begin_ns > TIMELINE_RECENT_NS && e->end_ns > tl->recent_begin_ns) {
         tl->recent[1] = tl->recent[0];
         tl->recent[0] = (struct lithos_timeline_histogram){0};
         tl->recent_begin_ns = e->end_ns;
     }
-    add_duration(&tl->recent[0], duration_ns);
-    struct lithos_timeline_operator *op = operator_of(tl, l->function);
-    op->kernels++;
-    op->total_ns += duration_ns;
-    op->tpc_ns += duration_ns * tpcs;
-    add_duration(&op->durations, duration_ns);
+    add_duration(&tl->recent[0], e->busy_ns, weight);
+    op->kernels += weight;
+    op->total_ns += e->busy_ns * weight;
+    op->tpc_ns += e->busy_ns * tpcs * weight;
+    add_duration(&op->durations, e->busy_ns, weight);
+}
+
+void timeline_count_kernel(struct lithos_timeline *tl, const struct lithos_kernel_event *e)
+{
+    const struct lithos_timeline_launch *l = e->launch;
+    struct timeline_gpu *g = &tl->gpu[l->gpu];
+    uint32_t all = tl->config.gpu[l->gpu].tpcs;
+    uint32_t tpcs = l->tpc_count && l->tpc_count < all ? l->tpc_count : all;
+
+    tl->stats.kernels += LITHOS_MAX(l->kernels, 1u);
+    tl->stats.tpc_ns += e->busy_ns * tpcs;
+    tl->stats.overlapped += (e->flags & LITHOS_KERNEL_OVERLAPPED) != 0;
+    tl->stats.clamped += (e->flags & LITHOS_KERNEL_CLAMPED) != 0;
+    if (l->kernels <= 1)
+        count_operator(tl, e, tpcs);
     /* Ends come in order, so what was busy before is known up to the latest of them. */
     uint64_t from_ns = LITHOS_MAX(e->start_ns, g->busy_until_ns);
     if (from_ns < e->end_ns) {

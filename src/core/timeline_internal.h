@@ -6,6 +6,7 @@
 #define TIMELINE_BUCKETS 12u /* of 100 ms: a whole second, and those that are being filled */
 #define TIMELINE_BUCKET_NS 100000000ull
 #define TIMELINE_RECENT_NS 5000000000ull
+#define TIMELINE_WAITS 16u
 
 struct timeline_slot {
     uint32_t next; /* launch behind it on its stream; or next free slot */
@@ -14,6 +15,11 @@ struct timeline_slot {
     uint8_t broken; /* with ends: why its launch is lost all the same, plus 1 */
     uint64_t gpu_end_ns, end_ns, seen_ns;
     struct lithos_timeline_launch launch;
+};
+
+/* What was submitted before `sequence` had ended at until_ns, as was heard at heard_ns. */
+struct timeline_wait {
+    uint64_t sequence, until_ns, heard_ns;
 };
 
 struct timeline_stream {
@@ -26,7 +32,8 @@ struct timeline_stream {
     uint64_t end_ns, gpu_end_ns; /* of the kernel before the head */
     uint64_t behind_since_ns;    /* the launch behind the head was first seen to have ended; 0: not */
     uint64_t used_ns;
-    uint64_t waited_sequence, waited_ns; /* launches before it have ended, as was heard then */
+    struct timeline_wait waits[TIMELINE_WAITS]; /* the last ones, by sequence */
+    uint32_t wait_count;
     /* the launch that comes in: its next atom; atoms 0: none is being cut */
     uint64_t cut_sequence;
     uint32_t cut_next, cut_atoms;
@@ -66,7 +73,7 @@ struct lithos_timeline {
     struct timeline_gpu gpu[LITHOS_TIMELINE_GPUS];
 };
 
-void timeline_count_submit(struct lithos_timeline *tl, uint64_t submit_ns);
+void timeline_count_submit(struct lithos_timeline *tl, uint64_t submit_ns, uint32_t kernels);
 void timeline_count_kernel(struct lithos_timeline *tl, const struct lithos_kernel_event *e);
 
 /* ---- timeline_atoms.c ---- */

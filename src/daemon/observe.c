@@ -117,7 +117,8 @@ static void tell_time(const struct lithosd *d, struct lithos_record *r)
     if (r->kind == LITHOS_RECORD_LAUNCH || r->kind == LITHOS_RECORD_GRAPH_LAUNCH ||
         r->kind == LITHOS_RECORD_SYNC) {
         double took_ns = r->launch.call_ns * d->observe.ticks.ns_a_tick;
-        r->launch.call_ns = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
+        if (r->launch.call_ns != UINT32_MAX) /* else it took longer than that */
+            r->launch.call_ns = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
     }
     r->submit_ns = lithos_ticks_map_ns(&d->observe.ticks, r->submit_ns);
     r->flags &= (uint16_t)~LITHOS_RECORD_TICKS;
@@ -220,9 +221,9 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     struct lithosd_tenant *t = ctx;
     struct lithosd_observed *o = t->observed;
     const struct lithos_timeline_launch *l = k->launch;
-    const struct lithosd_reader *reader = t->daemon->processes[l->process].reader;
-    if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader && reader->node_ends)
-        reader->node_ends[l->stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
+    struct lithosd_reader *reader = t->daemon->processes[l->process].reader;
+    if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader)
+        lithosd_graph_ended(reader, k);
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->busy_ns, l->tpc_count);
     lithosd_lend_done(t, k);
@@ -231,7 +232,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     if (l->size_key)
         lithosd_rightsize_kernel(t, k);
     lithosd_power_kernel(t, k);
-    if (!t->daemon->observe.recording_count)
+    if (!t->daemon->observe.recording_count || l->kernels > 1) /* under way already when it began to record */
         return;
     char unknown[32];
     const char *name = lithosd_names_text(&o->names, l->function);
@@ -497,8 +498,7 @@ void lithosd_observe_detach(struct lithosd_process *p)
     lithosd_handles_finish(&p->reader->functions);
     lithosd_plans_forget(p);
     lithosd_rightsize_detach(p);
-    free(p->reader->nodes);
-    free(p->reader->node_ends);
+    lithosd_graphs_finish(p->reader);
     free(p->reader);
     p->reader = NULL;
     if (d->process_count <= 1)

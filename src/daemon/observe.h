@@ -17,6 +17,8 @@
 #define LITHOSD_RECORDINGS_MAX 4u
 #define LITHOSD_GRAPH_NODES_MAX 8192u
 #define LITHOSD_GRAPH_REPLAY_MAX 4096u
+/* Kernels of a tenant's graphs that are followed one by one in a second; the replays of others are followed as one launch each. */
+#define LITHOSD_GRAPH_KERNELS_PER_S 16384
 
 struct lithosd;
 struct lithosd_tenant;
@@ -27,7 +29,9 @@ struct lithosd_connection;
 struct lithosd_observed {
     struct lithos_timeline *timeline; /* in memory of its own */
     struct lithos_predictor *predictor[LITHOS_MAX_GPUS];
-    bool no_predictor[LITHOS_MAX_GPUS];       /* none can be had for that card */
+    bool no_predictor[LITHOS_MAX_GPUS]; /* none can be had for that card */
+    int64_t graph_kernels; /* that may be followed one by one at once, as of then; below 0: too many were */
+    uint64_t graph_kernels_ns;
     struct lithosd_names names;               /* of functions, by their hash */
     uint64_t records[LITHOS_RECORD_KIND_MAX]; /* read */
     uint64_t overrun, damaged;                /* records lost in reading */
@@ -37,10 +41,29 @@ struct lithosd_observed {
 /* A kernel node of a graph: what its replays are. */
 struct lithosd_graph_node {
     uint32_t graph;
-    uint32_t launches; /* of its graph, since: nodes that come after one are of another making */
-    bool off;          /* it does not run for now */
-    uint64_t handle;   /* of its function: its name comes after the node */
+    uint32_t rank;   /* of two of a graph the one with the smaller rank is ahead */
+    bool off;        /* it does not run for now */
+    uint64_t handle; /* of its function: its name comes after the node */
     struct lithos_timeline_launch launch;
+};
+
+/* A graph of which a node at least is known. */
+struct lithosd_graph {
+    uint32_t id;
+    uint32_t first, count; /* its nodes, one behind another */
+    uint32_t changed;      /* of them, the one that was changed last */
+    uint32_t kernels;      /* of a replay, those that are followed */
+    uint32_t launches;     /* nodes that come after one are of another making */
+    uint32_t skipped;      /* replays that were followed as one, since one was kernel by kernel */
+    uint32_t steady;       /* replays followed kernel by kernel in a row of which the same one was the last */
+    uint64_t last_stamp;   /* of that kernel */
+    struct lithos_tpcset tpcs; /* of all of them */
+    /* The replay that is being followed kernel by kernel. */
+    uint64_t sequence, begin_ns, end_ns, busy_ns, last_gpu_ns, end_stamp;
+    uint32_t ended;
+    /* What such a one took, and what of that its kernels did. */
+    uint64_t took_ns;
+    uint32_t busy_ppm;
 };
 
 /* A process's. */
@@ -49,10 +72,14 @@ struct lithosd_reader {
     bool have[LITHOS_RECORD_RINGS];
     struct lithos_record head[LITHOS_RECORD_RINGS]; /* of each ring, read and not handled yet */
     struct lithosd_handles functions;               /* handle -> hash of the name */
-    uint32_t node_count, node_room;
+    uint32_t node_count, node_room, node_rank;
     struct lithosd_graph_node *nodes;
-    uint64_t *
-        node_ends; /* by stamp slot: what the GPU had written there when last a node was seen to end; NULL: no nodes */
+    uint32_t graph_count, graph_room;
+    struct lithosd_graph *graphs; /* by id */
+    bool unsorted;                /* nodes have come or changed since: graphs do not tell of all of them */
+    bool unseen;                  /* there are nodes that found no room */
+    /* By stamp slot: what the GPU had written there when last a node was seen to end, or all that are followed as one; NULL: no nodes. */
+    uint64_t *node_ends;
     uint32_t graphs_begun, graphs_given; /* of the arena, at the last look */
     uint64_t graphs_begun_ns;            /* when the first was seen to change */
     struct lithos_atom_book *book;       /* what its kernels are cut into; NULL: none known yet */
@@ -104,6 +131,20 @@ void lithosd_observe_drops(const struct lithosd_tenant *t, uint64_t ret_drops[LI
 
 /* A record of the process, in the order of their sequence, its times as CLOCK_MONOTONIC has them. Any values. */
 void lithosd_observe_record(struct lithosd_process *p, const struct lithos_record *r);
+/* What a record of a launch, or of a graph's node, says. */
+struct lithos_timeline_launch lithosd_observe_launch_of(const struct lithosd_process *p,
+                                                        const struct lithos_record *r);
+/* Foretell it, if nothing better is known of it than what it says, follow it, and tell the scheduler. */
+void lithosd_observe_submit(struct lithosd_process *p, struct lithos_timeline_launch *l);
+
+/* ---- observe_graphs.c ---- */
+
+/* Records of these kinds. */
+void lithosd_graph_node(struct lithosd_process *p, const struct lithos_record *r);
+void lithosd_graph_launch(struct lithosd_process *p, const struct lithos_record *r);
+/* A kernel of a graph has ended, or a replay that is followed as one. */
+void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kernel_event *k);
+void lithosd_graphs_finish(struct lithosd_reader *reader);
 
 /* ---- plans.c: how long kernels take decides what later ones are cut into ---- */
 
@@ -134,6 +175,8 @@ int lithosd_recording_request(struct lithosd_connection *c, const struct lithos_
 /* The connection is about to end, and what it had asked for with it. */
 void lithosd_recording_end(struct lithosd_connection *c);
 void lithosd_recordings_event(const struct lithosd_tenant *t, const struct lithos_trace_event *e);
+/* Is the tenant recorded? Then each kernel counts. */
+bool lithosd_recordings_want(const struct lithosd_tenant *t);
 void lithosd_recordings_admitted(const struct lithosd_tenant *t);
 void lithosd_recordings_granted(const struct lithosd_tenant *t);
 void lithosd_recordings_ended(const struct lithosd_tenant *t);

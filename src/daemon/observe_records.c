@@ -1,4 +1,4 @@
-/* What becomes of a record that a tenant's process has written: a launch foretold and followed, a graph's nodes kept for its replays. */
+/* What becomes of a record that a tenant's process has written: a launch is foretold and followed. */
 #include "daemon/observe.h"
 
 #include <stdlib.h>
@@ -45,7 +45,8 @@ static struct lithos_predictor *predictor(struct lithosd_tenant *t, uint32_t gpu
     return o->predictor[gpu];
 }
 
-static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, const struct lithos_record *r)
+struct lithos_timeline_launch lithosd_observe_launch_of(const struct lithosd_process *p,
+                                                        const struct lithos_record *r)
 {
     const struct lithosd_tenant *t = p->tenant;
     uint32_t gpu = LITHOS_MIN((uint32_t)r->gpu, t->grant.gpu_count - 1);
@@ -81,7 +82,7 @@ static struct lithos_timeline_launch launch_of(const struct lithosd_process *p, 
     return l;
 }
 
-static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
+void lithosd_observe_submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
 {
     struct lithosd_observed *o = p->tenant->observed;
     /* A kernel in atoms is foretold, and looked back on, as the one launch that it is. */
@@ -96,7 +97,7 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
         memcpy(shape.block, l->block, sizeof shape.block);
         lithos_predictor_submit(foretell, l->stream ^ (uint64_t)l->process << 48, &shape, l->tpc_count,
                                 &prediction, &l->ticket);
-        l->predicted_ns = prediction.duration_ns;
+        l->predicted_ns = prediction.duration_ns ? prediction.duration_ns : l->predicted_ns;
     }
     bool followed = lithos_timeline_submit(o->timeline, l);
     if (l->atom == 0)
@@ -105,104 +106,10 @@ static void submit(struct lithosd_process *p, struct lithos_timeline_launch *l)
         lithosd_lend_atom(p->tenant, l);
 }
 
-static bool has_no_blocks(const struct lithos_record *r)
+/* A call that took longer than its record can say ended before it was read. */
+static uint64_t wait_over_ns(const struct lithos_record *r, uint64_t now_ns)
 {
-    return !r->launch.grid[0] || !r->launch.grid[1] || !r->launch.grid[2];
-}
-
-/* A node that was changed takes the place of what it was. */
-static bool graph_node_changed(struct lithosd_process *p, const struct lithos_record *r)
-{
-    struct lithosd_reader *reader = p->reader;
-    for (uint32_t i = 0; i < reader->node_count; i++) {
-        struct lithosd_graph_node *n = &reader->nodes[i];
-        if (n->graph != r->launch.graph || n->launch.stamp != r->launch.stamp)
-            continue;
-        n->launch = launch_of(p, r);
-        n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
-        n->off = has_no_blocks(r);
-        n->handle = r->function;
-        return true;
-    }
-    return false;
-}
-
-/* Other nodes that come after their graph was launched are of another instantiation under the same handle. */
-static void graph_node(struct lithosd_process *p, const struct lithos_record *r)
-{
-    struct lithosd_reader *reader = p->reader;
-    if (r->flags & LITHOS_RECORD_NODE_CHANGED && graph_node_changed(p, r))
-        return;
-    if (!reader->node_ends && !(reader->node_ends = calloc(LITHOS_STAMP_SLOTS, sizeof *reader->node_ends)))
-        return;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < reader->node_count; i++)
-        if (reader->nodes[i].graph != r->launch.graph || !reader->nodes[i].launches)
-            reader->nodes[kept++] = reader->nodes[i];
-    reader->node_count = kept;
-    if (reader->node_count == reader->node_room) {
-        uint32_t room = reader->node_room ? reader->node_room * 2 : 64;
-        struct lithosd_graph_node *nodes =
-            room <= LITHOSD_GRAPH_NODES_MAX ? realloc(reader->nodes, room * sizeof *nodes) : NULL;
-        if (!nodes)
-            return; /* its replays are not seen */
-        reader->nodes = nodes;
-        reader->node_room = room;
-    }
-    struct lithosd_graph_node *n = &reader->nodes[reader->node_count++];
-    *n = (struct lithosd_graph_node){
-        .graph = r->launch.graph, .off = has_no_blocks(r), .handle = r->function, .launch = launch_of(p, r)};
-    n->launch.flags |= LITHOS_KERNEL_GRAPH_NODE;
-}
-
-/* By graph, and the nodes of one by when each ended last. */
-static int compare_nodes(const void *left, const void *right, void *ends_by_slot)
-{
-    const struct lithosd_graph_node *a = left, *b = right;
-    const uint64_t *ends = ends_by_slot;
-    const uint64_t a_end = ends[a->launch.stamp % LITHOS_STAMP_SLOTS],
-                   b_end = ends[b->launch.stamp % LITHOS_STAMP_SLOTS];
-    if (a->graph != b->graph)
-        return a->graph < b->graph ? -1 : 1;
-    return a_end < b_end ? -1 : a_end > b_end;
-}
-
-/* Drivers upload a graph's nodes in an order of their own (580: the last one first), while its kernels are followed as they run: each from
- * the end of the one before. A replay that is over shows their order; it is looked at after the 1st, 2nd, 4th, ... */
-static void graph_order(const struct lithosd_process *p, const struct lithosd_graph_node *first)
-{
-    struct lithosd_reader *reader = p->reader;
-    const struct lithos_timeline_stats *stats = lithos_timeline_stats(p->tenant->observed->timeline);
-    if (first->launches && !(first->launches & (first->launches - 1)) && !stats->outstanding)
-        qsort_r(reader->nodes, reader->node_count, sizeof *reader->nodes, compare_nodes, reader->node_ends);
-}
-
-static void graph_launch(struct lithosd_process *p, const struct lithos_record *r)
-{
-    struct lithosd_reader *reader = p->reader;
-    p->daemon->observe.replays = true;
-    for (uint32_t i = 0; i < reader->node_count; i++)
-        if (reader->nodes[i].graph == r->launch.graph) {
-            graph_order(p, &reader->nodes[i]);
-            break;
-        }
-    for (uint32_t i = 0, sent = 0; i < reader->node_count && sent < LITHOSD_GRAPH_REPLAY_MAX; i++) {
-        struct lithosd_graph_node *n = &reader->nodes[i];
-        if (n->graph != r->launch.graph)
-            continue;
-        n->launches += n->launches < UINT32_MAX;
-        if (n->off)
-            continue;
-        sent++;
-        struct lithos_timeline_launch l = n->launch;
-        l.function = lithosd_names_function(&reader->functions, n->handle);
-        l.not_time_ns = reader->node_ends[l.stamp % LITHOS_STAMP_SLOTS];
-        l.stream = r->stream;
-        l.sequence = r->sequence;
-        l.submit_ns = r->submit_ns;
-        l.call_ns = p->daemon->gpus.is_virtual ? 0 : r->launch.call_ns;
-        submit(p, &l);
-    }
+    return r->launch.call_ns == UINT32_MAX ? now_ns : LITHOS_MIN(r->submit_ns + r->launch.call_ns, now_ns);
 }
 
 static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
@@ -210,6 +117,7 @@ static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
     struct lithosd_observed *o = p->tenant->observed;
     bool all = r->stream == LITHOS_RECORD_ALL_STREAMS;
     uint32_t process = (uint32_t)(p - p->daemon->processes);
+    uint64_t now_ns = lithos_now_ns();
     for (uint32_t g = 0; g < p->tenant->grant.gpu_count; g++) {
         if (!o->predictor[g])
             continue;
@@ -219,7 +127,8 @@ static void sync_seen(struct lithosd_process *p, const struct lithos_record *r)
             lithos_predictor_sync(o->predictor[g], r->stream ^ (uint64_t)process << 48);
     }
     if (r->flags & LITHOS_RECORD_ENDED)
-        lithos_timeline_waited(o->timeline, process, r->stream, all, r->launch.stamp, lithos_now_ns());
+        lithos_timeline_waited(o->timeline, process, r->stream, all, r->launch.stamp, wait_over_ns(r, now_ns),
+                               now_ns);
     uint32_t gpu = LITHOS_MIN((uint32_t)r->gpu, p->tenant->grant.gpu_count - 1);
     struct lithos_trace_event e = {
         .kind = LITHOS_TRACE_SYNC,
@@ -256,18 +165,18 @@ void lithosd_observe_record(struct lithosd_process *p, const struct lithos_recor
         name_driver_kernel(p, r);
         /* fall through */
     case LITHOS_RECORD_LAUNCH:
-        l = launch_of(p, r);
+        l = lithosd_observe_launch_of(p, r);
         if (p->tenant->rightsize)
             lithosd_rightsize_launch(p, r, &l);
-        submit(p, &l);
+        lithosd_observe_submit(p, &l);
         break;
     case LITHOS_RECORD_GRAPH_NODE:
-        graph_node(p, r);
+        lithosd_graph_node(p, r);
         break;
     case LITHOS_RECORD_GRAPH_LAUNCH:
         if (p->tenant->rightsize)
             lithosd_rightsize_launch(p, r, NULL);
-        graph_launch(p, r);
+        lithosd_graph_launch(p, r);
         break;
     case LITHOS_RECORD_SYNC:
         sync_seen(p, r);

@@ -47,6 +47,15 @@ void lithosd_recordings_event(const struct lithosd_tenant *t, const struct litho
             put(&o->recordings[i], e);
 }
 
+bool lithosd_recordings_want(const struct lithosd_tenant *t)
+{
+    const struct lithosd_observe *o = &t->daemon->observe;
+    for (unsigned i = 0; o->recording_count && i < LITHOSD_RECORDINGS_MAX; i++)
+        if (o->recordings[i].connection && wants(&o->recordings[i], t))
+            return true;
+    return false;
+}
+
 /* ---- what a trace tells beside kernels ---- */
 
 static void put_gpus(struct lithosd_recording *r, const struct lithosd *d)

@@ -65,69 +65,140 @@ static void a_sleeping_daemon_is_woken(void **state)
 
 /* ---- a graph ---- */
 
-#define NODES 4u
-#define NODE_NS LITHOS_NSEC_PER_MSEC
-#define REPLAYS 8u
 #define PATIENCE_NS (10 * LITHOS_NSEC_PER_SEC)
 
 static void put(struct lithos_arena *arena, const struct lithos_record *r)
 {
-    assert_true(lithos_record_put(&arena->records, 0, &arena->record_tails[0], r));
+    for (uint64_t begin_ns = lithos_now_ns();
+         !lithos_record_put(&arena->records, 0, &arena->record_tails[0], r); usleep(100))
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
 }
 
-/* All that is outstanding has been seen to end, and so many kernels have: the tenant's status document. */
+static json_int_t observed(const json_t *status, const char *what)
+{
+    const json_t *t = json_array_get(json_object_get(status, "tenants"), 0);
+    return json_integer_value(json_object_get(json_object_get(t, "observed"), what));
+}
+
+/* All that is outstanding has been seen to end, and so many kernels have: the status document. */
 static json_t *until_seen(const struct rig *rig, json_int_t kernels)
 {
     for (uint64_t begin_ns = lithos_now_ns();; usleep(1000)) {
         json_t *status = rig_status(rig);
-        const json_t *t = json_array_get(json_object_get(status, "tenants"), 0);
-        if (json_integer_value(json_object_get(json_object_get(t, "observed"), "kernels")) == kernels)
+        if (observed(status, "kernels") == kernels)
             return status;
         json_decref(status);
         assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
     }
 }
 
-/* Its nodes are made known the last one first, as a driver does, and run one after the other, a millisecond each. */
+/* A graph whose kernels run one after the other. They are made known the last one first, as a driver does. */
+struct graph {
+    struct lithos_arena *arena;
+    unsigned nodes;
+    uint64_t node_ns, sequence;
+};
+
+static void make_known(struct graph *g)
+{
+    struct lithos_record r = {
+        .sequence = ++g->sequence, .kind = LITHOS_RECORD_GRAPH_NODE, .cluster = 1, .launch = {.graph = 9}};
+    r.launch.block[0] = r.launch.block[1] = r.launch.block[2] = 1;
+    r.launch.grid[0] = r.launch.grid[1] = r.launch.grid[2] = 1;
+    for (unsigned i = g->nodes; i-- > 0;) {
+        r.function = 100 + i % 4;
+        r.launch.stamp = 1 + i;
+        put(g->arena, &r);
+    }
+}
+
+/* Replays until so many of its kernels have been seen to end; nobody looks before they have. */
+static json_t *replay(const struct rig *rig, struct graph *g, json_int_t seen)
+{
+    uint64_t submit_ns = lithos_now_ns();
+    struct lithos_record r = {.sequence = ++g->sequence,
+                              .submit_ns = submit_ns,
+                              .kind = LITHOS_RECORD_GRAPH_LAUNCH,
+                              .cluster = 1,
+                              .launch = {.graph = 9}};
+    put(g->arena, &r);
+    while (lithos_now_ns() < submit_ns + g->nodes * g->node_ns)
+        usleep(100);
+    for (unsigned i = 0; i < g->nodes; i++) {
+        atomic_store(&g->arena->stamps[1 + i].time_ns, submit_ns + (i + 1) * g->node_ns);
+        atomic_store(&g->arena->stamps[1 + i].payload, 1 + i);
+    }
+    return until_seen(rig, seen);
+}
+
+static double p50_us(const json_t *status)
+{
+    const json_t *t = json_array_get(json_object_get(status, "tenants"), 0);
+    return json_number_value(json_object_get(json_object_get(t, "observed"), "p50_us"));
+}
+
 static void nodes_in_the_order_of_their_ends(void **state)
 {
+    enum { NODES = 4, REPLAYS = 8 };
     struct rig *rig = *state;
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
-    struct lithos_arena *arena = rig_attach(&a, sock);
-    struct lithos_record r = {
-        .sequence = 1, .kind = LITHOS_RECORD_GRAPH_NODE, .cluster = 1, .launch = {.graph = 9}};
+    struct graph g = {rig_attach(&a, sock), NODES, LITHOS_NSEC_PER_MSEC, 0};
     json_t *status = NULL;
-    r.launch.block[0] = r.launch.block[1] = r.launch.block[2] = 1;
-    r.launch.grid[0] = r.launch.grid[1] = r.launch.grid[2] = 1;
-    for (unsigned i = NODES; i-- > 0;) {
-        r.function = 100 + i;
-        r.launch.stamp = 1 + i;
-        put(arena, &r);
-    }
-    for (unsigned n = 0; n < REPLAYS; n++) {
-        uint64_t submit_ns = lithos_now_ns();
-        r = (struct lithos_record){.sequence = 2 + n,
-                                   .submit_ns = submit_ns,
-                                   .kind = LITHOS_RECORD_GRAPH_LAUNCH,
-                                   .cluster = 1,
-                                   .launch = {.graph = 9}};
-        put(arena, &r);
-        while (lithos_now_ns() < submit_ns + NODES * NODE_NS)
-            usleep(100);
-        for (unsigned i = 0; i < NODES; i++) {
-            atomic_store(&arena->stamps[1 + i].time_ns, submit_ns + (i + 1) * NODE_NS);
-            atomic_store(&arena->stamps[1 + i].payload, 1 + i);
-        }
+    make_known(&g);
+    for (unsigned n = 1; n <= REPLAYS; n++) {
         json_decref(status);
-        status = until_seen(rig, (json_int_t)(NODES * (n + 1)));
+        status = replay(rig, &g, n * NODES);
     }
-    const json_t *t = json_array_get(json_object_get(status, "tenants"), 0);
-    double p50_us = json_number_value(json_object_get(json_object_get(t, "observed"), "p50_us"));
-    if (p50_us < 700 || p50_us > 1400) /* of the first replay alone it is not known */
-        fail_msg("kernels of 1000 us are taken to last for %.0f", p50_us);
+    if (p50_us(status) < 700 || p50_us(status) > 1400) /* of the first replay alone it is not known */
+        fail_msg("kernels of 1000 us are taken to last for %.0f", p50_us(status));
     json_decref(status);
-    munmap(arena, LITHOS_ARENA_BYTES);
+    munmap(g.arena, LITHOS_ARENA_BYTES);
+    close(sock);
+}
+
+/* Too many kernels to follow each: most replays are followed as one launch, and the account says the same. */
+static void replays_as_one(void **state)
+{
+    enum { NODES = 2000, REPLAYS = 100, NODE_NS = 4000, TPCS = 66 }; /* its records name none: all */
+    struct rig *rig = *state;
+    struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
+    int sock = rig_connect(rig);
+    struct graph g = {rig_attach(&a, sock), NODES, NODE_NS, 0};
+    json_t *status = NULL;
+    uint64_t begin_ns = lithos_now_ns();
+    make_known(&g);
+    for (unsigned n = 1; n <= REPLAYS; n++) {
+        json_decref(status);
+        status = replay(rig, &g, n * NODES);
+    }
+    uint64_t took_ns = lithos_now_ns() - begin_ns;
+    const json_t *t = json_array_get(json_object_get(status, "tenants"), 0);
+    const json_t *o = json_object_get(t, "observed"), *op;
+    json_int_t one_by_one = json_integer_value(json_object_get(json_object_get(o, "prediction"), "launches"));
+    /* what the first second has room for, and each one after it; each replay else is one launch */
+    json_int_t most = (json_int_t)(16384 * (1 + took_ns / LITHOS_NSEC_PER_SEC + 1)) + NODES + REPLAYS;
+    if (most < NODES * REPLAYS / 2 && one_by_one > most)
+        fail_msg("%lld kernels were followed one by one in %.1f s", (long long)one_by_one,
+                 (double)took_ns / 1e9);
+    assert_true(one_by_one >= 8 * NODES);
+    assert_int_equal(observed(status, "launches"), NODES * REPLAYS);
+    assert_int_equal(observed(status, "queue"), 0);
+    size_t i;
+    json_int_t of_operators = 0;
+    json_array_foreach(json_object_get(o, "operators"), i, op) of_operators +=
+        json_integer_value(json_object_get(op, "kernels"));
+    /* those since one was followed kernel by kernel are not in it yet */
+    assert_true(of_operators <= NODES * REPLAYS && of_operators >= one_by_one - REPLAYS);
+    const double tpc_s = json_number_value(json_object_get(o, "tpc_time_s")),
+                 true_tpc_s = 1e-9 * NODES * REPLAYS * NODE_NS * TPCS;
+    if (tpc_s < 0.5 * true_tpc_s ||
+        tpc_s > 1.02 * true_tpc_s) /* less what the card takes to turn to each kernel */
+        fail_msg("%.3f s of TPC time of %.3f s", tpc_s, true_tpc_s);
+    if (p50_us(status) < 2 || p50_us(status) > 4.5)
+        fail_msg("kernels of 4 us are taken to last for %.1f", p50_us(status));
+    json_decref(status);
+    munmap(g.arena, LITHOS_ARENA_BYTES);
     close(sock);
 }
 
@@ -152,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_sleeping_daemon_is_woken, setup, teardown),
         cmocka_unit_test_setup_teardown(nodes_in_the_order_of_their_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(replays_as_one, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

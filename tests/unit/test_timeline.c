@@ -358,86 +358,197 @@ static void slow_card(void **state)
     finish(&w);
 }
 
-/* A graph's node keeps one stamp: a new time in it is a new end; one overtaken by the next replay is counted. */
+/* A graph's node keeps one stamp: a later time in it is a new end; one overtaken by the next replay is counted. */
+struct node {
+    uint64_t stamp_ns, before_end_ns;
+    unsigned ends;
+    struct lithos_kernel_event last;
+};
+
 static int read_node(void *ctx, uint32_t process, uint64_t stamp, uint64_t *ret_gpu_ns, uint64_t *ret_seen_ns)
 {
     (void)process, (void)ret_seen_ns; /* as it is: the time of the call */
     assert_int_equal(stamp, 77);
-    *ret_gpu_ns = *(uint64_t *)ctx;
+    *ret_gpu_ns = ((struct node *)ctx)->stamp_ns;
     return 1;
 }
 
-static void count_event(void *ctx, const struct lithos_kernel_event *e)
+static void node_ended(void *ctx, const struct lithos_kernel_event *e)
 {
-    (void)ctx;
+    struct node *n = ctx;
     assert_true(e->flags & LITHOS_KERNEL_GRAPH_NODE);
+    n->before_end_ns = e->gpu_end_ns;
+    n->ends++;
+    n->last = *e;
+}
+
+static struct lithos_timeline_launch replay_of(const struct node *n, uint64_t sequence)
+{
+    return (struct lithos_timeline_launch){.process = 1,
+                                           .stream = 1,
+                                           .sequence = sequence,
+                                           .stamp = 77,
+                                           .submit_ns = HOST0,
+                                           .flags = LITHOS_KERNEL_GRAPH_NODE,
+                                           .before_end_ns = &n->before_end_ns};
+}
+
+static unsigned poll_node(struct world *w, struct node *n, uint64_t since_ns)
+{
+    return lithos_timeline_poll(w->tl, HOST0 + since_ns, read_node, node_ended, n);
 }
 
 static void graph_replays(void **state)
 {
     (void)state;
     struct world w;
-    uint64_t stamp_ns = 1000;
+    struct node n = {.stamp_ns = 1000, .before_end_ns = 1000};
     begin(&w);
-    struct lithos_timeline_launch l = {.process = 1,
-                                       .stream = 1,
-                                       .stamp = 77,
-                                       .submit_ns = HOST0,
-                                       .flags = LITHOS_KERNEL_GRAPH_NODE,
-                                       .not_time_ns = 1000};
+    struct lithos_timeline_launch l = replay_of(&n, 1);
     assert_true(lithos_timeline_submit(w.tl, &l));
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 100, read_node, count_event, &stamp_ns), 0);
-    stamp_ns = 2000;
+    assert_int_equal(poll_node(&w, &n, 100), 0);
+    n.stamp_ns = 2000;
     /* submitted again before it was looked at */
     assert_true(lithos_timeline_submit(w.tl, &l));
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 200, read_node, count_event, &stamp_ns), 1);
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 3000000000, read_node, count_event, &stamp_ns), 0);
+    assert_int_equal(poll_node(&w, &n, 200), 1);
+    assert_int_equal(poll_node(&w, &n, 3000000000), 0);
     assert_int_equal(lithos_timeline_stats(w.tl)->lost[LITHOS_LOST_REPLAY], 1);
+    /* the GPU's clock was set back: what it shows then is new all the same */
+    l.submit_ns += 3000000000;
+    n.stamp_ns = n.before_end_ns = 60000000000;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    assert_int_equal(poll_node(&w, &n, 3000000100), 0);
+    n.stamp_ns = 1000;
+    assert_int_equal(poll_node(&w, &n, 3000000200), 1);
     finish(&w);
 }
 
-/* A replay's end was read too late, as that of the next one: each is a replay late from then on, until the program waits for its stream. */
+/* A replay's end was read too late, as that of the next one: that one shows no other, and is known to have ended once the program has waited for
+ * its stream. */
 static void replay_waited_for(void **state)
 {
     (void)state;
     struct world w;
-    uint64_t stamp_ns = 2000; /* of the second replay: the first one's is gone */
+    struct node n = {.stamp_ns = 2000,
+                     .before_end_ns = 1000}; /* of the second replay: the first one's is gone */
     const struct lithos_timeline_stats *s;
     begin(&w);
     s = lithos_timeline_stats(w.tl);
-    struct lithos_timeline_launch l = {.process = 1,
-                                       .stream = 1,
-                                       .sequence = 5,
-                                       .stamp = 77,
-                                       .submit_ns = HOST0,
-                                       .flags = LITHOS_KERNEL_GRAPH_NODE,
-                                       .not_time_ns = 1000};
+    struct lithos_timeline_launch l = replay_of(&n, 5);
     assert_true(lithos_timeline_submit(w.tl, &l));
     l.sequence = 6;
     assert_true(lithos_timeline_submit(w.tl, &l));
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 100, read_node, count_event, &stamp_ns), 1);
+    assert_int_equal(poll_node(&w, &n, 100), 1);
     assert_int_equal(s->outstanding, 1);
     /* waits of another process, for another stream, and from before the second launch, tell nothing of it */
-    lithos_timeline_waited(w.tl, 2, 1, false, 9, HOST0 + 200);
-    lithos_timeline_waited(w.tl, 1, 2, false, 9, HOST0 + 200);
-    lithos_timeline_waited(w.tl, 1, 1, false, 6, HOST0 + 200);
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1000000, read_node, count_event, &stamp_ns), 0);
+    lithos_timeline_waited(w.tl, 2, 1, false, 9, HOST0 + 200, HOST0 + 200);
+    lithos_timeline_waited(w.tl, 1, 2, false, 9, HOST0 + 200, HOST0 + 200);
+    lithos_timeline_waited(w.tl, 1, 1, false, 6, HOST0 + 200, HOST0 + 200);
+    assert_int_equal(poll_node(&w, &n, 1000000), 0);
     assert_int_equal(s->outstanding, 1);
     /* this one does, once its stamp would be seen */
-    lithos_timeline_waited(w.tl, 1, 1, false, 7, HOST0 + 1000000);
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1001000, read_node, count_event, &stamp_ns), 0);
+    lithos_timeline_waited(w.tl, 1, 1, false, 7, HOST0 + 1000000, HOST0 + 1000000);
+    assert_int_equal(poll_node(&w, &n, 1001000), 0);
     assert_int_equal(s->outstanding, 1);
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 1200000, read_node, count_event, &stamp_ns), 0);
+    assert_int_equal(poll_node(&w, &n, 1200000), 0);
     assert_int_equal(s->outstanding, 0);
     assert_int_equal(s->lost[LITHOS_LOST_REPLAY], 1);
     /* and the next replay is seen to end at its own end */
     l.sequence = 8;
-    l.not_time_ns = 2000;
     assert_true(lithos_timeline_submit(w.tl, &l));
-    lithos_timeline_waited(w.tl, 1, 99, true, 9, HOST0 + 2000000);
-    stamp_ns = 3000;
-    assert_int_equal(lithos_timeline_poll(w.tl, HOST0 + 2200000, read_node, count_event, &stamp_ns), 1);
+    lithos_timeline_waited(w.tl, 1, 99, true, 9, HOST0 + 2000000, HOST0 + 2000000);
+    n.stamp_ns = 3000;
+    assert_int_equal(poll_node(&w, &n, 2200000), 1);
     assert_int_equal(s->lost[LITHOS_LOST_REPLAY], 1);
+    finish(&w);
+}
+
+/* Where the clock is known, an end after the program's wait for it is not taken for the replay's: it is the next one's, and that one has it. More
+ * waits than are kept: the earliest ones bound what came first, and the last one all the others. */
+static void replay_overtaken(void **state)
+{
+    (void)state;
+    enum { REPLAYS = 40, PERIOD_NS = 1000000, TAKES_NS = 800000 };
+    struct world w;
+    struct node n = {0};
+    uint64_t first_ns = 3000000000ull, sequence = 1;
+    const struct lithos_timeline_stats *s;
+    begin(&w);
+    s = lithos_timeline_stats(w.tl);
+    /* each is looked at in time, which is how the clock becomes known */
+    for (uint64_t at_ns = 0; at_ns < first_ns; at_ns += PERIOD_NS, sequence++) {
+        struct lithos_timeline_launch l = replay_of(&n, sequence);
+        l.submit_ns += at_ns;
+        assert_true(lithos_timeline_submit(w.tl, &l));
+        n.stamp_ns = gpu_clock(&w, l.submit_ns + TAKES_NS);
+        assert_int_equal(poll_node(&w, &n, at_ns + TAKES_NS + 1000), 1);
+    }
+    const uint64_t seen = n.ends;
+    assert_int_equal(s->lost[LITHOS_LOST_REPLAY], 0);
+    /* nobody looks while these come and go */
+    uint64_t begin_ns = 0;
+    for (unsigned i = 0; i < REPLAYS; i++, sequence++) {
+        struct lithos_timeline_launch l = replay_of(&n, sequence);
+        begin_ns = first_ns + (uint64_t)i * PERIOD_NS;
+        l.submit_ns += begin_ns;
+        assert_true(lithos_timeline_submit(w.tl, &l));
+        n.stamp_ns = gpu_clock(&w, l.submit_ns + TAKES_NS);
+        lithos_timeline_waited(w.tl, 1, 1, false, sequence + 1, l.submit_ns + TAKES_NS + 5000,
+                               HOST0 + first_ns + (uint64_t)REPLAYS * PERIOD_NS);
+    }
+    poll_node(&w, &n, first_ns + (uint64_t)REPLAYS * PERIOD_NS);
+    poll_node(&w, &n, first_ns + (uint64_t)(REPLAYS + 1) * PERIOD_NS);
+    assert_int_equal(s->outstanding, 0);
+    assert_int_equal(n.ends, seen + 1);
+    assert_int_equal(s->lost[LITHOS_LOST_REPLAY], REPLAYS - 1);
+    const uint64_t end_ns = HOST0 + begin_ns + TAKES_NS;
+    assert_true(n.last.end_ns >= end_ns - 2000 && n.last.end_ns <= end_ns + 2000);
+    assert_true(n.last.launch->sequence >=
+                sequence - REPLAYS + 15); /* not the first: its wait was over long before */
+    finish(&w);
+}
+
+/* A replay that came in as one: as many kernels as it has, one launch, the time that they took; and one kernel that stands for several. */
+static void replay_as_one(void **state)
+{
+    (void)state;
+    struct world w;
+    struct node n = {0};
+    begin(&w);
+    const struct lithos_timeline_stats *s = lithos_timeline_stats(w.tl);
+    struct lithos_timeline_launch l = replay_of(&n, 1);
+    l.kernels = 231;
+    l.busy_ppm = 750000;
+    l.tpc_count = 10;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    assert_int_equal(s->launches, 231);
+    assert_int_equal(s->outstanding, 231);
+    assert_int_equal(s->gpu_outstanding[0], 1);
+    n.stamp_ns = 1000;
+    assert_int_equal(poll_node(&w, &n, 1004000), 1);
+    assert_int_equal(s->kernels, 231);
+    assert_int_equal(s->outstanding, 0);
+    assert_int_equal(s->gpu_outstanding[0], 0);
+    assert_int_equal(n.last.end_ns - n.last.start_ns, 1000000);
+    assert_int_equal(n.last.busy_ns, 750000);
+    assert_int_equal(s->tpc_ns, 7500000);
+    assert_null(lithos_timeline_operator(w.tl, 0)); /* it says nothing of any of them */
+    /* lost as one */
+    l.sequence = 2;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    lithos_timeline_forget(w.tl, 1);
+    assert_int_equal(s->lost[LITHOS_LOST_DIED], 231);
+    /* a kernel of a replay after nine that came in as one */
+    l = replay_of(&n, 3);
+    l.submit_ns += 2000000;
+    l.weight = 10;
+    assert_true(lithos_timeline_submit(w.tl, &l));
+    n.stamp_ns = 2000;
+    assert_int_equal(poll_node(&w, &n, 2014000), 1);
+    assert_int_equal(s->kernels, 232);
+    assert_int_equal(lithos_timeline_operator(w.tl, 0)->kernels, 10);
+    assert_int_equal(lithos_timeline_operator(w.tl, 0)->durations.count, 10);
+    assert_int_equal(lithos_timeline_operator(w.tl, 0)->total_ns, 10 * n.last.busy_ns);
     finish(&w);
 }
 
@@ -483,6 +594,7 @@ static void wild_input(void **state)
 {
     (void)state;
     struct world w;
+    uint64_t before_end_ns;
     begin_with(&w, LITHOS_CLOCKMAP_DRIFT_MAX_PPB, 64, 8);
     wild_state = 1;
     for (int k = 0; k < 50000; k++) {
@@ -494,10 +606,16 @@ static void wild_input(void **state)
                                            .function = wild(),
                                            .lost = (uint32_t)wild(),
                                            .flags = (uint32_t)wild() & 3,
-                                           .not_time_ns = wild(),
+                                           .before_end_ns = wild() % 2 ? &before_end_ns : NULL,
+                                           .kernels = wild() % 3,
+                                           .weight = (uint32_t)wild() % 1000,
+                                           .busy_ppm = (uint32_t)wild(),
                                            .tpc_count = (uint32_t)wild()};
         uint64_t now_ns = HOST0 + (uint64_t)k;
+        before_end_ns = wild();
         lithos_timeline_submit(w.tl, &l);
+        if (k % 7 == 0)
+            lithos_timeline_waited(w.tl, (uint32_t)wild() % 4, wild() % 16, k % 2, wild(), wild(), now_ns);
         lithos_timeline_poll(w.tl, now_ns, read_wild, emit_wild, &now_ns);
         if (k % 1000 == 0)
             lithos_timeline_forget(w.tl, (uint32_t)wild() % 4);
@@ -508,12 +626,13 @@ static void wild_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(drifting_clock),  cmocka_unit_test(back_to_back),
-        cmocka_unit_test(short_kernels),   cmocka_unit_test(streams_overlap),
-        cmocka_unit_test(lost_stamps),     cmocka_unit_test(no_room),
-        cmocka_unit_test(clock_jumps),     cmocka_unit_test(slow_card),
-        cmocka_unit_test(graph_replays),   cmocka_unit_test(replay_waited_for),
-        cmocka_unit_test(refused_configs), cmocka_unit_test(wild_input),
+        cmocka_unit_test(drifting_clock),   cmocka_unit_test(back_to_back),
+        cmocka_unit_test(short_kernels),    cmocka_unit_test(streams_overlap),
+        cmocka_unit_test(lost_stamps),      cmocka_unit_test(no_room),
+        cmocka_unit_test(clock_jumps),      cmocka_unit_test(slow_card),
+        cmocka_unit_test(graph_replays),    cmocka_unit_test(replay_waited_for),
+        cmocka_unit_test(replay_overtaken), cmocka_unit_test(replay_as_one),
+        cmocka_unit_test(refused_configs),  cmocka_unit_test(wild_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
