@@ -74,7 +74,7 @@ struct lithos_timeline_launch {
     uint32_t graph;            /* graph replays: which, in the caller's words */
     uint32_t kernels;          /* of a graph's replay, whose last has this stamp; 0, 1: it is one kernel */
     uint32_t weight;           /* it stands for so many like it in what operators took; 0: for itself */
-    uint32_t busy_ppm;         /* with kernels: what these took of its time, without the turns between; 0: all */
+    uint32_t busy_ppm; /* with kernels: what these took of its time, without the turns between; 0: all */
     /* graph replays: the GPU's time at the end of the one before, when that is known; what a stamp shows is older, or of this one. The caller's,
      * and to outlive the launch */
     const uint64_t *before_end_ns;
