@@ -15,7 +15,8 @@
 #include "trace/writer.h"
 
 #define LITHOSD_RECORDINGS_MAX 4u
-#define LITHOSD_GRAPH_NODES_MAX 8192u
+#define LITHOSD_GRAPH_NODES_MAX 65536u /* more than can have stamps at a time */
+#define LITHOSD_GRAPHS_MAX 4096u
 #define LITHOSD_GRAPH_REPLAY_MAX 4096u
 /* Kernels of a tenant's graphs that are followed one by one in a second; the replays of others are followed as one launch each. */
 #define LITHOSD_GRAPH_KERNELS_PER_S 16384
@@ -52,6 +53,7 @@ struct lithosd_graph {
     uint32_t id;
     uint32_t first, count; /* its nodes, one behind another */
     uint32_t changed;      /* of them, the one that was changed last */
+    bool dirty;            /* any has come or changed: kernels and tpcs are of before */
     uint32_t kernels;      /* of a replay, those that are followed */
     uint32_t launches;     /* nodes that come after one are of another making */
     uint32_t skipped;      /* replays that were followed as one, since one was kernel by kernel */
@@ -76,10 +78,11 @@ struct lithosd_reader {
     struct lithosd_graph_node *nodes;
     uint32_t graph_count, graph_room;
     struct lithosd_graph *graphs; /* by id */
-    bool unsorted;                /* nodes have come or changed since: graphs do not tell of all of them */
-    bool unseen;                  /* there are nodes that found no room */
+    bool unsorted;                /* nodes have come that graphs do not tell of, since others' came between */
+    bool unseen;                  /* and some that found no room */
     /* By stamp slot: what the GPU had written there when last a node was seen to end, or all that are followed as one; NULL: no nodes. */
     uint64_t *node_ends;
+    uint32_t *node_graphs;               /* likewise: the graph that had the slot last */
     uint32_t graphs_begun, graphs_given; /* of the arena, at the last look */
     uint64_t graphs_begun_ns;            /* when the first was seen to change */
     struct lithos_atom_book *book;       /* what its kernels are cut into; NULL: none known yet */

@@ -33,9 +33,12 @@ static struct lithosd_graph *graph_of(const struct lithosd_reader *reader, uint3
                : NULL;
 }
 
-/* What its nodes say of it as a whole. */
+/* What its nodes say of it as a whole, if any has come or changed since. */
 static void sum_up(const struct lithosd_reader *reader, struct lithosd_graph *g)
 {
+    if (!g->dirty)
+        return;
+    g->dirty = false;
     g->kernels = 0;
     g->tpcs = (struct lithos_tpcset){{0, 0}};
     for (uint32_t i = g->first; i < g->first + g->count; i++) {
@@ -47,33 +50,55 @@ static void sum_up(const struct lithosd_reader *reader, struct lithosd_graph *g)
     }
 }
 
-/* Nodes of a graph behind one another, graphs by id. What was known of a graph stays known. */
-static bool sort_graphs(struct lithosd_reader *reader)
+/* The graph, known from now on; NULL: there is no memory. Others may have moved. */
+static struct lithosd_graph *add_graph(struct lithosd_reader *reader, uint32_t id)
 {
-    uint32_t count = 0;
-    qsort(reader->nodes, reader->node_count, sizeof *reader->nodes, by_graph_and_rank);
-    for (uint32_t i = 0; i < reader->node_count; i++)
-        count += i == 0 || reader->nodes[i].graph != reader->nodes[i - 1].graph;
-    struct lithosd_graph *graphs = calloc(LITHOS_MAX(count, 1u), sizeof *graphs);
-    if (!graphs)
-        return false;
-    for (uint32_t i = 0, g = 0; i < reader->node_count; i += graphs[g++].count) {
-        const uint32_t id = reader->nodes[i].graph;
-        const struct lithosd_graph *known = graph_of(reader, id);
-        if (known)
-            graphs[g] = *known;
-        graphs[g].id = id;
-        graphs[g].first = i;
-        graphs[g].count = graphs[g].changed = 0;
-        while (i + graphs[g].count < reader->node_count && reader->nodes[i + graphs[g].count].graph == id)
-            graphs[g].count++;
-        sum_up(reader, &graphs[g]);
+    if (reader->graph_count == reader->graph_room) {
+        uint32_t room = reader->graph_room ? reader->graph_room * 2 : 16;
+        struct lithosd_graph *graphs =
+            room <= LITHOSD_GRAPHS_MAX ? realloc(reader->graphs, room * sizeof *graphs) : NULL;
+        if (!graphs)
+            return NULL;
+        reader->graphs = graphs;
+        reader->graph_room = room;
     }
-    free(reader->graphs);
-    reader->graphs = graphs;
-    reader->graph_count = count;
-    reader->unsorted = false;
+    uint32_t at = reader->graph_count++;
+    for (; at > 0 && reader->graphs[at - 1].id > id; at--)
+        reader->graphs[at] = reader->graphs[at - 1];
+    reader->graphs[at] = (struct lithosd_graph){.id = id, .dirty = true};
+    return &reader->graphs[at];
+}
+
+/* The last node is one more of the graph. Most come one behind another; where two graphs are made at a time all have to be sorted first. */
+static bool count_last_node(struct lithosd_reader *reader, uint32_t id)
+{
+    struct lithosd_graph *g = graph_of(reader, id);
+    const uint32_t last = reader->node_count - 1;
+    if (!g && !(g = add_graph(reader, id)))
+        return false;
+    if (!g->count)
+        g->first = last;
+    else if (g->first + g->count != last)
+        reader->unsorted = true;
+    g->count += g->first + g->count == last;
+    g->dirty = true;
     return true;
+}
+
+static void sort_nodes(struct lithosd_reader *reader)
+{
+    if (!reader->unsorted)
+        return;
+    reader->unsorted = false;
+    qsort(reader->nodes, reader->node_count, sizeof *reader->nodes, by_graph_and_rank);
+    for (uint32_t i = 0; i < reader->graph_count; i++)
+        reader->graphs[i].count = 0;
+    for (uint32_t i = 0; i < reader->node_count; i++) {
+        struct lithosd_graph *g = graph_of(reader, reader->nodes[i].graph); /* each has one */
+        if (!g->count++)
+            g->first = i;
+        g->dirty = true;
+    }
 }
 
 void lithosd_graphs_finish(struct lithosd_reader *reader)
@@ -81,6 +106,7 @@ void lithosd_graphs_finish(struct lithosd_reader *reader)
     free(reader->nodes);
     free(reader->graphs);
     free(reader->node_ends);
+    free(reader->node_graphs);
 }
 
 /* ---- nodes in ---- */
@@ -105,8 +131,7 @@ static void set_node(const struct lithosd_process *p, struct lithosd_graph_node 
 static bool node_changed(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_reader *reader = p->reader;
-    if (reader->unsorted && !sort_graphs(reader))
-        return false;
+    sort_nodes(reader);
     struct lithosd_graph *g = graph_of(reader, r->launch.graph);
     for (uint32_t i = 0; g && i < g->count; i++) {
         const uint32_t at = (g->changed + i) % g->count;
@@ -115,7 +140,7 @@ static bool node_changed(struct lithosd_process *p, const struct lithos_record *
             continue;
         set_node(p, n, r);
         g->changed = at;
-        sum_up(reader, g);
+        g->dirty = true;
         return true;
     }
     return false;
@@ -123,13 +148,46 @@ static bool node_changed(struct lithosd_process *p, const struct lithos_record *
 
 static void forget_nodes(struct lithosd_reader *reader, struct lithosd_graph *g)
 {
-    const uint32_t id = g->id;
+    const uint32_t first = g->first, count = g->count;
+    memmove(reader->nodes + first, reader->nodes + first + count,
+            (reader->node_count - first - count) * sizeof *reader->nodes);
+    reader->node_count -= count;
+    for (uint32_t i = 0; i < reader->graph_count; i++)
+        reader->graphs[i].first -= reader->graphs[i].first > first ? count : 0;
+    *g = (struct lithosd_graph){.id = g->id, .dirty = true};
+}
+
+/* Nobody says when a graph has ended. One of whose nodes the stamp's slot is another graph's now has. */
+static bool has_ended(const struct lithosd_reader *reader, const struct lithosd_graph *g)
+{
+    for (uint32_t i = g->first; i < g->first + g->count; i++) {
+        const uint64_t stamp = reader->nodes[i].launch.stamp;
+        if (stamp && reader->node_graphs[stamp % LITHOS_STAMP_SLOTS] != g->id)
+            return true;
+    }
+    return !g->count;
+}
+
+static void forget_ended(struct lithosd_reader *reader)
+{
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < reader->node_count; i++)
-        if (reader->nodes[i].graph != id)
-            reader->nodes[kept++] = reader->nodes[i];
-    reader->node_count = kept;
-    *g = (struct lithosd_graph){.id = id};
+    sort_nodes(reader);
+    for (uint32_t i = 0; i < reader->graph_count; i++)
+        if (has_ended(reader, &reader->graphs[i]))
+            forget_nodes(reader, &reader->graphs[i]);
+    for (uint32_t i = 0; i < reader->graph_count; i++)
+        if (reader->graphs[i].count)
+            reader->graphs[kept++] = reader->graphs[i];
+    reader->graph_count = kept;
+}
+
+static bool keeps_ends(struct lithosd_reader *reader)
+{
+    if (!reader->node_ends)
+        reader->node_ends = calloc(LITHOS_STAMP_SLOTS, sizeof *reader->node_ends);
+    if (!reader->node_graphs)
+        reader->node_graphs = calloc(LITHOS_STAMP_SLOTS, sizeof *reader->node_graphs);
+    return reader->node_ends && reader->node_graphs;
 }
 
 static struct lithosd_graph_node *new_node(struct lithosd_reader *reader)
@@ -154,16 +212,23 @@ void lithosd_graph_node(struct lithosd_process *p, const struct lithos_record *r
     struct lithosd_reader *reader = p->reader;
     if (r->flags & LITHOS_RECORD_NODE_CHANGED && node_changed(p, r))
         return;
-    if (!reader->node_ends && !(reader->node_ends = calloc(LITHOS_STAMP_SLOTS, sizeof *reader->node_ends)))
+    if (!keeps_ends(reader))
         return;
+    if (reader->node_count == LITHOSD_GRAPH_NODES_MAX || reader->graph_count == LITHOSD_GRAPHS_MAX)
+        forget_ended(reader);
+    reader->node_graphs[r->launch.stamp % LITHOS_STAMP_SLOTS] = r->launch.graph;
     struct lithosd_graph *g = graph_of(reader, r->launch.graph);
-    if (g && g->launches)
+    if (g && g->launches) {
+        sort_nodes(reader);
         forget_nodes(reader, g);
+    }
     struct lithosd_graph_node *n = new_node(reader);
-    reader->unsorted = true;
-    reader->unseen = reader->unseen || !n;
     if (n)
         set_node(p, n, r);
+    if (n && count_last_node(reader, n->graph))
+        return;
+    reader->node_count -= n != NULL;
+    reader->unseen = true;
 }
 
 /* ---- replays ---- */
@@ -273,13 +338,13 @@ void lithosd_graph_launch(struct lithosd_process *p, const struct lithos_record 
 {
     struct lithosd_reader *reader = p->reader;
     p->daemon->observe.replays = true;
-    if (reader->unsorted && !sort_graphs(reader))
-        return;
+    sort_nodes(reader);
     struct lithosd_graph *g = graph_of(reader, r->launch.graph);
     if (!g || !g->count) {
         unseen(p, r);
         return;
     }
+    sum_up(reader, g);
     order(p, g);
     g->launches += g->launches < UINT32_MAX;
     const struct lithosd_graph_node *last = last_of(reader, g);
@@ -293,8 +358,7 @@ void lithosd_graph_launch(struct lithosd_process *p, const struct lithos_record 
 /* All its kernels have ended by then: what they show up to there is not the end of their next replay. */
 static void ended_as_one(struct lithosd_reader *reader, const struct lithos_kernel_event *k)
 {
-    const struct lithosd_graph *g =
-        reader->unsorted && !sort_graphs(reader) ? NULL : graph_of(reader, k->launch->graph);
+    const struct lithosd_graph *g = graph_of(reader, k->launch->graph);
     for (uint32_t i = 0; g && i < g->count; i++)
         reader->node_ends[reader->nodes[g->first + i].launch.stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
 }

@@ -30,7 +30,9 @@ enum lithos_counter {
 #define LITHOS_RECORD_SLOTS                                       \
     (LITHOS_RECORD_LARGE_RINGS * LITHOS_RECORD_LARGE_RING_SLOTS + \
      (LITHOS_RECORD_RINGS - LITHOS_RECORD_LARGE_RINGS) * LITHOS_RECORD_SMALL_RING_SLOTS)
-#define LITHOS_STAMP_SLOTS 16384u /* a power of two */
+#define LITHOS_STAMP_SLOTS 65536u /* a power of two */
+/* Slots below are handed out again and again, those from it on belong to nodes of graphs: servers keep dozens of graphs with hundreds of kernels each. */
+#define LITHOS_STAMP_PLAIN_SLOTS 12288u
 #define LITHOS_RECORD_NAME_BYTES 88u
 
 enum lithos_record_kind {

@@ -7,7 +7,7 @@
  * - A context ends: the driver unregisters its alias with it; kernels of that context are gone by then.
  * - Another arena comes (lithosd was restarted): the old aliases stay, with the old pages behind them. Kernels in flight,
  *   and graph nodes for good, write there: lost, counted, harmless. The next launch registers an alias of the new
- *   pages. Each exchange so costs 256 KiB a context, and there is an end to it (ALIASES). */
+ *   pages. Each exchange so costs 1 MiB a context, and there is an end to it (ALIASES). */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -21,12 +21,10 @@
 #include "tenant/observe.h"
 
 #define ALIASES 64u
-/* Slots below are handed out again and again, those from it on belong to nodes of graphs. */
-#define PLAIN_SLOTS (LITHOS_STAMP_SLOTS / 4 * 3)
+#define PLAIN_SLOTS LITHOS_STAMP_PLAIN_SLOTS
 #define NODE_SLOTS (LITHOS_STAMP_SLOTS - PLAIN_SLOTS)
 /* Of a launch that finds slots whose stamps have not come. */
 #define TRIES 8
-#define NODE_TRIES 64
 #define RESERVED (1ull << 63)
 #define LINE_STAMPS (64 / sizeof(struct lithos_stamp))
 #define MODE_RELAXED 2 /* CU_STREAM_CAPTURE_MODE_RELAXED */
@@ -37,7 +35,8 @@ _Static_assert(sizeof(struct lithos_stamp) == LITHOS_QMD_RELEASE_BYTES, "as the 
 
 static struct {
     _Atomic uint64_t owners[PLAIN_SLOTS]; /* sequence last handed out, 0 none; RESERVED: no QMD has it yet */
-    _Atomic uint32_t node_next;
+    _Atomic uint32_t node_next, node_used;
+    _Atomic uint32_t node_high;               /* no slot from it on was ever taken */
     _Atomic uint64_t node_owners[NODE_SLOTS]; /* a graph's handle, 0 none */
     _Atomic uint32_t node_rounds[NODE_SLOTS];
     atomic_bool have_nodes;
@@ -121,21 +120,38 @@ static bool still_ours(uint64_t base, const struct lithos_qmd_release *release, 
            atomic_load_explicit(&slots.node_owners[slot - PLAIN_SLOTS], memory_order_relaxed) == owner;
 }
 
+/* From one owner to another, 0 being none. False: it is somebody else's, who is told. */
+static bool set_node_owner(uint32_t slot, uint64_t *io_from, uint64_t to)
+{
+    const uint64_t from = *io_from;
+    uint32_t high = atomic_load_explicit(&slots.node_high, memory_order_relaxed);
+    while (high <= slot && !atomic_compare_exchange_weak_explicit(&slots.node_high, &high, slot + 1,
+                                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
+    if (!atomic_compare_exchange_strong_explicit(&slots.node_owners[slot], io_from, to, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return false;
+    atomic_fetch_add_explicit(&slots.node_used, (uint32_t)(to != 0) - (uint32_t)(from != 0),
+                              memory_order_relaxed);
+    return true;
+}
+
 int lithos_stamps_take_node(uint64_t base, const struct lithos_qmd_layout *layout, void *qmd, uint64_t owner,
                             uint64_t *ret_sequence)
 {
-    for (int i = 0; i < NODE_TRIES; i++) {
+    for (uint32_t i = 0;
+         i < NODE_SLOTS && atomic_load_explicit(&slots.node_used, memory_order_relaxed) < NODE_SLOTS; i++) {
         uint32_t slot = atomic_fetch_add_explicit(&slots.node_next, 1, memory_order_relaxed) % NODE_SLOTS;
         uint64_t nobody = 0;
-        if (!atomic_compare_exchange_strong_explicit(&slots.node_owners[slot], &nobody, owner,
-                                                     memory_order_relaxed, memory_order_relaxed))
+        if (!set_node_owner(slot, &nobody, owner))
             continue;
         uint64_t round = atomic_fetch_add_explicit(&slots.node_rounds[slot], 1, memory_order_relaxed);
         uint64_t sequence = round * LITHOS_STAMP_SLOTS + PLAIN_SLOTS + slot;
         struct lithos_qmd_release in_use;
         int r = put(base, layout, qmd, sequence, &in_use);
+        uint64_t taken = owner;
         if (r < 0)
-            atomic_store_explicit(&slots.node_owners[slot], 0, memory_order_relaxed);
+            set_node_owner(slot, &taken, 0);
         if (r == -EBUSY && still_ours(base, &in_use, owner)) {
             *ret_sequence = in_use.payload;
             return 1;
@@ -162,10 +178,10 @@ void lithos_stamps_pass_on(uint64_t from, uint64_t to)
 {
     if (!from || !atomic_load_explicit(&slots.have_nodes, memory_order_relaxed))
         return;
-    for (uint32_t i = 0; i < NODE_SLOTS; i++) {
+    const uint32_t high = atomic_load_explicit(&slots.node_high, memory_order_relaxed);
+    for (uint32_t i = 0; i < high; i++) {
         uint64_t owner = from;
-        atomic_compare_exchange_strong_explicit(&slots.node_owners[i], &owner, to, memory_order_relaxed,
-                                                memory_order_relaxed);
+        set_node_owner(i, &owner, to);
     }
 }
 
@@ -179,8 +195,11 @@ static uint64_t free_slots(void)
     }
     for (uint32_t i = 0; i < PLAIN_SLOTS; i++)
         atomic_store_explicit(&slots.owners[i], 0, memory_order_relaxed);
-    for (uint32_t i = 0; i < NODE_SLOTS; i++)
-        atomic_store_explicit(&slots.node_owners[i], 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < atomic_load_explicit(&slots.node_high, memory_order_relaxed); i++) {
+        uint64_t owner = atomic_load_explicit(&slots.node_owners[i], memory_order_relaxed);
+        if (owner)
+            set_node_owner(i, &owner, 0);
+    }
     return lost;
 }
 

@@ -97,17 +97,21 @@ struct graph {
     struct lithos_arena *arena;
     unsigned nodes;
     uint64_t node_ns, sequence;
+    uint32_t id;
+    uint64_t stamp; /* of its first kernel, the others' come behind it */
 };
 
 static void make_known(struct graph *g)
 {
-    struct lithos_record r = {
-        .sequence = ++g->sequence, .kind = LITHOS_RECORD_GRAPH_NODE, .cluster = 1, .launch = {.graph = 9}};
+    struct lithos_record r = {.sequence = ++g->sequence,
+                              .kind = LITHOS_RECORD_GRAPH_NODE,
+                              .cluster = 1,
+                              .launch = {.graph = g->id}};
     r.launch.block[0] = r.launch.block[1] = r.launch.block[2] = 1;
     r.launch.grid[0] = r.launch.grid[1] = r.launch.grid[2] = 1;
     for (unsigned i = g->nodes; i-- > 0;) {
         r.function = 100 + i % 4;
-        r.launch.stamp = 1 + i;
+        r.launch.stamp = g->stamp + i;
         put(g->arena, &r);
     }
 }
@@ -120,13 +124,13 @@ static json_t *replay(const struct rig *rig, struct graph *g, json_int_t seen)
                               .submit_ns = submit_ns,
                               .kind = LITHOS_RECORD_GRAPH_LAUNCH,
                               .cluster = 1,
-                              .launch = {.graph = 9}};
+                              .launch = {.graph = g->id}};
     put(g->arena, &r);
     while (lithos_now_ns() < submit_ns + g->nodes * g->node_ns)
         usleep(100);
     for (unsigned i = 0; i < g->nodes; i++) {
-        atomic_store(&g->arena->stamps[1 + i].time_ns, submit_ns + (i + 1) * g->node_ns);
-        atomic_store(&g->arena->stamps[1 + i].payload, 1 + i);
+        atomic_store(&g->arena->stamps[g->stamp + i].time_ns, submit_ns + (i + 1) * g->node_ns);
+        atomic_store(&g->arena->stamps[g->stamp + i].payload, g->stamp + i);
     }
     return until_seen(rig, seen);
 }
@@ -143,7 +147,7 @@ static void nodes_in_the_order_of_their_ends(void **state)
     struct rig *rig = *state;
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
-    struct graph g = {rig_attach(&a, sock), NODES, LITHOS_NSEC_PER_MSEC, 0};
+    struct graph g = {rig_attach(&a, sock), NODES, LITHOS_NSEC_PER_MSEC, 0, 9, 1};
     json_t *status = NULL;
     make_known(&g);
     for (unsigned n = 1; n <= REPLAYS; n++) {
@@ -164,7 +168,7 @@ static void replays_as_one(void **state)
     struct rig *rig = *state;
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
-    struct graph g = {rig_attach(&a, sock), NODES, NODE_NS, 0};
+    struct graph g = {rig_attach(&a, sock), NODES, NODE_NS, 0, 9, 1};
     json_t *status = NULL;
     uint64_t begin_ns = lithos_now_ns();
     make_known(&g);
@@ -202,6 +206,29 @@ static void replays_as_one(void **state)
     close(sock);
 }
 
+/* Graphs come and go, and nobody says that they go: what the daemon keeps of them has room for all that are there. */
+static void graphs_that_ended(void **state)
+{
+    enum { GRAPHS = 45, NODES = 2000, KEPT = 20, NODE_NS = 1000 };
+    struct rig *rig = *state;
+    struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
+    int sock = rig_connect(rig);
+    struct graph g = {rig_attach(&a, sock), NODES, NODE_NS, 0, 0, 0};
+    json_int_t kernels = 0;
+    for (unsigned n = 1; n <= GRAPHS; n++) { /* each of them has the slots of the one KEPT before it */
+        g.id = 100 + n;
+        g.stamp = 1 + n % KEPT * NODES;
+        make_known(&g);
+        kernels += NODES;
+        json_decref(replay(rig, &g, kernels));
+    }
+    json_t *status = rig_status(rig);
+    assert_int_equal(observed(status, "launches"), kernels);
+    json_decref(status);
+    munmap(g.arena, LITHOS_ARENA_BYTES);
+    close(sock);
+}
+
 static int setup(void **state)
 {
     static struct rig rig;
@@ -224,6 +251,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_sleeping_daemon_is_woken, setup, teardown),
         cmocka_unit_test_setup_teardown(nodes_in_the_order_of_their_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(replays_as_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(graphs_that_ended, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
