@@ -130,6 +130,16 @@ enum {
     X(CU_GRAPH_NODE_TYPE_WAIT_EVENT, 6)                             \
     X(CU_GRAPH_NODE_TYPE_EVENT_RECORD, 7)                           \
     X(CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, 12)                          \
+    X(CU_STREAM_MEM_OP_WAIT_VALUE_32, 1)                            \
+    X(CU_STREAM_MEM_OP_WRITE_VALUE_32, 2)                           \
+    X(CU_STREAM_MEM_OP_WAIT_VALUE_64, 4)                            \
+    X(CU_STREAM_MEM_OP_WRITE_VALUE_64, 5)                           \
+    X(CU_STREAM_WAIT_VALUE_GEQ, 0)                                  \
+    X(CU_STREAM_WAIT_VALUE_EQ, 1)                                   \
+    X(CU_STREAM_WAIT_VALUE_AND, 2)                                  \
+    X(CU_STREAM_WAIT_VALUE_NOR, 3)                                  \
+    X(CU_STREAM_WAIT_VALUE_FLUSH, 1 << 30)                          \
+    X(CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER, 1)                   \
     X(CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER, 2)                    \
     X(CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC, 1)                     \
     X(CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, 2)                        \
@@ -235,6 +245,29 @@ typedef struct {
     CUkernel kern; /* looked at when func is NULL */
     CUcontext ctx; /* for kern; NULL: the current one */
 } CUDA_KERNEL_NODE_PARAMS_v2;
+
+/* One memory operation. */
+typedef union {
+    int operation; /* CU_STREAM_MEM_OP_* */
+    struct {
+        int operation;
+        CUdeviceptr address;
+        union {
+            uint32_t value;
+            uint64_t value64;
+        };
+        unsigned int flags; /* CU_STREAM_WAIT_VALUE_*, CU_STREAM_WRITE_VALUE_* */
+        CUdeviceptr alias;  /* the driver's own */
+    } waitValue, writeValue;
+    uint64_t pad[6];
+} CUstreamBatchMemOpParams;
+
+typedef struct {
+    CUcontext ctx;
+    unsigned int count;
+    CUstreamBatchMemOpParams *paramArray;
+    unsigned int flags; /* 0 */
+} CUDA_BATCH_MEM_OP_NODE_PARAMS;
 
 typedef struct {
     int result; /* CU_GRAPH_EXEC_UPDATE_* */

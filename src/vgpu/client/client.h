@@ -187,6 +187,7 @@ struct vgpu_op {
     enum vgpu_op_kind kind;
     struct vgpu_point *mark; /* MARK: the one it makes; WAIT: the one it waits for; a reference either way */
     bool is_word;            /* HOST: not a function. COPY: one word, which others see as a whole */
+    unsigned word_flags;     /* CU_STREAM_WAIT_VALUE_*, CU_STREAM_WRITE_VALUE_* */
     union {
         struct {
             uint8_t *dst;
@@ -228,7 +229,7 @@ struct vgpu_op {
         struct { /* HOST, is_word: until a word in memory is as it must be (memops.c) */
             CUdeviceptr address;
             uint64_t value;
-            unsigned bytes, how;
+            unsigned bytes;
         } word;
         CUdeviceptr free_ptr; /* MARK: memory to give back then, or 0 */
     };
@@ -393,6 +394,11 @@ void vgpu_copy_effect(const struct vgpu_op *op);
 void vgpu_memset_effect(const struct vgpu_op *op);
 
 /* ---- memops.c */
+/* A wait for a word or a write of one, as an op. NOT_SUPPORTED: it is neither. */
+CUresult vgpu_word_op(struct CUstream_st *stream, const CUstreamBatchMemOpParams *params,
+                      struct vgpu_op **ret_op);
+/* Of two such ops: whether they differ in no more than an exec's node may change (where, the value, what a wait compares). */
+bool vgpu_word_alike(const struct vgpu_op *a, const struct vgpu_op *b);
 /* From the reader: all before it in its stream has been done. */
 void vgpu_word_wait(struct vgpu_op *op);
 

@@ -175,6 +175,7 @@ static CUresult clone_node(struct CUgraph_st *to, const struct CUgraphNode_st *n
         return CUDA_ERROR_OUT_OF_MEMORY;
     VGPU_TRY(vgpu_graph_add(to, op, NULL, 0, &c));
     c->cloned_from = n->id;
+    c->memop = n->memop;
     if (!n->child)
         return CUDA_SUCCESS;
     VGPU_TRY(vgpu_graph_clone(n->child, &c->child));

@@ -15,7 +15,8 @@ struct CUgraphNode_st {
     struct vgpu_nodes
         ordered;           /* of those, the kernels behind which it may begin once all their blocks have */
     void **param_pointers; /* what was given out by cuGraphKernelNodeGetParams: where each parameter stands */
-    uint32_t place;        /* in the order of the walk under way */
+    CUstreamBatchMemOpParams memop; /* of a node that is one, as it was given */
+    uint32_t place;                 /* in the order of the walk under way */
 };
 
 struct CUgraph_st {
@@ -66,3 +67,4 @@ void vgpu_flat_free(struct vgpu_flat_graph *f);
 /* What a node with these parameters does, with the attributes of `like` (NULL: none), as an op. */
 CUresult vgpu_kernel_node_op(const CUDA_KERNEL_NODE_PARAMS_v2 *params, const struct vgpu_op *like,
                              struct vgpu_op **ret_op);
+CUresult vgpu_memop_node_op(const CUDA_BATCH_MEM_OP_NODE_PARAMS *params, struct vgpu_op **ret_op);

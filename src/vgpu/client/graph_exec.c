@@ -262,6 +262,25 @@ CU_API(cuGraphExecKernelNodeSetParams, CUgraphExec exec, CUgraphNode node,
     return cuGraphExecKernelNodeSetParams_v2(exec, node, &v2);
 }
 
+CU_API(cuGraphExecBatchMemOpNodeSetParams, CUgraphExec exec, CUgraphNode node,
+       const CUDA_BATCH_MEM_OP_NODE_PARAMS *params)
+{
+    VGPU_ENTER();
+    struct exec_node *n = find(exec, node);
+    struct vgpu_op *op;
+    if (!n || n->type != CU_GRAPH_NODE_TYPE_BATCH_MEM_OP)
+        return CUDA_ERROR_INVALID_VALUE;
+    VGPU_TRY(vgpu_memop_node_op(params, &op));
+    if (!vgpu_word_alike(n->op, op)) {
+        vgpu_op_free(op);
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    pthread_mutex_lock(&exec->guard);
+    change(n, op);
+    pthread_mutex_unlock(&exec->guard);
+    return CUDA_SUCCESS;
+}
+
 static bool can_be_off(const struct vgpu_op *op)
 {
     return has_qmd(op) || vgpu_op_node_type(op) == CU_GRAPH_NODE_TYPE_MEMCPY;
@@ -310,6 +329,8 @@ static int comparable(const struct CUgraphExec_st *x, const struct exec_node *n,
         return CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED;
     if (op && op->kind == VGPU_OP_LAUNCH &&
         (op->stream->ctx != x->ctx || op->launch.cooperative != n->op->launch.cooperative))
+        return CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED;
+    if (op && op->is_word && !vgpu_word_alike(n->op, op))
         return CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED;
     return CU_GRAPH_EXEC_UPDATE_SUCCESS;
 }

@@ -1,4 +1,4 @@
-/* Nodes of graphs: what kind each is, and kernel nodes in detail. */
+/* Nodes of graphs: what kind each is, and kernel nodes and memory operations in detail. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +14,9 @@ int vgpu_op_node_type(const struct vgpu_op *op)
     case VGPU_OP_MEMSET:
         return CU_GRAPH_NODE_TYPE_MEMSET;
     case VGPU_OP_COPY:
-        return CU_GRAPH_NODE_TYPE_MEMCPY;
+        return op->is_word ? CU_GRAPH_NODE_TYPE_BATCH_MEM_OP : CU_GRAPH_NODE_TYPE_MEMCPY;
     case VGPU_OP_HOST:
-        return CU_GRAPH_NODE_TYPE_HOST;
+        return op->is_word ? CU_GRAPH_NODE_TYPE_BATCH_MEM_OP : CU_GRAPH_NODE_TYPE_HOST;
     default:
         return CU_GRAPH_NODE_TYPE_EMPTY;
     }
@@ -61,6 +61,20 @@ static CUresult several_contexts(void)
 {
     lithos_log_once(LITHOS_LOG_WARNING, "virtual GPU: graphs over several contexts are not implemented");
     return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+/* A node of what an op does, in the graph's context. */
+static CUresult add_to_context(CUgraphNode *ret, CUgraph graph, const CUgraphNode *deps, size_t count,
+                               struct vgpu_op *op)
+{
+    struct CUctx_st *ctx = op->stream->ctx;
+    if (graph->ctx && graph->ctx != ctx) {
+        vgpu_op_free(op);
+        return several_contexts();
+    }
+    VGPU_TRY(add(ret, graph, deps, count, op));
+    graph->ctx = ctx;
+    return CUDA_SUCCESS;
 }
 
 /* The node has a copy, which is asked for and changed by handles of its own. */
@@ -138,14 +152,7 @@ CU_API(cuGraphAddKernelNode_v2, CUgraphNode *ret, CUgraph graph, const CUgraphNo
     if (!params || !vgpu_handle_is(graph, VGPU_H_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     VGPU_TRY(vgpu_kernel_node_op(params, NULL, &op));
-    struct CUctx_st *ctx = op->stream->ctx;
-    if (graph->ctx && graph->ctx != ctx) {
-        vgpu_op_free(op);
-        return several_contexts();
-    }
-    VGPU_TRY(add(ret, graph, deps, count, op));
-    graph->ctx = ctx;
-    return CUDA_SUCCESS;
+    return add_to_context(ret, graph, deps, count, op);
 }
 
 CU_API(cuGraphAddKernelNode, CUgraphNode *ret, CUgraph graph, const CUgraphNode *deps, size_t count,
@@ -302,4 +309,63 @@ CU_API(cuGraphKernelNodeCopyAttributes, CUgraphNode to, CUgraphNode from)
     if (!is_kernel(to) || !is_kernel(from))
         return CUDA_ERROR_INVALID_VALUE;
     return remake(to, from->op);
+}
+
+/* ---- memory operations: one a node, a wait for a word or a write of one ---- */
+
+CUresult vgpu_memop_node_op(const CUDA_BATCH_MEM_OP_NODE_PARAMS *p, struct vgpu_op **ret_op)
+{
+    if (!p || !p->count || !p->paramArray || p->flags || !vgpu_handle_is(p->ctx, VGPU_H_CTX))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (p->count > 1) {
+        lithos_log_once(LITHOS_LOG_WARNING,
+                        "virtual GPU: several memory operations in a node of a graph are not implemented");
+        return CUDA_ERROR_NOT_SUPPORTED;
+    }
+    return vgpu_word_op(p->ctx->legacy, p->paramArray, ret_op);
+}
+
+static bool is_memop(CUgraphNode node)
+{
+    return vgpu_handle_is(node, VGPU_H_GRAPH_NODE) && node->op && node->op->is_word;
+}
+
+CU_API(cuGraphAddBatchMemOpNode, CUgraphNode *ret, CUgraph graph, const CUgraphNode *deps, size_t count,
+       const CUDA_BATCH_MEM_OP_NODE_PARAMS *params)
+{
+    VGPU_ENTER();
+    struct vgpu_op *op;
+    if (!vgpu_handle_is(graph, VGPU_H_GRAPH))
+        return CUDA_ERROR_INVALID_VALUE;
+    VGPU_TRY(vgpu_memop_node_op(params, &op));
+    VGPU_TRY(add_to_context(ret, graph, deps, count, op));
+    (*ret)->memop = params->paramArray[0];
+    return CUDA_SUCCESS;
+}
+
+/* The array is the node's own, until its parameters are set again. */
+CU_API(cuGraphBatchMemOpNodeGetParams, CUgraphNode node, CUDA_BATCH_MEM_OP_NODE_PARAMS *params)
+{
+    VGPU_ENTER();
+    if (!is_memop(node) || !params)
+        return CUDA_ERROR_INVALID_VALUE;
+    *params =
+        (CUDA_BATCH_MEM_OP_NODE_PARAMS){.ctx = node->op->stream->ctx, .count = 1, .paramArray = &node->memop};
+    return CUDA_SUCCESS;
+}
+
+CU_API(cuGraphBatchMemOpNodeSetParams, CUgraphNode node, const CUDA_BATCH_MEM_OP_NODE_PARAMS *params)
+{
+    VGPU_ENTER();
+    struct vgpu_op *op;
+    if (!is_memop(node))
+        return CUDA_ERROR_INVALID_VALUE;
+    VGPU_TRY(vgpu_memop_node_op(params, &op));
+    if (op->stream->ctx != node->op->stream->ctx) {
+        vgpu_op_free(op);
+        return several_contexts();
+    }
+    put_op(node, op);
+    node->memop = params->paramArray[0];
+    return CUDA_SUCCESS;
 }
