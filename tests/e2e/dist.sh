@@ -16,11 +16,11 @@ root=$(find "$folder" -mindepth 1 -maxdepth 1 -type d)
 version=$(basename "$root" | cut -d- -f2)
 
 for file in bin/lithos bin/lithosd lib/lithos/liblithos.so lib/lithos/vgpu/libcuda.so.1 libexec/lithos/lithos-probe \
-    libexec/lithos/lithos-vgpud libexec/lithos/lithos-burn libexec/lithos/lithos-exact libexec/lithos/lithos-serve libexec/lithos/lithos-launchcost libexec/lithos/lithos-graphreplay \
+    libexec/lithos/lithos-vgpud libexec/lithos/lithos-burn libexec/lithos/lithos-exact libexec/lithos/lithos-serve libexec/lithos/lithos-launchcost libexec/lithos/lithos-graphreplay libexec/lithos/lithos-graphhold \
     libexec/lithos/vgpu/nvidia-cuda-mps-control share/lithos/cards/h200.json share/lithos/costs/default.json \
     share/lithos/kernels/samples.ptx share/man/man1/lithos.1 bench/isolation.py bench/overhead.py bench/transparency.py \
     bench/stamps.py bench/preempt.py bench/kernels/gemm.py bench/predict.py bench/predict_replay.py libexec/lithos/lithos-predictreplay bench/traces.py bench/show.py bench/models/run.py bench/lib/trace.py \
-    bench/run_all.sh bench/workloads/torch_train.py bench/graphs.py bench/graphload/llama.py docs/ARCHITECTURE.md docs/bench.md LICENSE README.md CHANGELOG.md COMMIT; do
+    bench/run_all.sh bench/workloads/torch_train.py bench/graphs.py bench/graphload/llama.py bench/graph_hold.py docs/ARCHITECTURE.md docs/bench.md LICENSE README.md CHANGELOG.md COMMIT; do
     [[ -e $root/$file ]] || fail "$file is not in the archive"
 done
 
