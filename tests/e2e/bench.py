@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The benchmark harness on the virtual GPU: short, for the harness's sake, not the figures'. Usage: bench.py NAME"""
+import contextlib
 import json
 import operator
 import os
@@ -7,6 +8,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+
+from probed import bench_environment
 
 BUILD, SOURCE = os.environ["LITHOS_BUILD"], os.environ["LITHOS_SOURCE"]
 SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))
@@ -233,6 +236,9 @@ CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": e
           "scaling": scaled, "power_advise": only_advised, "energy": clock_lowered}
 
 
+SCALE = 10  # of a benchmark that is not told one
+PROBES_ITSELF = ("overhead",)  # measures how programs start: nothing of another run is given to it
+OWN_CARD = ("energy",)  # virtual cards unlike the others'
 SCRIPTS = {"rightsize_live": "rightsize", "rightsize_safety": "safety"}
 
 
@@ -243,12 +249,20 @@ def replayed(traces):
     return {c["case"]: c for c in json.loads((traces / "predict-replay.json").read_text())["cases"]}
 
 
+def environment(name, arguments):
+    """With what a probe of the card has found before in this build, unless it is to probe itself."""
+    if name in PROBES_ITSELF:
+        return contextlib.nullcontext(os.environ)
+    scale = arguments[arguments.index("--scale") + 1] if "--scale" in arguments else SCALE
+    return bench_environment(BUILD, scale, *([name] if name in OWN_CARD else []))
+
+
 def main(name):
     arguments, cases, bars = RUNS[name]
     failures = []
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, environment(name, arguments) as env:
         run = subprocess.run([sys.executable, f"{SOURCE}/bench/{SCRIPTS.get(name, name)}.py", "--virtual", "--prefix", BUILD, "--out", out, *arguments],
-                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+                             env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
         path = pathlib.Path(out, f"{name.replace('_', '-')}.json")
         if not path.exists():
             sys.exit(f"no result, exit code {run.returncode}:\n{run.stdout}{run.stderr}")

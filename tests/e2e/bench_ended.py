@@ -9,7 +9,10 @@ import sys
 import tempfile
 import time
 
+from probed import bench_environment
+
 BUILD, SOURCE = os.environ["LITHOS_BUILD"], os.environ["LITHOS_SOURCE"]
+SCALE = "10"
 SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))
 
 
@@ -26,13 +29,13 @@ def descendants(mark):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, bench_environment(BUILD, SCALE) as env:
         part, whole = pathlib.Path(out, "reaction.part"), pathlib.Path(out, "reaction.json")
         mark = f"LITHOS_TEST_MARK={out}"
-        argv = [sys.executable, f"{SOURCE}/bench/reaction.py", "--virtual", "--prefix", BUILD, "--out", out, "--seconds", "0.3",
+        argv = [sys.executable, f"{SOURCE}/bench/reaction.py", "--virtual", "--prefix", BUILD, "--scale", SCALE, "--out", out, "--seconds", "0.3",
                 "--repetitions", "1000"]
         bench = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env=dict(os.environ, LITHOS_TEST_MARK=out))
+                                 env=dict(env, LITHOS_TEST_MARK=out))
         try:
             deadline = time.monotonic() + 60 * SLACK
             while not part.exists() and bench.poll() is None and time.monotonic() < deadline:

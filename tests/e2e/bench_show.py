@@ -8,12 +8,15 @@ import sys
 import tempfile
 import xml.dom.minidom
 
+from probed import bench_environment
+
 BUILD, SOURCE = os.environ["LITHOS_BUILD"], os.environ["LITHOS_SOURCE"]
-VIRTUAL = ["--virtual", "--prefix", BUILD, "--scale", "4"]
+SCALE = "4"
+VIRTUAL = ["--virtual", "--prefix", BUILD, "--scale", SCALE]
 
 
-def run(*argv):
-    done = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+def run(*argv, env=None):
+    done = subprocess.run([str(a) for a in argv], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
     if done.returncode:
         sys.exit(f"{argv[0]}: exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -24,8 +27,8 @@ def check(condition, what):
         sys.exit(what)
 
 
-def stacked(out):
-    run(f"{SOURCE}/bench/show.py", *VIRTUAL, "--settle", "1", "--seconds", "1", "--out", out)
+def stacked(out, env):
+    run(f"{SOURCE}/bench/show.py", *VIRTUAL, "--settle", "1", "--seconds", "1", "--out", out, env=env)
     top = (out / "top.txt").read_text()
     for word in ("service", "batch-job", "66 TPCs", "aaaa", "bbbb", "q quit", "lithos_"):
         check(word in top, f"`lithos top` in a terminal does not show {word}:\n{top}")
@@ -43,8 +46,8 @@ def stacked(out):
     check(late.returncode == 1 and "no kernel runs" in late.stderr, f"a picture of nothing: {late}")
 
 
-def traces(out):
-    run(f"{SOURCE}/bench/traces.py", *VIRTUAL, "--seconds", "0.3", "--out", out)
+def traces(out, env):
+    run(f"{SOURCE}/bench/traces.py", *VIRTUAL, "--seconds", "0.3", "--out", out, env=env)
     (entry,) = json.loads((out / "traces/index.json").read_text())["traces"]
     stat = json.loads(run(f"{BUILD}/bin/lithos", "trace", "stat", out / "traces" / entry["file"], "--json"))
     check(sum(r["count"] for r in stat["rows"]) == entry["kernels"] == 12 * entry["iterations_recorded"], f"{entry} {stat['rows']}")
@@ -52,9 +55,9 @@ def traces(out):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        stacked(pathlib.Path(folder))
-        traces(pathlib.Path(folder))
+    with tempfile.TemporaryDirectory() as folder, bench_environment(BUILD, SCALE) as env:
+        stacked(pathlib.Path(folder), env)
+        traces(pathlib.Path(folder), env)
     print("ok")
 
 

@@ -3,7 +3,6 @@
 Everything runs under a time limit and is ended by close(), however a test ends. Standard library only.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import subprocess
 import tempfile
 import time
 
+from probed import Probed
 
 CLASS = os.environ.get("LITHOS_TEST_CLASS")  # of all tenants of which a test says nothing: any of these tests may be run with best-effort ones
 SLACK = float(os.environ.get("LITHOS_TEST_SLACK", "1"))  # sanitizer builds and busy machines are slower
@@ -105,9 +105,9 @@ class Stack:
             PATH=str(libexec / "vgpu") + ":" + os.environ["PATH"],
         )
         self.plain_env = dict(self.env)
-        self.probed = self.build / "tests/probed" / self.probe_key(cards, scale, vgpud)
-        if probed and self.probed.exists():
-            shutil.copytree(self.probed, self.dir / "cache")
+        self.probed = Probed(self.build, mps, cards, scale, vgpud)
+        if probed:
+            self.probed.copy(self.dir / "cache")
         self.vgpud_log = open(self.dir / "vgpud.log", "wb")
         command = [libexec / "lithos-vgpud", "--socket", self.env["LITHOS_VGPU_SOCKET"], "--scale", str(scale)]
         command += ["--stats", self.stats_path, *vgpud]
@@ -123,24 +123,10 @@ class Stack:
             self.close()
             raise
 
-    def probe_key(self, *virtual_card):
-        """What a probe of this virtual card finds is the same each time, as long as neither it nor the probe is built anew."""
-        built = [self.build / f for f in ("libexec/lithos/lithos-probe", "libexec/lithos/lithos-vgpud", "lib/lithos/vgpu/libcuda.so.1")]
-        return hashlib.sha256(repr([self.mps, *virtual_card, [f.stat().st_mtime_ns for f in built]]).encode()).hexdigest()[:16]
-
     def keep_probed(self):
-        """For tests that come later, each of which would probe for seconds: what was found out, all of it, as the card is."""
-        files = list((self.dir / "cache").glob("*.json"))
-        if self.probed.exists() or self.env != self.plain_env or not files:
-            return
-        if all("atoms" in json.loads(f.read_text()) for f in files):
-            self.probed.parent.mkdir(parents=True, exist_ok=True)
-            copy = tempfile.mkdtemp(dir=self.probed.parent)
-            shutil.copytree(self.dir / "cache", copy, dirs_exist_ok=True)
-            try:
-                os.rename(copy, self.probed)
-            except OSError:  # another test was first
-                shutil.rmtree(copy)
+        """For tests that come later, as the card is."""
+        if self.env == self.plain_env:
+            self.probed.keep(self.dir / "cache")
 
     def log(self, name):
         try:
