@@ -38,6 +38,9 @@ struct lithos_sched_tenant {
     uint32_t floor_tpcs; /* of a best-effort tenant: lent even by owners who are busy, when it has starved */
     uint32_t slip_ppm; /* its requests may take that much of their time alone: 1100000 for 1.1; 0: not said */
     uint64_t slo_ns;   /* its requests are to be over within; 0: not said */
+    /* Work of it may be on these TPCs that goes by no grant (CUDA graphs that borrow): while it has any under way they are lent to nobody else, and
+     * beside others it is lent no more; empty: all of its work goes by grants. */
+    struct lithos_tpcset place;
 };
 
 struct lithos_sched_config {
@@ -191,6 +194,9 @@ const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, u
 
 /* Of a tenant's own TPCs, those that others may use now; none where there is no such tenant. */
 struct lithos_tpcset lithos_sched_lent_away(const struct lithos_sched *s, uint32_t slot);
+/* Would every other high-priority owner bear work of the tenant's on all of its TPCs that can be stopped within longest_ns? For what goes by no grant.
+ * As of the last lithos_sched_run; the timer may be an earlier one then. */
+bool lithos_sched_bears(struct lithos_sched *s, uint32_t slot, uint64_t longest_ns);
 /* 0 or -ENOENT. */
 int lithos_sched_explain(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
                          struct lithos_sched_explain *ret_explain);

@@ -397,6 +397,38 @@ static void divide(struct lithos_sched *s, struct borrowers *b, struct lithos_tp
     sched_wake_at(s, s->now_ns + s->config.turn_ns);
 }
 
+/* Whose place is fixed has that, the others the rest by weight. */
+static void divide_beside_places(struct lithos_sched *s, struct borrowers *b, struct lithos_tpcset all)
+{
+    struct borrowers others = {0};
+    uint32_t which[LITHOS_SCHED_TENANTS_MAX];
+
+    for (uint32_t i = 0; i < b->count; i++) {
+        const struct lithos_tpcset place = b->tenant[i]->desc.place;
+        if (lithos_tpcset_empty(&place)) {
+            which[others.count] = i;
+            others.tenant[others.count++] = b->tenant[i];
+        }
+        b->share[i] = lithos_tpcset_and(all, place);
+    }
+    for (uint32_t i = 0; i < b->count; i++)
+        all = lithos_tpcset_minus(all, b->tenant[i]->desc.place);
+    if (others.count == 1)
+        others.share[0] = all;
+    else if (others.count > 1)
+        divide(s, &others, all);
+    for (uint32_t i = 0; i < others.count; i++)
+        b->share[which[i]] = others.share[i];
+}
+
+static bool any_has_place(const struct borrowers *b)
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        if (!lithos_tpcset_empty(&b->tenant[i]->desc.place))
+            return true;
+    return false;
+}
+
 /* --- grants --- */
 
 static bool one_part(const struct lithos_tpcgrant_part *p, const struct offer *o)
@@ -552,6 +584,8 @@ void sched_lend(struct lithos_sched *s)
         sched_settle(b.tenant[i], s->now_ns);
     if (b.count == 1)
         b.share[0] = all;
+    else if (any_has_place(&b))
+        divide_beside_places(s, &b, all);
     else if (b.count > 1)
         divide(s, &b, all);
     for (uint32_t i = 0; i < b.count; i++) {

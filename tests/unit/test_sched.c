@@ -590,6 +590,55 @@ static void test_shares_go_by_weight(void **state)
     assert_in_range(count(lent(st, a)), 18, 30);
 }
 
+/* Graphs that borrow have a place: while one has work there nobody else is lent it, and its tenant no more. */
+static void test_a_place_is_nobody_elses(void **state)
+{
+    struct stand *st = *state;
+    const struct lithos_sched_tenant graphs = {
+        .id = 1, .class = LITHOS_SCHED_BEST_EFFORT, .weight = 1, .place = set("0-3,9-16")};
+    const uint32_t a = add(st, &graphs), b = add_best_effort(st, 2, "-", 1),
+                   c = add_best_effort(st, 3, "-", 3);
+
+    queue(st, b, 1, 100 * US, LITHOS_PICK_RUN);
+    assert_int_equal(count(lent(st, b)), 66);
+    launch_on(st, a, 4 * MS, graphs.place, 1);
+    run(st);
+    assert_set(lent(st, a), "0-3,9-16");
+    assert_int_equal(count(lent(st, b)), 66 - 12);
+    queue(st, c, 1, 100 * US, LITHOS_PICK_RUN);
+    run(st);
+    assert_set(lent(st, a), "0-3,9-16");
+    assert_int_equal(count(lent(st, b)) + count(lent(st, c)), 66 - 12);
+    assert_true(count(lent(st, c)) > 2 * count(lent(st, b)));
+    /* one that is alone has all, for its other kernels */
+    queue(st, b, 0, 0, LITHOS_PICK_RUN);
+    queue(st, c, 0, 0, LITHOS_PICK_RUN);
+    wait_until(st, st->now + 3 * MS);
+    assert_int_equal(count(lent(st, a)), 66);
+}
+
+/* What goes by no grant may go on while every owner bears it, by its own past: not while one is at work, or about to be. */
+static void test_owners_bear_what_can_be_stopped(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34", 20 * MS, 0),
+                   be = add_best_effort(st, 2, "-", 1);
+
+    for (unsigned i = 0; i < 100; i++)
+        request(st, owner, 1 * MS, 3 * MS);
+    run(st);
+    assert_true(lithos_sched_bears(st->s, be, 100 * US));
+    assert_true(lithos_sched_bears(st->s, be, 2 * MS));
+    assert_false(lithos_sched_bears(st->s, be, 30 * MS)); /* more than its SLO leaves */
+    launch(st, owner, 1 * MS);
+    run(st);
+    assert_false(lithos_sched_bears(st->s, be, 1 * US));
+    assert_true(lithos_sched_bears(st->s, owner, 1 * US)); /* nobody is asked about himself */
+    done(st, owner, 1 * MS, 1 * MS);
+    wait_until(st, st->now + 3 * MS);
+    assert_true(lithos_sched_bears(st->s, be, 100 * US));
+}
+
 static void test_more_tenants_than_tpcs_take_turns(void **state)
 {
     struct stand *st = *state;
@@ -738,6 +787,8 @@ int main(void)
         T(test_best_effort_owners_lend_too),
         T(test_high_priority_tenants_borrow_last),
         T(test_shares_go_by_weight),
+        T(test_a_place_is_nobody_elses),
+        T(test_owners_bear_what_can_be_stopped),
         T(test_more_tenants_than_tpcs_take_turns),
         T(test_shares_have_room_for_clusters),
         T(test_who_needs_more_than_its_share_gets_it_in_turn),
