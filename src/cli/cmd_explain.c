@@ -131,6 +131,18 @@ static void print_owner(const json_t *owner, FILE *out)
             json_number_value(slower), 100 * lithos_json_number(owner, "squeeze"));
 }
 
+/* Of CUDA graphs that borrow. */
+static void print_hold(const json_t *gpu, FILE *out)
+{
+    const json_t *hold = json_object_get(gpu, "hold");
+    if (!json_is_object(hold))
+        return;
+    print_set(gpu, "graphs", "lets its CUDA graphs run, while no owner there is at work, on", out);
+    fprintf(out, "  its CUDA graphs %s; they have waited %lld times, %.1f s in all\n",
+            lithos_json_true(hold, "held") ? "wait now" : "go on",
+            (long long)lithos_json_integer(hold, "times"), lithos_json_number(hold, "held_s"));
+}
+
 static void print_gpu(const json_t *gpu, bool high, FILE *out)
 {
     fprintf(out, "GPU %lld\n", (long long)lithos_json_integer(gpu, "index"));
@@ -143,7 +155,12 @@ static void print_gpu(const json_t *gpu, bool high, FILE *out)
     print_set(gpu, "lent_away", "of its own, others may use", out);
     if (count_bits(gpu, "own") + count_bits(gpu, "lent") == 0)
         fputs("  has no TPCs now\n", out);
-    print_set(gpu, "refuge", "has for CUDA graphs, and for what is not in its queues,", out);
+    print_set(gpu, "refuge",
+              json_is_null(json_object_get(gpu, "graphs"))
+                  ? "has for CUDA graphs, and for what is not in its queues,"
+                  : "has for what is not in its queues",
+              out);
+    print_hold(gpu, out);
     if (lithos_json_true(gpu, "unseen"))
         fputs("  its launches are not all seen, so it is taken for busy: nothing of it is lent\n", out);
     fprintf(out, "  %lld launches on the card, %lld calls in its queues\n",

@@ -13,6 +13,7 @@ int lithos_share_option(const char *command, int c, struct lithos_share *share)
         {LITHOS_SHARE_WEIGHT, "weight", "a whole number from 0 to 1000"},
         {LITHOS_SHARE_FLOOR, "floor", "a number of TPCs from 0 to 128"},
         {LITHOS_SHARE_SLIP, "slip", "a factor from 1 to 100 such as 1.1, or off"},
+        {LITHOS_SHARE_GRAPHS, "graphs", "own or borrow"},
         {LITHOS_SHARE_SLO, "slo", "a time such as 15ms or 500us, at most an hour, or off"},
     };
 

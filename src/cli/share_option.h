@@ -1,4 +1,4 @@
-/* --weight, --floor, --slip and --slo, of `lithos run` and `lithos set`. */
+/* --weight, --floor, --graphs, --slip and --slo, of `lithos run` and `lithos set`. */
 #pragma once
 
 #include <getopt.h>
@@ -7,12 +7,13 @@
 
 /* Values of getopt, above those of any other option. */
 #define LITHOS_SHARE_OPTION 512
-#define LITHOS_SHARE_OPTIONS                                       \
-    {"weight", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_WEIGHT},   \
-        {"floor", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_FLOOR}, \
-        {"slip", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_SLIP},   \
-    {                                                              \
-        "slo", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_SLO        \
+#define LITHOS_SHARE_OPTIONS                                         \
+    {"weight", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_WEIGHT},     \
+        {"floor", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_FLOOR},   \
+        {"slip", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_SLIP},     \
+        {"graphs", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_GRAPHS}, \
+    {                                                                \
+        "slo", 1, 0, LITHOS_SHARE_OPTION | LITHOS_SHARE_SLO          \
     }
 #define LITHOS_SHARE_HELP                                                                                   \
     "  --weight N       best-effort: its part of what is lent, against the others' (default 1; 0: what "    \
@@ -22,6 +23,9 @@
     "  --floor N        best-effort: after a wait of 100 ms it gets so many TPCs, whatever their owner "    \
     "does\n"                                                                                                \
     "                   (default 0; 1 with --quota 0)\n"                                                    \
+    "  --graphs W       best-effort: own, CUDA graphs keep to its own TPCs (default); borrow, they run on " \
+    "all of the\n"                                                                                          \
+    "                   card and wait at stops in them while a high-priority tenant is at work there\n"     \
     "  --slo DUR        high: requests are to be over within (15ms): its idle TPCs are lent for what that " \
     "leaves\n"                                                                                              \
     "  --slip X         high: requests may take X times as long as alone (default 1.1 without an SLO)\n"

@@ -4,6 +4,7 @@
 #include "daemon/child.h"
 #include "daemon/events.h"
 #include "daemon/gpus.h"
+#include "daemon/hold.h"
 #include "daemon/lend.h"
 #include "daemon/loop.h"
 #include "daemon/mps.h"
@@ -48,6 +49,7 @@ struct lithosd_tenant {
     struct lithosd_timer grace;
     struct lithosd_observed *observed;   /* NULL: nothing of it has been observed */
     struct lithosd_rightsize *rightsize; /* NULL: it is not right-sized */
+    struct lithosd_hold hold;
     struct lithosd *daemon;
 };
 

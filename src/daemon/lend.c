@@ -56,6 +56,9 @@ void lithosd_lend_start(struct lithosd *d)
 
 void lithosd_lend_finish(struct lithosd *d)
 {
+    for (unsigned n = 0; n < LITHOSD_TENANT_MAX; n++)
+        if (d->tenants[n].used)
+            lithosd_hold_end(&d->tenants[n]);
     lithosd_timer_cancel(&d->loop, &d->lend.timer);
     for (unsigned i = 0; i < LITHOS_MAX_GPUS; i++) {
         free(d->lend.gpu[i].sched); /* it begins where its memory does */
@@ -126,6 +129,7 @@ static bool settle(struct lithosd *d, struct lithosd_lend_gpu *g)
     while (lithos_sched_next(g->sched, &slot, &next))
         if (g->tenant[slot])
             grant(g->tenant[slot], g->index[slot], next);
+    lithosd_hold_settle(d, g);
     return d->lend.changes != before;
 }
 
@@ -152,6 +156,7 @@ static struct lithos_sched_tenant desc_of(const struct lithosd_tenant *t, uint32
         .floor_tpcs = high ? 0 : s.floor_tpcs,
         .slip_ppm = s.slip_ppm,
         .slo_ns = s.slo_ns,
+        .place = i == 0 ? t->hold.place : none,
     };
 }
 
@@ -192,6 +197,7 @@ void lithosd_lend_change(struct lithosd_tenant *t)
 
 void lithosd_lend_remove(struct lithosd_tenant *t)
 {
+    lithosd_hold_end(t);
     for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
         struct lithosd_lend_gpu *g = gpu_of(t, i);
         if (!t->lent[i].in)
@@ -390,6 +396,7 @@ static void set_deaf(struct lithosd_tenant *t, uint32_t i, bool deaf)
 void lithosd_lend_processes(struct lithosd_tenant *t)
 {
     bool unseen = !seen(t);
+    lithosd_hold_renew(t);
     for (uint32_t i = 0; i < t->grant.gpu_count; i++) {
         if (!t->lent[i].in)
             continue;

@@ -53,6 +53,7 @@ struct lithosd_lend {
     struct lithosd_lend_gpu gpu[LITHOS_MAX_GPUS];
     struct lithosd_timer timer;
     unsigned strips;                       /* tenants that leave one to others (rightsize.h) */
+    unsigned holds;                        /* tenants whose graphs may have to wait (hold.h) */
     uint64_t changes;                      /* rules written */
     uint64_t reactions[LITHOSD_REACTIONS]; /* from a record being seen to the rules that follow from it */
 };

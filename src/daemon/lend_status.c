@@ -104,13 +104,15 @@ static json_t *explain_gpu(struct lithosd_tenant *t, uint32_t i)
         json_object_set_new(waited, lithos_tpcpick_name((enum lithos_tpcpick)p),
                             json_real((double)e.pick_ns[p] / 1e9));
     return json_pack(
-        "{s:i,s:o,s:o,s:o,s:o,s:b,s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o,s:i}", "index", (int)index, "own",
-        bits(e.own), "refuge", lithosd_owns(t) ? json_null() : bits(t->grant.gpus[i].own), "lent",
-        bits(e.lent), "lent_away", bits(lithosd_lend_away(t, i)), "unseen", t->lent[i].unseen, "why",
-        lithos_sched_why_name(e.why), "why_s", why, "waited_s", waited, "outstanding", (int)e.outstanding,
-        "queued", (int)e.queued, "head_us", us(t->lent[i].head_ns), "lent_tpc_s",
-        json_real((double)e.lent_tpc_ns / 1e9), "rule", rule_status(&t->lent[i].rule), "owner",
-        e.class == LITHOS_SCHED_HIGH ? owner_status(&e) : json_null(), "advised_sms", (int)a.sms);
+        "{s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o,s:i}", "index", (int)index,
+        "own", bits(e.own), "refuge", lithosd_owns(t) ? json_null() : bits(t->grant.gpus[i].own), "graphs",
+        i == 0 && t->hold.on ? bits(t->hold.place) : json_null(), "hold",
+        i == 0 ? lithosd_hold_status(t) : json_null(), "lent", bits(e.lent), "lent_away",
+        bits(lithosd_lend_away(t, i)), "unseen", t->lent[i].unseen, "why", lithos_sched_why_name(e.why),
+        "why_s", why, "waited_s", waited, "outstanding", (int)e.outstanding, "queued", (int)e.queued,
+        "head_us", us(t->lent[i].head_ns), "lent_tpc_s", json_real((double)e.lent_tpc_ns / 1e9), "rule",
+        rule_status(&t->lent[i].rule), "owner", e.class == LITHOS_SCHED_HIGH ? owner_status(&e) : json_null(),
+        "advised_sms", (int)a.sms);
 }
 
 char *lithosd_explain(struct lithosd_tenant *t)

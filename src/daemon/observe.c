@@ -222,9 +222,10 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     struct lithosd_observed *o = t->observed;
     const struct lithos_timeline_launch *l = k->launch;
     struct lithosd_reader *reader = t->daemon->processes[l->process].reader;
+    const bool spoilt = lithosd_hold_spoils(t, k);
     if (l->flags & LITHOS_KERNEL_GRAPH_NODE && reader)
-        lithosd_graph_ended(reader, k);
-    if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP))
+        lithosd_graph_ended(reader, k, spoilt);
+    if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP) && !spoilt)
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->busy_ns, l->tpc_count);
     lithosd_lend_done(t, k);
     if (l->operator_key)

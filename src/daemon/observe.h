@@ -53,6 +53,7 @@ struct lithosd_graph {
     uint32_t id;
     uint32_t first, count; /* its nodes, one behind another */
     uint32_t changed;      /* of them, the one that was changed last */
+    bool spoilt;           /* of the replay that is being followed: how long it takes is not seen */
     bool dirty;            /* any has come or changed: kernels and tpcs are of before */
     uint32_t kernels;      /* of a replay, those that are followed */
     uint32_t launches;     /* nodes that come after one are of another making */
@@ -82,7 +83,9 @@ struct lithosd_reader {
     bool unseen;                  /* and some that found no room */
     /* By stamp slot: what the GPU had written there when last a node was seen to end, or all that are followed as one; NULL: no nodes. */
     uint64_t *node_ends;
-    uint32_t *node_graphs;               /* likewise: the graph that had the slot last */
+    uint32_t *node_graphs; /* likewise: the graph that had the slot last */
+    uint64_t
+        kernel_ns; /* what a kernel of its graphs takes, in the mean of the slowest one lately; 0: not known */
     uint32_t graphs_begun, graphs_given; /* of the arena, at the last look */
     uint64_t graphs_begun_ns;            /* when the first was seen to change */
     struct lithos_atom_book *book;       /* what its kernels are cut into; NULL: none known yet */
@@ -146,7 +149,8 @@ void lithosd_observe_submit(struct lithosd_process *p, struct lithos_timeline_la
 void lithosd_graph_node(struct lithosd_process *p, const struct lithos_record *r);
 void lithosd_graph_launch(struct lithosd_process *p, const struct lithos_record *r);
 /* A kernel of a graph has ended, or a replay that is followed as one. */
-void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kernel_event *k);
+/* spoilt: it is not known how long it took. */
+void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kernel_event *k, bool spoilt);
 void lithosd_graphs_finish(struct lithosd_reader *reader);
 
 /* ---- plans.c: how long kernels take decides what later ones are cut into ---- */

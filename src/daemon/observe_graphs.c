@@ -9,6 +9,7 @@
 /* Replays in a row that ended with the same kernel, until it is taken for granted. */
 #define STEADY_REPLAYS 4u
 #define PPM 1000000u
+#define KERNEL_FORGET 64u
 
 /* ---- what is known of graphs ---- */
 
@@ -363,8 +364,18 @@ static void ended_as_one(struct lithosd_reader *reader, const struct lithos_kern
         reader->node_ends[reader->nodes[g->first + i].launch.stamp % LITHOS_STAMP_SLOTS] = k->gpu_end_ns;
 }
 
+static void note_times(struct lithosd_reader *reader, struct lithosd_graph *g)
+{
+    const uint64_t kernel_ns = g->busy_ns / g->kernels;
+    g->took_ns = g->end_ns - LITHOS_MIN(g->begin_ns, g->end_ns);
+    g->busy_ppm =
+        g->took_ns ? (uint32_t)LITHOS_MIN((unsigned __int128)g->busy_ns * PPM / g->took_ns, PPM) : 0;
+    reader->kernel_ns = LITHOS_MAX(kernel_ns, reader->kernel_ns - reader->kernel_ns / KERNEL_FORGET);
+}
+
 /* What a replay that was followed kernel by kernel took, and which of them was its last. */
-static void ended_kernel(struct lithosd_graph *g, const struct lithos_kernel_event *k)
+static void ended_kernel(struct lithosd_reader *reader, struct lithosd_graph *g,
+                         const struct lithos_kernel_event *k, bool spoilt)
 {
     const struct lithos_timeline_launch *l = k->launch;
     if (g->sequence != l->sequence) {
@@ -372,7 +383,9 @@ static void ended_kernel(struct lithosd_graph *g, const struct lithos_kernel_eve
         g->ended = 0;
         g->begin_ns = k->start_ns;
         g->end_ns = g->busy_ns = g->last_gpu_ns = 0;
+        g->spoilt = false;
     }
+    g->spoilt = g->spoilt || spoilt;
     g->ended++;
     g->busy_ns += k->busy_ns;
     g->end_ns = LITHOS_MAX(g->end_ns, k->end_ns);
@@ -384,12 +397,11 @@ static void ended_kernel(struct lithosd_graph *g, const struct lithos_kernel_eve
         return;
     g->steady = g->end_stamp == g->last_stamp ? g->steady + (g->steady < STEADY_REPLAYS) : 0;
     g->last_stamp = g->end_stamp;
-    g->took_ns = g->end_ns - LITHOS_MIN(g->begin_ns, g->end_ns);
-    g->busy_ppm =
-        g->took_ns ? (uint32_t)LITHOS_MIN((unsigned __int128)g->busy_ns * PPM / g->took_ns, PPM) : 0;
+    if (!g->spoilt)
+        note_times(reader, g);
 }
 
-void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kernel_event *k)
+void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kernel_event *k, bool spoilt)
 {
     struct lithosd_graph *g = graph_of(reader, k->launch->graph);
     if (!reader->node_ends)
@@ -398,5 +410,5 @@ void lithosd_graph_ended(struct lithosd_reader *reader, const struct lithos_kern
     if (k->launch->kernels > 1)
         ended_as_one(reader, k);
     else if (g)
-        ended_kernel(g, k);
+        ended_kernel(reader, g, k, spoilt);
 }

@@ -90,6 +90,7 @@ void lithosd_refuges_renew(struct lithosd *d)
         t->grant.epoch++;
         lithosd_publish(t);
     }
+    lithosd_hold_places_renew(d);
 }
 
 int lithosd_share_check(const struct lithosd *d, uint32_t class, const struct lithos_quota *quota,
@@ -97,9 +98,9 @@ int lithosd_share_check(const struct lithosd *d, uint32_t class, const struct li
 {
     const char *what = NULL;
     if (class == LITHOS_CLASS_HIGH && share->given & LITHOS_SHARE_BEST_EFFORT)
-        what =
-            "a weight and a floor are of best-effort tenants, who wait for what is lent: leave them out, or "
-            "say --class best-effort";
+        what = "a weight, a floor and graphs that borrow are of best-effort tenants, who wait for what is "
+               "lent: leave "
+               "them out, or say --class best-effort";
     else if (class == LITHOS_CLASS_BEST_EFFORT && share->given & LITHOS_SHARE_HIGH)
         what = "an SLO and a slip are of high-priority tenants, whose TPCs are lent within them: leave them "
                "out, or say --class high";

@@ -37,6 +37,8 @@ static json_t *encode_share(const struct lithos_share *s)
         json_object_set_new(object, "slip_ppm", json_integer(s->slip_ppm));
     if (s->given & LITHOS_SHARE_SLO)
         json_object_set_new(object, "slo_ns", json_integer((json_int_t)s->slo_ns));
+    if (s->given & LITHOS_SHARE_GRAPHS)
+        json_object_set_new(object, "graphs", json_integer(s->graphs));
     return object;
 }
 
@@ -185,6 +187,8 @@ static void read_share(struct reader *r, const json_t *object, struct lithos_sha
         (uint32_t)read_said(r, object, "slip_ppm", LITHOS_SHARE_SLIP, LITHOS_SHARE_SLIP_MAX_PPM, &s->given);
     s->slo_ns =
         read_said(r, object, "slo_ns", LITHOS_SHARE_SLO, (json_int_t)LITHOS_SHARE_SLO_MAX_NS, &s->given);
+    s->graphs =
+        (uint32_t)read_said(r, object, "graphs", LITHOS_SHARE_GRAPHS, LITHOS_GRAPHS_MAX - 1, &s->given);
     if (!json_is_object(object) || lithos_share_validate(s) < 0)
         bad(r, "share");
 }

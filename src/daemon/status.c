@@ -160,7 +160,7 @@ static json_t *queue_status(const struct lithosd_tenant *t, const uint64_t count
 }
 
 /* CUDA graphs whose kernels were given other TPCs as those of the tenant changed, and those that kept what they had. */
-static json_t *graphs_status(const uint64_t counters[LITHOS_COUNTER_MAX])
+static json_t *graphs_status(const struct lithosd_tenant *t, const uint64_t counters[LITHOS_COUNTER_MAX])
 {
     json_t *keep = json_object();
 #define W(name, why)                                                                                     \
@@ -169,8 +169,9 @@ static json_t *graphs_status(const uint64_t counters[LITHOS_COUNTER_MAX])
                         number(counters[LITHOS_COUNTER_GRAPH_KEEPS_##name]));
 #include "hw/graph_keeps.def"
 #undef W
-    return json_pack("{s:o,s:o,s:o}", "followed", number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED]), "nodes",
-                     number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED_NODES]), "keep", keep);
+    return json_pack("{s:o,s:o,s:o,s:o}", "followed", number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED]),
+                     "nodes", number(counters[LITHOS_COUNTER_GRAPH_FOLLOWED_NODES]), "keep", keep, "hold",
+                     lithosd_hold_status(t));
 }
 
 static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenant *t)
@@ -192,7 +193,7 @@ static json_t *tenant_status(const struct lithosd *d, const struct lithosd_tenan
         ((double)lithosd_unix_ms() - (double)t->since_unix_ms) / 1000, "pids", pids_status(d, t), "gpus",
         tenant_gpus(d, t), "counters", counts, "queue", queue_status(t, counters), "share",
         lithosd_share_status(t), "atoms", lithosd_atoms_status(t, counters), "graphs",
-        graphs_status(counters), "observed", lithosd_observe_status(t), "energy",
+        graphs_status(t, counters), "observed", lithosd_observe_status(t), "energy",
         lithosd_power_tenant_status(t), "slice", lithosd_slice_status(t), "rightsize",
         lithosd_rightsize_status(t));
 }

@@ -149,6 +149,10 @@ struct lithos_hook_client {
      * callback: it may not wait, allocate or call the system. */
     bool (*size)(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
                  struct lithos_tpcset *ret_tpcs);
+    /* How many kernels of a graph are to lie between stops in it, 0: none are to be put in. Valid as long as the process lives. */
+    const _Atomic uint32_t *stops;
+    /* Where kernels of the current context find the word that stops go by: they wait while it is 0. 0: there is none. May use the driver. */
+    uint64_t (*stop_address)(CUcontext ctx);
     /* Is this process to be counted and masked at all? Asked once, at the first cuInit. */
     bool (*wanted)(void);
     const struct lithos_hook_observer *observer;

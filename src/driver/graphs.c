@@ -140,7 +140,7 @@ static bool may_be_cut(CUgraph graph, unsigned long long flags, enum lithos_grap
 {
     const struct lithos_hook_device *device = lithos_atoms_device_here();
     bool strange;
-    if (!device || !lithos_graph_worth(graph, &strange))
+    if (!device || (!lithos_graph_worth(graph, &strange) && !lithos_graphs_want_stops()))
         return false;
     if (strange)
         *ret_why = LITHOS_GRAPH_WHOLE_NODES;
@@ -212,7 +212,7 @@ static void forget(CUgraphExec exec)
 void lithos_graphs_made(CUgraphExec exec, CUgraph graph, unsigned long long flags)
 {
     forget(exec);
-    if (lithos_atoms_policy().mode == LITHOS_ATOM_OFF)
+    if (lithos_atoms_policy().mode == LITHOS_ATOM_OFF && !lithos_graphs_want_stops())
         return;
     int mode = lithos_atoms_relax_capture(CU_STREAM_CAPTURE_MODE_RELAXED);
     make(exec, graph, flags);
@@ -227,7 +227,7 @@ static bool any_is_cut(const struct lithos_graph_exec *x)
     for (uint32_t i = 0; i < x->kernel_count; i++)
         if (x->kernels[i].atom.cut.count || !x->kernels[i].armed)
             return true;
-    return false;
+    return x->stops;
 }
 
 /* As is done to the app's own exec (driver/graphs_follow.h), when the masks in force have changed. False: it cannot be. */
@@ -246,9 +246,9 @@ static bool follow_masks(struct lithos_graph_exec *x, uint32_t masks)
 static bool ready(struct lithos_graph_exec *x, CUstream stream)
 {
     enum lithos_graph_whole why = LITHOS_GRAPH_WHOLE_DRIVER;
-    if (!x->cut || lithos_atoms_policy().mode == LITHOS_ATOM_OFF)
+    if (!x->cut || (x->kernel_count && lithos_atoms_policy().mode == LITHOS_ATOM_OFF))
         return false;
-    if (!follow_masks(x, atomic_load(&lithos_hook_masks))) {
+    if ((x->stops && !lithos_graph_stops_hold(x)) || !follow_masks(x, atomic_load(&lithos_hook_masks))) {
         left_whole(why);
         give_up(x);
         return false;
@@ -411,7 +411,7 @@ void lithos_graphs_updated(CUgraphExec exec, CUgraph by, bool success)
     struct lithos_graph_exec *x = take(exec);
     if (!x)
         return;
-    bool again = success && lithos_atoms_policy().mode != LITHOS_ATOM_OFF;
+    bool again = success && (lithos_atoms_policy().mode != LITHOS_ATOM_OFF || lithos_graphs_want_stops());
     bool often = x->launches < LAUNCHES_TO_CUT_AGAIN, was_cut = x->cut != NULL;
     if (was_cut)
         give_up(x);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "cuda/cuda_abi.h"
+#include "driver/client.h"
 
 struct lithos_graph_watch;
 struct lithos_hook_device;
@@ -36,7 +37,13 @@ static inline bool lithos_graphs_any(void)
     return __builtin_expect(atomic_load_explicit(&lithos_graphs_kept, memory_order_relaxed) != 0, 0);
 }
 
-/* The app has instantiated a graph, while atoms are on. Calls the driver. */
+/* Graphs that are made now are to have stops in them (graphs_stops.c). */
+static inline bool lithos_graphs_want_stops(void)
+{
+    return __builtin_expect(atomic_load_explicit(lithos_hook_client.stops, memory_order_relaxed) != 0, 0);
+}
+
+/* The app has instantiated a graph, while atoms are on or stops are wanted. Calls the driver. */
 void lithos_graphs_made(CUgraphExec exec, CUgraph graph, unsigned long long flags);
 /* The app launches (or uploads) an exec. True: it was done, with *ret_result. stream: CU_STREAM_PER_THREAD where that is meant. */
 bool lithos_graphs_run(CUgraphExec exec, CUstream stream, bool launch, CUresult *ret_result);

@@ -67,6 +67,8 @@ static CUresult call(CUgraphExec exec, CUstream stream, bool launch, struct lith
     lithos_ticket_open(&ticket, LITHOS_TICKET_GRAPH, NULL);
     ticket.graph = watch;
     ticket.exec = exec;
+    if (watch && watch->exec->stops)
+        ticket.gate = lithos_hook_graphs(ticket.device);
     if (ticket.observe) {
         ticket.notes.graph = (uintptr_t)exec;
         ticket.notes.stream = (uintptr_t)stream;

@@ -87,7 +87,7 @@ static uint32_t nodes_for(struct lithos_graph_kernel *k, uint64_t cluster)
     const struct lithos_hook_device *device = lithos_atoms_device_here(), *devices;
     const uint32_t *g = k->atom.grid;
     uint64_t blocks = (uint64_t)g[0] * g[1];
-    if (!device || (g[2] && blocks > UINT64_MAX / g[2]))
+    if (!device || k->atom.policy.mode == LITHOS_ATOM_OFF || (g[2] && blocks > UINT64_MAX / g[2]))
         return 0;
     blocks *= g[2];
     uint64_t fit = occupancy(k), sms = (uint64_t)device->sm_count;
@@ -139,17 +139,7 @@ static void *room(size_t count, size_t size)
 
 #define NODE_BYTES sizeof(void *) /* of a CUgraphNode, which is a pointer */
 
-struct level {
-    CUgraphNode *nodes; /* by address */
-    size_t count;
-    CUgraphNode *from, *to;
-    CUgraphEdgeData *data;
-    size_t edges;
-    uint32_t *order;    /* indices, each behind those that it waits for */
-    bool *programmatic; /* by index: one of its edges is more, or less, than a full dependency */
-};
-
-static void level_free(struct level *l)
+static void level_free(struct lithos_graph_level *l)
 {
     free(l->nodes);
     free(l->from);
@@ -165,13 +155,13 @@ static int by_address(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static uint32_t index_of(const struct level *l, CUgraphNode node)
+uint32_t lithos_graph_index_of(const struct lithos_graph_level *l, CUgraphNode node)
 {
     const CUgraphNode *at = bsearch(&node, l->nodes, l->count, NODE_BYTES, by_address);
     return at ? (uint32_t)(at - l->nodes) : UINT32_MAX;
 }
 
-static bool read_nodes(CUgraph graph, struct level *l)
+static bool read_nodes(CUgraph graph, struct lithos_graph_level *l)
 {
     if (!DONE(cuGraphGetNodes, nodes_fn, graph, NULL, &l->count) || l->count > NODES_MAX ||
         !(l->nodes = room(l->count, NODE_BYTES)) || !(l->order = room(l->count, sizeof *l->order)) ||
@@ -182,7 +172,7 @@ static bool read_nodes(CUgraph graph, struct level *l)
     return true;
 }
 
-static bool read_edges(CUgraph graph, struct level *l)
+static bool read_edges(CUgraph graph, struct lithos_graph_level *l)
 {
     static const CUgraphEdgeData full;
     if (!DONE(cuGraphGetEdges_v2, edges_fn, graph, NULL, NULL, NULL, &l->edges) ||
@@ -191,7 +181,7 @@ static bool read_edges(CUgraph graph, struct level *l)
         (l->edges && !DONE(cuGraphGetEdges_v2, edges_fn, graph, l->from, l->to, l->data, &l->edges)))
         return false;
     for (size_t i = 0; i < l->edges; i++) {
-        uint32_t from = index_of(l, l->from[i]), to = index_of(l, l->to[i]);
+        uint32_t from = lithos_graph_index_of(l, l->from[i]), to = lithos_graph_index_of(l, l->to[i]);
         if (from == UINT32_MAX || to == UINT32_MAX)
             return false;
         if (memcmp(&l->data[i], &full, sizeof full) != 0)
@@ -201,14 +191,14 @@ static bool read_edges(CUgraph graph, struct level *l)
 }
 
 /* Nodes of which all that they wait for have been placed, again and again. */
-static bool put_in_order(struct level *l)
+static bool put_in_order(struct lithos_graph_level *l)
 {
     uint32_t *waits = room(l->count, sizeof *waits), *first = room(l->count, sizeof *first),
              *next = room(l->edges, sizeof *next), placed = 0;
     bool ok = waits && first && next;
     for (size_t i = 0; ok && i < l->edges; i++) {
-        uint32_t from = index_of(l, l->from[i]);
-        waits[index_of(l, l->to[i])]++;
+        uint32_t from = lithos_graph_index_of(l, l->from[i]);
+        waits[lithos_graph_index_of(l, l->to[i])]++;
         next[i] = first[from];
         first[from] = (uint32_t)i + 1;
     }
@@ -217,7 +207,7 @@ static bool put_in_order(struct level *l)
             l->order[placed++] = i;
     for (uint32_t i = 0; ok && i < placed; i++)
         for (uint32_t e = first[l->order[i]]; e; e = next[e - 1]) {
-            uint32_t to = index_of(l, l->to[e - 1]);
+            uint32_t to = lithos_graph_index_of(l, l->to[e - 1]);
             if (--waits[to] == 0)
                 l->order[placed++] = to;
         }
@@ -227,9 +217,9 @@ static bool put_in_order(struct level *l)
     return ok && placed == l->count;
 }
 
-static bool level_read(CUgraph graph, struct level *l)
+static bool level_read(CUgraph graph, struct lithos_graph_level *l)
 {
-    *l = (struct level){.count = 0};
+    *l = (struct lithos_graph_level){.count = 0};
     return read_nodes(graph, l) && read_edges(graph, l) && put_in_order(l);
 }
 
@@ -247,7 +237,7 @@ static uint32_t worth_node(CUgraphNode node, unsigned depth, bool *ret_strange);
 
 static uint32_t worth(CUgraph graph, unsigned depth, bool *ret_strange)
 {
-    struct level l = {.count = 0};
+    struct lithos_graph_level l = {.count = 0};
     uint32_t kernels = 0;
     bool read = depth < DEPTH_MAX && read_nodes(graph, &l);
     *ret_strange |= !read;
@@ -302,7 +292,7 @@ static void *grow(void *array, uint32_t count, uint32_t *io_room, size_t size)
 }
 
 /* What waited for the node waits for the last of its chain. */
-static bool move_dependents(CUgraph graph, CUgraphNode from, CUgraphNode to)
+bool lithos_graph_move_dependents(CUgraph graph, CUgraphNode from, CUgraphNode to)
 {
     size_t count = 0;
     if (!DONE(cuGraphNodeGetDependentNodes_v2, dependents_fn, from, NULL, NULL, &count))
@@ -336,7 +326,7 @@ static bool make_chain(CUgraph graph, const struct lithos_graph_kernel *k,
         if (!DONE(cuGraphAddKernelNode_v2, add_fn, &n[i], graph, NULL, 0, p) ||
             !DONE(cuGraphKernelNodeCopyAttributes, copy_attributes_fn, n[i], n[0]))
             return false;
-    if (!move_dependents(graph, n[0], n[k->atom.nodes - 1]))
+    if (!lithos_graph_move_dependents(graph, n[0], n[k->atom.nodes - 1]))
         return false;
     for (uint32_t i = 1; i < k->atom.nodes; i++)
         if (!DONE(cuGraphAddDependencies_v2, dependencies_fn, graph, &n[i - 1], &n[i], &order, 1))
@@ -385,7 +375,7 @@ static bool add_pair(struct build *b, const struct lithos_graph_pair *pair)
     return true;
 }
 
-static bool cut_graph(struct build *b, CUgraph app, CUgraph ours);
+static bool cut_graph(struct build *b, CUgraph app, CUgraph ours, bool stops);
 
 static bool cut_node(struct build *b, CUgraph graph, CUgraphNode app, bool programmatic)
 {
@@ -397,7 +387,7 @@ static bool cut_node(struct build *b, CUgraph graph, CUgraphNode app, bool progr
     if (pair.type == CU_GRAPH_NODE_TYPE_GRAPH &&
         (!DONE(cuGraphChildGraphNodeGetGraph, child_fn, app, &child) ||
          !DONE(cuGraphChildGraphNodeGetGraph, child_fn, pair.ours, &child_ours) ||
-         !cut_graph(b, child, child_ours)))
+         !cut_graph(b, child, child_ours, false)))
         return false;
     if (pair.type == CU_GRAPH_NODE_TYPE_KERNEL && !programmatic &&
         !cut_kernel(b, graph, app, pair.ours, &pair.kernel))
@@ -405,21 +395,25 @@ static bool cut_node(struct build *b, CUgraph graph, CUgraphNode app, bool progr
     return add_pair(b, &pair);
 }
 
-/* As deep as lithos_graph_worth has found it to be. */
-static bool cut_graph(struct build *b, CUgraph app, CUgraph ours)
-{
-    struct level l;
-    bool ok = level_read(app, &l);
-    for (size_t i = 0; ok && i < l.count; i++)
-        ok = cut_node(b, ours, l.nodes[l.order[i]], l.programmatic[l.order[i]]);
-    level_free(&l);
-    return ok;
-}
-
 static int by_app_node(const void *a, const void *b)
 {
     return by_address(&((const struct lithos_graph_pair *)a)->app,
                       &((const struct lithos_graph_pair *)b)->app);
+}
+
+/* As deep as lithos_graph_worth has found it to be. */
+static bool cut_graph(struct build *b, CUgraph app, CUgraph ours, bool stops)
+{
+    struct lithos_graph_level l;
+    bool ok = level_read(app, &l);
+    for (size_t i = 0; ok && i < l.count; i++)
+        ok = cut_node(b, ours, l.nodes[l.order[i]], l.programmatic[l.order[i]]);
+    if (ok && stops) {
+        qsort(b->x->pairs, b->x->pair_count, sizeof *b->x->pairs, by_app_node);
+        ok = lithos_graph_stops(b->x, &l);
+    }
+    level_free(&l);
+    return ok;
 }
 
 /* The second exec is uploaded when it is armed. */
@@ -444,13 +438,13 @@ int lithos_graph_cut(struct lithos_graph_exec *x, CUgraph graph, enum lithos_gra
     bool ok = DONE(cuGraphClone, clone_fn, &x->clone, graph);
     if (!ok)
         x->clone = NULL;
-    ok = ok && cut_graph(&b, graph, x->clone);
-    if (ok && x->kernel_count) {
+    ok = ok && cut_graph(&b, graph, x->clone, atomic_load(lithos_hook_client.stops) != 0);
+    if (ok && (x->kernel_count || x->stops)) {
         qsort(x->pairs, x->pair_count, sizeof *x->pairs, by_app_node);
         b.why = LITHOS_GRAPH_WHOLE_DRIVER;
         ok = instantiate(x);
     }
-    if (ok && x->kernel_count) {
+    if (ok && (x->kernel_count || x->stops)) {
         x->dirty = true;
         x->masks = 0;
         x->launches = 0;
@@ -472,5 +466,5 @@ void lithos_graph_uncut(struct lithos_graph_exec *x)
     x->clone = NULL;
     x->kernels = NULL;
     x->pairs = NULL;
-    x->kernel_count = x->pair_count = 0;
+    x->kernel_count = x->pair_count = x->stops = 0;
 }

@@ -1,6 +1,8 @@
 /* Within graphs*.c. */
 #pragma once
 
+#include <stddef.h>
+
 #include <pthread.h>
 
 #include "driver/atoms_internal.h"
@@ -46,18 +48,40 @@ struct lithos_graph_exec {
     uint32_t pair_count;
     struct lithos_graph_kernel *kernels; /* each behind those that it waits for */
     uint32_t kernel_count;
-    bool dirty;        /* changed since it was looked at what the driver shows of it */
-    uint32_t masks;    /* lithos_hook_masks as all of that one's nodes were shown; 0: they were not yet */
-    uint32_t launches; /* since it was made */
+    bool dirty;            /* changed since it was looked at what the driver shows of it */
+    uint32_t masks;        /* lithos_hook_masks as all of that one's nodes were shown; 0: they were not yet */
+    uint32_t launches;     /* since it was made */
+    uint32_t stops;        /* nodes of the clone at which it can be held; it then runs on all TPCs */
+    uint64_t stop_address; /* of the word that they go by */
     /* What was launched last, so that launches of one and the other follow each other as launches of one exec do. */
     CUevent event;
     CUstream stream;
     bool recorded, cut_last;
 };
 
+/* The nodes of a graph and what each waits for. */
+struct lithos_graph_level {
+    CUgraphNode *nodes; /* by address */
+    size_t count;
+    CUgraphNode *from, *to;
+    CUgraphEdgeData *data;
+    size_t edges;
+    uint32_t *order;    /* indices, each behind those that it waits for */
+    bool *programmatic; /* by index: one of its edges is more, or less, than a full dependency */
+};
+/* UINT32_MAX: it is none of them. */
+uint32_t lithos_graph_index_of(const struct lithos_graph_level *l, CUgraphNode node);
+/* What waited for the node waits for the other one. Calls the driver. */
+bool lithos_graph_move_dependents(CUgraph graph, CUgraphNode from, CUgraphNode to);
+
 /* The cut exec of a graph and all that belongs to it, into x, whose app, flags and where are filled in. 1; 0: no kernel of it may or need
  * be cut; -1: not, for *ret_why. Calls the driver. */
 int lithos_graph_cut(struct lithos_graph_exec *x, CUgraph graph, enum lithos_graph_whole *ret_why);
+/* Nodes into its clone at which it waits while the client says so, as many kernels deep apart as it says. False: it cannot be. Calls the
+ * driver. */
+bool lithos_graph_stops(struct lithos_graph_exec *x, const struct lithos_graph_level *l);
+/* Is that word still the one that somebody writes? It is another one when lithosd was restarted. */
+bool lithos_graph_stops_hold(const struct lithos_graph_exec *x);
 /* How many kernels of a graph would be cut; *ret_strange: it has nodes of which there cannot be two. Calls the driver. */
 uint32_t lithos_graph_worth(CUgraph graph, bool *ret_strange);
 /* What the kernel is now: not armed, to be chosen for anew. False: it cannot be found out. */

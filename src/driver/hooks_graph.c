@@ -69,8 +69,8 @@
         lithos_hook_client.observer->closed();                                                               \
     if (result == CUDA_SUCCESS)                                                                              \
         lithos_graph_follow_made(*ret_exec, graph, flags, masks, ticket.qmds != 0);                          \
-    if (result == CUDA_SUCCESS &&                                                                            \
-        (lithos_graphs_any() || atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed)))            \
+    if (result == CUDA_SUCCESS && (lithos_graphs_any() || lithos_graphs_want_stops() ||                      \
+                                   atomic_load_explicit(&lithos_atoms_state, memory_order_relaxed)))         \
         lithos_graphs_made(*ret_exec, graph, flags);                                                         \
     return result
 

@@ -64,6 +64,15 @@ static struct {
     _Atomic(CUfunction) driver_functions[FEW_FUNCTIONS], waiting[FEW_FUNCTIONS];
 } hook;
 
+/* Of graphs with stops in them. Whoever has found one may still look at it when it is another: so long are those before it left alone. */
+#define GRAPH_GATES 8u
+static struct {
+    _Atomic(const struct lithos_gate *) now; /* NULL: as all else */
+    unsigned next;
+    struct lithos_tpcset set;
+    struct lithos_gate gates[GRAPH_GATES];
+} of_graphs[LITHOS_HOOK_MAX_DEVICES];
+
 /* ---- the callback: no driver call, no wait, no allocation ---- */
 
 /* The mask of a device for a cluster size; false when the writer overtook us time and again (then nothing is
@@ -518,6 +527,27 @@ static bool publish(int device, const struct lithos_gate *gate, const bool anywh
     return changed;
 }
 
+/* Another set than before? */
+static bool set_graphs(int device, const struct lithos_hook_quota *q)
+{
+    const struct lithos_tpcset none = {{0, 0}}, set = q->present ? q->graphs : none;
+    struct lithos_gate *gate = &of_graphs[device].gates[of_graphs[device].next % GRAPH_GATES];
+    if (lithos_tpcset_equal(&set, &of_graphs[device].set))
+        return false;
+    of_graphs[device].set = set;
+    of_graphs[device].next++;
+    const bool built = !lithos_tpcset_empty(&set) && lithos_gate_build(&q->topology, set, gate) == 0;
+    atomic_store_explicit(&of_graphs[device].now, built ? gate : NULL, memory_order_release);
+    return true;
+}
+
+const struct lithos_gate *lithos_hook_graphs(int32_t device)
+{
+    return device >= 0 && device < LITHOS_HOOK_MAX_DEVICES
+               ? atomic_load_explicit(&of_graphs[device].now, memory_order_acquire)
+               : NULL;
+}
+
 int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
 {
     struct lithos_gate gates[LITHOS_HOOK_MAX_DEVICES];
@@ -540,6 +570,7 @@ int lithos_hook_set_quotas(const struct lithos_hook_quota *quotas, int count)
         for (unsigned b = 0; present[i] && b < LITHOS_CLUSTER_MAX; b++)
             anywhere[b] = safe_on_all(gates, present, count, &gates[i].rows[b], b + 1);
         changed |= publish(i, present[i] ? &gates[i] : NULL, anywhere);
+        changed |= set_graphs(i, &quotas[i]);
         atomic_store_explicit(&hook.devices[i].told_sms, present[i] ? quotas[i].told_sms : 0,
                               memory_order_relaxed);
     }

@@ -66,12 +66,16 @@ int lithos_hook_devices(const struct lithos_hook_device **ret_devices);
 /* How many TPCs a kernel of this process may use on a device (index), by the masks in force; 0: not confined. */
 unsigned lithos_hook_tpcs(int32_t device);
 
+/* Where graphs with stops in them run on a device (index), for tickets; NULL: as all else. */
+const struct lithos_gate *lithos_hook_graphs(int32_t device);
+
 /* The quota on one device (index), NULL topology for none: its launches are then left as they are. 0 or
  * -EINVAL (lithos_gate_build). Readers never wait for it; callers take turns. */
 struct lithos_hook_quota {
     bool present;
     struct lithos_topology topology;
     struct lithos_tpcset own;
+    struct lithos_tpcset graphs; /* of those with stops in them; empty: as all else */
     unsigned told_sms; /* the app is told of no more SMs than this; 0: of those that the driver tells */
 };
 /* Put the quotas of all devices in force, in device order. 0, or -EINVAL when one of them is not sane (that

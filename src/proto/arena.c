@@ -42,7 +42,8 @@ int lithos_grant_validate(const struct lithos_grant *g)
         const struct lithos_grant_gpu *gpu = &g->gpus[i];
         if (lithos_topology_validate(&gpu->topology) < 0 || lithos_tpcset_empty(&gpu->own))
             return -EINVAL;
-        struct lithos_tpcset outside = lithos_tpcset_minus(gpu->own, gpu->topology.valid);
+        struct lithos_tpcset all = lithos_tpcset_or(gpu->own, gpu->graphs);
+        struct lithos_tpcset outside = lithos_tpcset_minus(all, gpu->topology.valid);
         if (!lithos_tpcset_empty(&outside))
             return -EINVAL;
         for (uint32_t j = 0; j < i; j++)

@@ -18,7 +18,7 @@
 #include "proto/sizes.h"
 
 #define LITHOS_ARENA_MAGIC 0x414e5241534f4854ull /* "THOSARNA" in memory order */
-#define LITHOS_ARENA_VERSION 20u
+#define LITHOS_ARENA_VERSION 21u
 #define LITHOS_MAX_GPUS 16u
 #define LITHOS_UUID_BYTES 16u
 
@@ -29,6 +29,7 @@ struct lithos_grant_gpu {
     /* The tenant's quota; never empty, always within topology.valid. Of a tenant with a quota of 0 the TPCs that its launches
      * keep to where no rule says otherwise: not its own, and few (docs/adr/0014-quota-0.md). */
     struct lithos_tpcset own;
+    struct lithos_tpcset graphs; /* where CUDA graphs with stops in them run; empty: as all else */
 };
 
 enum lithos_class {
@@ -125,7 +126,7 @@ struct lithos_arena {
     _Atomic uint32_t grant_seq; /* seqlock over grant: odd while it is written */
     _Atomic uint32_t observe;   /* LITHOS_OBSERVE_*: what the tenant is to write */
     _Atomic uint32_t sizing;    /* 1: launches go by `sizes`, while the lease is good; 0: all have all TPCs */
-    uint32_t reserved;
+    _Atomic uint32_t stops; /* graphs made from now on have stops in them, so many kernels apart; 0: none */
     _Atomic uint64_t
         kept[2]; /* not empty: launches that go by `sizes` keep to these TPCs, which others keep off */
     struct lithos_grant grant;
@@ -153,8 +154,14 @@ struct lithos_arena {
 
 /* 0; -EPROTO when magic or size is not ours; -EPROTONOSUPPORT for another version (the message says which). */
 int lithos_arena_validate(const struct lithos_arena *a, size_t mapped_bytes);
-/* 0; -EINVAL: no GPU or too many, no such class, no such domain, a slice that is too long or of tenants that share in space, a topology that is not valid, an own set that is empty or names a bit that is no TPC. */
+/* 0; -EINVAL: no GPU or too many, no such class, no such domain, a slice that is too long or of tenants that share in space, a topology that is not valid, an own set that is empty, or a set that names a bit that is no TPC. */
 int lithos_grant_validate(const struct lithos_grant *g);
+
+/* Let graphs with stops in them go on, or have them wait at the next one. Either side: whoever is left when the other has gone. */
+static inline void lithos_arena_let_graphs(struct lithos_arena *a, bool go)
+{
+    atomic_store_explicit(&a->stamps[LITHOS_STAMP_STOP_SLOT].payload, go, memory_order_release);
+}
 
 /* Daemon: publish a grant (its epoch included) and renew the lease. */
 void lithos_arena_publish(struct lithos_arena *a, const struct lithos_grant *g);

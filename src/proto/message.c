@@ -93,8 +93,9 @@ static const char name_why[] =
 static const char quota_why[] =
     "a quota must be 1 to 128 TPCs, or more than 0 % and at most 100 %; 0 TPCs only for best-effort tenants";
 
-static const char share_why[] =
-    "the weight must be 0 to 1000, the floor at most 128 TPCs, the slip 1 to 100, the SLO at most an hour";
+static const char share_why[] = "the weight must be 0 to 1000, the floor at most 128 TPCs, the slip 1 to "
+                                "100, the SLO at most an hour, graphs "
+                                "own or borrow";
 static const char class_why[] = "the class must be high or best-effort";
 static const char atom_why[] = "what kernels are to be cut into must be off, or 2 to 4096 atoms";
 

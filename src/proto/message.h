@@ -12,7 +12,7 @@
 #include "proto/arena.h"
 
 #define LITHOS_MSG_MAGIC 0x4c544853u /* "LTHS" */
-#define LITHOS_MSG_VERSION 6u
+#define LITHOS_MSG_VERSION 7u
 #define LITHOS_NAME_MAX 64u /* tenant names, the end included */
 #define LITHOS_TEXT_MAX 1024u
 #define LITHOS_PATH_BYTES 256u
@@ -59,12 +59,21 @@ struct lithos_quota {
 #define LITHOS_SHARE_FLOOR 2u
 #define LITHOS_SHARE_SLIP 4u
 #define LITHOS_SHARE_SLO 8u
-#define LITHOS_SHARE_BEST_EFFORT \
-    (LITHOS_SHARE_WEIGHT | LITHOS_SHARE_FLOOR) /* what means something for such tenants */
+#define LITHOS_SHARE_GRAPHS 16u
+#define LITHOS_SHARE_BEST_EFFORT                \
+    (LITHOS_SHARE_WEIGHT | LITHOS_SHARE_FLOOR | \
+     LITHOS_SHARE_GRAPHS) /* what means something for such tenants */
 #define LITHOS_SHARE_HIGH (LITHOS_SHARE_SLIP | LITHOS_SHARE_SLO)
 #define LITHOS_SHARE_WEIGHT_MAX 1000u
 #define LITHOS_SHARE_SLIP_MAX_PPM 100000000u
 #define LITHOS_SHARE_SLO_MAX_NS (3600 * LITHOS_NSEC_PER_SEC)
+
+/* Where a tenant's CUDA graphs run. */
+enum lithos_graphs {
+    LITHOS_GRAPHS_OWN,    /* on its own TPCs, or where a tenant without any has its refuge */
+    LITHOS_GRAPHS_BORROW, /* on all of the card, with stops in them where they wait while an owner is at work */
+    LITHOS_GRAPHS_MAX,
+};
 
 /* What a tenant asks of the scheduler beside its quota (docs/scheduler.md). */
 struct lithos_share {
@@ -74,6 +83,8 @@ struct lithos_share {
     uint32_t floor_tpcs; /* it gets so many when it has waited for too long, whatever their owner does */
     uint32_t slip_ppm;   /* requests may take that much of their time alone, 1100000 for 1.1; 0: not said */
     uint64_t slo_ns;     /* requests are to be over within; 0: not said */
+    uint32_t graphs;     /* enum lithos_graphs: of those that it makes from now on */
+    uint32_t reserved;
 };
 
 /* How the quota is held. */

@@ -33,6 +33,8 @@ enum lithos_counter {
 #define LITHOS_STAMP_SLOTS 65536u /* a power of two */
 /* Slots below are handed out again and again, those from it on belong to nodes of graphs: servers keep dozens of graphs with hundreds of kernels each. */
 #define LITHOS_STAMP_PLAIN_SLOTS 12288u
+/* The last slot is no stamp's: its payload, lithosd's to write, says whether graphs with stops in them may go on (1) or wait (0). */
+#define LITHOS_STAMP_STOP_SLOT (LITHOS_STAMP_SLOTS - 1)
 #define LITHOS_RECORD_NAME_BYTES 88u
 
 enum lithos_record_kind {

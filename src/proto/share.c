@@ -13,12 +13,14 @@ int lithos_share_validate(const struct lithos_share *s)
 {
     if (s->given & ~(LITHOS_SHARE_BEST_EFFORT | LITHOS_SHARE_HIGH) || s->weight > LITHOS_SHARE_WEIGHT_MAX ||
         s->floor_tpcs > LITHOS_TPC_BITS || s->slo_ns > LITHOS_SHARE_SLO_MAX_NS ||
+        s->graphs >= LITHOS_GRAPHS_MAX ||
         (s->slip_ppm && (s->slip_ppm < PPM || s->slip_ppm > LITHOS_SHARE_SLIP_MAX_PPM)))
         return -EINVAL;
     return (!(s->given & LITHOS_SHARE_WEIGHT) && s->weight) ||
                    (!(s->given & LITHOS_SHARE_FLOOR) && s->floor_tpcs) ||
                    (!(s->given & LITHOS_SHARE_SLIP) && s->slip_ppm) ||
-                   (!(s->given & LITHOS_SHARE_SLO) && s->slo_ns)
+                   (!(s->given & LITHOS_SHARE_SLO) && s->slo_ns) ||
+                   (!(s->given & LITHOS_SHARE_GRAPHS) && s->graphs)
                ? -EINVAL
                : 0;
 }
@@ -33,6 +35,8 @@ void lithos_share_merge(struct lithos_share *to, const struct lithos_share *from
         to->slip_ppm = from->slip_ppm;
     if (from->given & LITHOS_SHARE_SLO)
         to->slo_ns = from->slo_ns;
+    if (from->given & LITHOS_SHARE_GRAPHS)
+        to->graphs = from->graphs;
     to->given |= from->given;
 }
 
@@ -110,7 +114,7 @@ static bool slip(const char *text, uint32_t *ret_ppm)
 int lithos_share_parse(uint32_t option, const char *text, struct lithos_share *share)
 {
     struct lithos_share s = {.given = option};
-    bool off = !strcmp(text, "off"), ok = false;
+    bool off = !strcmp(text, "off"), borrow = !strcmp(text, "borrow"), ok = false;
     if (option == LITHOS_SHARE_WEIGHT)
         ok = number(text, LITHOS_SHARE_WEIGHT_MAX, &s.weight);
     else if (option == LITHOS_SHARE_FLOOR)
@@ -119,6 +123,10 @@ int lithos_share_parse(uint32_t option, const char *text, struct lithos_share *s
         ok = off || slip(text, &s.slip_ppm);
     else if (option == LITHOS_SHARE_SLO)
         ok = off || lithos_duration_parse(text, &s.slo_ns) == 0;
+    else if (option == LITHOS_SHARE_GRAPHS)
+        ok = borrow || !strcmp(text, "own");
+    if (option == LITHOS_SHARE_GRAPHS && borrow)
+        s.graphs = LITHOS_GRAPHS_BORROW;
     if (!ok)
         return -EINVAL;
     lithos_share_merge(share, &s);

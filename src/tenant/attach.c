@@ -142,6 +142,7 @@ static void apply_locked(void)
             quotas[d] = (struct lithos_hook_quota){.present = true,
                                                    .topology = gpu->topology,
                                                    .own = gpu->own,
+                                                   .graphs = gpu->graphs,
                                                    .told_sms = told_sms_locked(gpu)};
             lithos_records_set_gpu(d, (uint8_t)g);
             lithos_queue_set_quota(d, (uint8_t)g, &gpu->topology, gpu->own);

@@ -53,6 +53,14 @@ static void look_at_grant(void)
         lithos_tenant_refresh();
 }
 
+/* A daemon that does not look after its leases does not let graphs go on that it has told to wait. */
+static void look_after_graphs(void)
+{
+    uint64_t now_ns = lithos_now_ns(); /* before the lease, which may be renewed now */
+    if (atomic_load_explicit(&lithos_tenant_home.lease_ns, memory_order_relaxed) + LITHOS_LEASE_NS < now_ns)
+        lithos_arena_let_graphs(&lithos_tenant_home, true);
+}
+
 /* Until the daemon has gone. */
 static void wait_on_connection(int sock)
 {
@@ -61,6 +69,7 @@ static void wait_on_connection(int sock)
         int n = poll(&p, 1, 1000);
         check_hearing();
         look_at_grant();
+        look_after_graphs();
         if (n == 0 || (n < 0 && errno == EINTR))
             continue;
         union lithos_message message;
@@ -82,6 +91,7 @@ static void *link_main(void *wait_for_driver)
         int sock = lithos_tenant_socket();
         if (sock >= 0) {
             wait_on_connection(sock);
+            lithos_arena_let_graphs(&lithos_tenant_home, true);
             lithos_tenant_detach();
             lithos_info(
                 "lithosd has gone: going on with the quota in force, attaching again when it is back");

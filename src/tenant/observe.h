@@ -37,6 +37,8 @@ void lithos_records_set_gpu(int device, uint8_t grant_index);
 LITHOS_OFF_PATH void lithos_stamps_ready(void);
 /* Address of the stamps as the GPU of a context sees it, 0 when there are none. For the callback. */
 uint64_t lithos_stamps_base(CUcontext ctx);
+/* Where it finds the word that graphs with stops in them go by, of the current context; 0: nowhere. Calls the driver. */
+uint64_t lithos_stamps_stop_address(CUcontext ctx);
 /* Set a slot aside for a launch to come, so that the callback need not look for one: its sequence, 0 when none is free. */
 uint64_t lithos_stamps_reserve(void);
 /* It will not be needed. */

@@ -236,12 +236,19 @@ static bool is_graph(const struct queue_entry *e)
     return e->kind == QUEUE_CALL && e->form == LITHOS_ORDER_FORM_GRAPH;
 }
 
+/* Graphs with stops in them wait there, on the card. */
+static bool waits_at_stops(bool graph)
+{
+    return graph && atomic_load_explicit(&lithos_tenant_home.stops, memory_order_relaxed) != 0;
+}
+
 /* Must what takes so long wait for the rule, or for what is in flight? lithosd is told why, and how long it is. Calls that are no kernels
  * wait for the rule alone, and graphs, whose kernels keep to the quota, not for wider TPCs. */
 static bool blocked(struct queue *q, struct queue_stream *s, uint64_t key, uint32_t parts, bool graph)
 {
     const struct queue_length length = lithos_queue_length(q, s, key, parts);
-    enum lithos_tpcpick why = lithos_queue_held(q, s)                                 ? LITHOS_PICK_HELD
+    enum lithos_tpcpick why = waits_at_stops(graph)                                   ? LITHOS_PICK_RUN
+                              : lithos_queue_held(q, s)                               ? LITHOS_PICK_HELD
                               : key && lithos_queue_outlives(q, s, &length)           ? LITHOS_PICK_OUTLIVES
                               : key && !lithos_queue_room(q, s, &length)              ? LITHOS_PICK_WINDOW
                               : !graph && lithos_queue_waits_for_wider(q, s, &length) ? LITHOS_PICK_WIDER
@@ -396,11 +403,11 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
     const struct queue_length length = lithos_queue_length(q, s, key, QUEUE_AS_EVER);
     /* A kernel in atoms is left to the dispatcher, which gives them out one by one. */
     bool alone = !lithos_queue_depth(q);
-    bool room =
-        alone && !lithos_queue_held(q, s) &&
-        !(key && (lithos_queue_outlives(q, s, &length) || length.parts)) &&
+    bool may =
+        !lithos_queue_held(q, s) && !(key && (lithos_queue_outlives(q, s, &length) || length.parts)) &&
         (lithos_queue_room(q, s, &length) || (lithos_queue_reap(q) && lithos_queue_room(q, s, &length))) &&
         (graph || !lithos_queue_waits_for_wider(q, s, &length));
+    bool room = alone && (may || waits_at_stops(graph));
     if (alone)
         s->waits_since_ns = 0; /* if it is not made now the dispatcher looks anew */
     if (room)

@@ -22,7 +22,7 @@
 
 #define ALIASES 64u
 #define PLAIN_SLOTS LITHOS_STAMP_PLAIN_SLOTS
-#define NODE_SLOTS (LITHOS_STAMP_SLOTS - PLAIN_SLOTS)
+#define NODE_SLOTS (LITHOS_STAMP_STOP_SLOT - PLAIN_SLOTS)
 /* Of a launch that finds slots whose stamps have not come. */
 #define TRIES 8
 #define RESERVED (1ull << 63)
@@ -362,9 +362,20 @@ void lithos_stamps_context_ended(CUcontext ctx, CUdevice device, bool ended)
     move_aliases(ctx, device, ALIAS_ENDING, ended ? ALIAS_GONE : ALIAS_LIVE);
 }
 
+uint64_t lithos_stamps_stop_address(CUcontext ctx)
+{
+    lithos_stamps_ready();
+    const uint64_t base = lithos_stamps_base(ctx);
+    return base ? base + LITHOS_STAMP_STOP_SLOT * sizeof(struct lithos_stamp) +
+                      offsetof(struct lithos_stamp, payload)
+                : 0;
+}
+
 void lithos_stamps_pause(void)
 {
     pthread_mutex_lock(&stamps.lock); /* a registration, at most */
+    lithos_arena_let_graphs(&lithos_tenant_home,
+                            true); /* what was made over these pages looks there for good */
     atomic_store(&stamps.paused, true);
     uint32_t count = atomic_load(&stamps.count);
     for (uint32_t i = 0; i < count; i++)

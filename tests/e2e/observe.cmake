@@ -10,3 +10,4 @@ lithos_e2e_test(graphs graphs.py TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(graph_atoms graph_atoms.py TIMEOUT 120 LABELS nosan)
 # Graphs of tenants whose quota changes.
 lithos_e2e_test(graph_quota graph_quota.py TIMEOUT 180 LABELS nosan)
+lithos_e2e_test(graph_borrow graph_borrow.py TIMEOUT 120 LABELS nosan)

@@ -209,13 +209,20 @@ static void shares_as_people_write_them(void **state)
     assert_int_equal(lithos_share_parse(LITHOS_SHARE_SLO, "off", &s), 0);
     assert_int_equal(lithos_share_parse(LITHOS_SHARE_SLIP, "off", &s), 0);
     assert_true(s.given == 15 && s.slo_ns == 0 && s.slip_ppm == 0);
+    assert_int_equal(lithos_share_parse(LITHOS_SHARE_GRAPHS, "lend", &s), -EINVAL);
+    assert_int_equal(lithos_share_parse(LITHOS_SHARE_GRAPHS, "borrow", &s), 0);
+    assert_true(s.given == 31 && s.graphs == LITHOS_GRAPHS_BORROW);
+    assert_int_equal(lithos_share_parse(LITHOS_SHARE_GRAPHS, "own", &s), 0);
+    assert_true(s.given == 31 && s.graphs == LITHOS_GRAPHS_OWN);
 }
 
 static void shares_from_others_are_checked(void **state)
 {
     (void)state;
     static const struct lithos_share bad[] = {
-        {.given = 16},
+        {.given = 32},
+        {.graphs = LITHOS_GRAPHS_BORROW}, /* not said */
+        {.given = LITHOS_SHARE_GRAPHS, .graphs = LITHOS_GRAPHS_MAX},
         {.weight = 1}, /* not said */
         {.given = LITHOS_SHARE_WEIGHT, .weight = 1001},
         {.given = LITHOS_SHARE_FLOOR, .floor_tpcs = 129},

@@ -334,7 +334,8 @@ static void graphs(void)
     CHECK_EQ(lithos_stamp_read(fake.arena->stamps, node[0], &again_ns), 1);
     CHECK_EQ(time_ns, again_ns);
     /* more nodes than there are slots, then they are given back */
-    const unsigned node_slots = LITHOS_STAMP_SLOTS - LITHOS_STAMP_PLAIN_SLOTS, graphs = node_slots / 500 + 2;
+    const unsigned node_slots = LITHOS_STAMP_STOP_SLOT - LITHOS_STAMP_PLAIN_SLOTS,
+                   graphs = node_slots / 500 + 2;
     stub->qmds_per_graph = 500;
     for (unsigned g = 0; g < graphs; g++) {
         CHECK_EQ(((graph_fn)OURS("cuGraphLaunch"))((CUgraphExec)(uintptr_t)(0x6000 + g), NULL), 0);

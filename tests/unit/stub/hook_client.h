@@ -22,6 +22,6 @@ static const _Atomic uint32_t hook_client_never;
     {                                                                                                    \
         .counters = (counters_), .thread_starts = hook_client_nothing, .watch = (watch_),                \
         .refresh = hook_client_nothing, .started = hook_client_nothing, .injected = hook_client_nothing, \
-        .sizing = &hook_client_never, .wanted = hook_client_wanted, .observer = (observer_),             \
-        .order = (order_)                                                                                \
+        .sizing = &hook_client_never, .stops = &hook_client_never, .wanted = hook_client_wanted,         \
+        .observer = (observer_), .order = (order_)                                                       \
     }
