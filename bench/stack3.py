@@ -5,7 +5,9 @@ A: a ResNet-50 service (batches of 4, one CUDA graph, 250 requests a second, Poi
 billion weights that decodes, one sequence after the other, by CUDA graphs as servers do, with 25 %. C: BERT-large, batch after batch, with none.
 Ways as in hybrid.py; under partition C has no TPCs and does not run. A quota costs A something whoever is beside it: what it is on its quota alone says what
 is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them; `--slip-b 1.2`
-says for B that it may lose a fifth (else, as any owner without a promise, a tenth)."""
+says for B that it may lose a fifth (else, as any owner without a promise, a tenth). With `--borrow` LithOS is told something else than quotas: A owns
+the card, B and C live on what it leaves, B's graphs too (`lithos run --graphs borrow`), and B's part of that is three times C's; what B and A have on their
+quotas is measured under partition as before."""
 import pathlib
 import sys
 
@@ -17,15 +19,17 @@ from lib.place import virtual  # noqa: E402
 QUOTA_ALONE = "{} alone on its quota"
 
 
-def jobs(o):
+def jobs(o, way):
     a, b = f"{o.quota_a}%", f"{100 - o.quota_a}%"
-    bears = ["--slip", f"{o.slip_b:g}"] if o.slip_b else []
+    owner, said = True, ["--slip", f"{o.slip_b:g}"] if o.slip_b else []
+    if o.borrow and way == LITHOS:
+        a, b, owner, said = "100%", "0", False, ["--graphs", "borrow", "--weight", "3"]
     if virtual():
         return (Job("a", "toy inference", a, extra=["--batch", "2"], rate=60, slo_ms=2),
-                Job("b", "toy inference", b, extra=["--batch", "1"], options=bears),
+                Job("b", "toy inference", b, high=owner, extra=["--batch", "1"], options=said),
                 Job("c", "toy inference", "0", high=False, extra=["--batch", "8"]))
     return (Job("a", "resnet50 inference", a, extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
-            Job("b", "llama decode", b, extra=["--graph"], options=bears), Job("c", "bert inference", "0", high=False))
+            Job("b", "llama decode", b, high=owner, extra=["--graph"], options=said), Job("c", "bert inference", "0", high=False))
 
 
 class Way:
@@ -33,7 +37,7 @@ class Way:
 
     def __init__(self, way, o):
         self.way = way
-        a, b, c = jobs(o)
+        a, b, c = jobs(o, way)
         self.of = [a, b] if way == "partition" else [a, b, c]
 
     def __str__(self):
@@ -82,7 +86,7 @@ def bars(result, o):
         if p99 and total:
             result.note(f"{way}: A p99 {p99:.2f} x alone, SLO {result.median(way, 'a_slo_percent'):.1f} %, "
                         f"B {ratio(result, way, QUOTA_ALONE.format('b'), 'b_iterations_per_s') or 0:.2f} of its quota's speed, aggregate {total:.2f}.")
-    result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs(o)) + ".")
+    result.note("Under LithOS: " + "; ".join(job.advice() for job in jobs(o, LITHOS)) + ".")
 
 
 def main():
@@ -90,11 +94,12 @@ def main():
     colocate.add_options(p)
     p.add_argument("--quota-a", type=int, choices=range(1, 100), metavar="PERCENT", default=75, help="A's; B has the others (default: %(default)s)")
     p.add_argument("--slip-b", type=float, metavar="X", help="B may take X times as long (default: says nothing)")
+    p.add_argument("--borrow", action="store_true", help="under LithOS A owns the card, and B and its graphs live on what A leaves, as C does")
     o, place = cli.start(p)
     colocate.chosen_ways(o)
     with servers.Scratch() as scratch:
         name = "stack3" + ("-together" if o.together else "") + ("" if o.quota_a == 75 else f"_{o.quota_a}")
-        name += f"-slip-{o.slip_b:g}" if o.slip_b else ""
+        name += f"-slip-{o.slip_b:g}" if o.slip_b else "-borrow" if o.borrow else ""
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         failures = 0
         with result.keeps_what_was_measured():
