@@ -13,7 +13,7 @@
 
 static const char set_help[] =
     "usage: lithos set [--socket PATH] NAME [QUOTA] [--class C] [--atom A]\n"
-    "                  [--weight N] [--floor N] [--slo DUR] [--slip X]\n"
+    "                  [--weight N] [--floor N] [--graphs W] [--slo DUR] [--slip X]\n"
     "Changes a running tenant; its next launches keep to it.\n"
     "  QUOTA     TPCs on each of its GPUs (26), or a share (40%). Refused when others hold what it would "
     "need\n"

@@ -154,6 +154,8 @@ static bool has_work(const struct lithosd_tenant *t)
 static bool may_go_on(struct lithosd_tenant *t, struct lithos_sched *s, uint64_t now_ns)
 {
     struct lithosd_hold *h = &t->hold;
+    if (lithos_tpcset_empty(&h->place)) /* they keep to what is the tenant's */
+        return true;
     if (lithos_sched_bears(s, t->lent[0].slot, apart_ns(t)))
         return true;
     if (h->held && has_work(t) && now_ns - h->since_ns >= STARVED_NS)

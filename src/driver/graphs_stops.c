@@ -60,9 +60,9 @@ static CUgraphNode ours(const struct lithos_graph_exec *x, CUgraphNode app, bool
     return k->nodes[k->atom.nodes - 1];
 }
 
-/* The longest way to each node, in kernels, itself included. */
+/* The longest way to each node, in kernels, itself included; and is anything behind it? */
 static bool measure_depths(const struct lithos_graph_exec *x, const struct lithos_graph_level *l,
-                           uint32_t *depths)
+                           uint32_t *depths, bool *goes_on)
 {
     uint32_t *first = calloc(l->count + 1, sizeof *first), *next = calloc(l->edges + 1, sizeof *next);
     const bool ok = first && next;
@@ -70,6 +70,7 @@ static bool measure_depths(const struct lithos_graph_exec *x, const struct litho
         const uint32_t from = lithos_graph_index_of(l, l->from[e]);
         next[e] = first[from];
         first[from] = (uint32_t)e + 1;
+        goes_on[from] = true;
     }
     for (size_t i = 0; ok && i < l->count; i++) {
         const uint32_t at = l->order[i];
@@ -116,17 +117,19 @@ bool lithos_graph_stops(struct lithos_graph_exec *x, const struct lithos_graph_l
     const uint32_t apart = atomic_load_explicit(lithos_hook_client.stops, memory_order_relaxed);
     struct stops s = {.x = x};
     uint32_t *depths = calloc(l->count + 1, sizeof *depths);
-    bool ok = depths && apart && l->count &&
+    bool *goes_on = calloc(l->count + 1, sizeof *goes_on);
+    bool ok = depths && goes_on && apart && l->count &&
               LITHOS_REAL(ctx_current_fn, cuCtxGetCurrent)(&s.ctx) == CUDA_SUCCESS && s.ctx &&
-              (x->stop_address = lithos_hook_client.stop_address(s.ctx)) && measure_depths(x, l, depths) &&
-              stop_at_first(&s, l);
+              (x->stop_address = lithos_hook_client.stop_address(s.ctx)) &&
+              measure_depths(x, l, depths, goes_on) && stop_at_first(&s, l);
     for (size_t i = 0; ok && i < l->count; i++) {
         const uint32_t at = l->order[i];
         /* A node of which a kernel waits in part cannot be waited for by a stop in its place. */
-        if (depths[at] && depths[at] % apart == 0 && !l->programmatic[at])
+        if (depths[at] && depths[at] % apart == 0 && goes_on[at] && !l->programmatic[at])
             ok = stop_behind(&s, l->nodes[at]);
     }
     free(depths);
+    free(goes_on);
     return ok;
 }
 

@@ -13,6 +13,12 @@
 #include "base/util.h"
 #include "test_daemon_rig.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
+
 /* How long until the daemon has read one record more, written now. */
 static uint64_t read_after_ns(struct lithos_arena *arena, int sock, bool wake)
 {
@@ -164,7 +170,12 @@ static void nodes_in_the_order_of_their_ends(void **state)
 /* Too many kernels to follow each: most replays are followed as one launch, and the account says the same. */
 static void replays_as_one(void **state)
 {
-    enum { NODES = 2000, REPLAYS = 100, NODE_NS = 4000, TPCS = 66 }; /* its records name none: all */
+    enum {
+        NODES = 2000,
+        REPLAYS = SLOW ? 40 : 100,
+        NODE_NS = 4000,
+        TPCS = 66
+    }; /* its records name none: all */
     struct rig *rig = *state;
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
@@ -196,8 +207,8 @@ static void replays_as_one(void **state)
     assert_true(of_operators <= NODES * REPLAYS && of_operators >= one_by_one - REPLAYS);
     const double tpc_s = json_number_value(json_object_get(o, "tpc_time_s")),
                  true_tpc_s = 1e-9 * NODES * REPLAYS * NODE_NS * TPCS;
-    if (tpc_s < 0.5 * true_tpc_s ||
-        tpc_s > 1.02 * true_tpc_s) /* less what the card takes to turn to each kernel */
+    /* Less what the card takes to turn to each kernel; more where the daemon looks late and does not know the clock yet. */
+    if (tpc_s < 0.5 * true_tpc_s || tpc_s > 1.2 * true_tpc_s)
         fail_msg("%.3f s of TPC time of %.3f s", tpc_s, true_tpc_s);
     if (p50_us(status) < 2 || p50_us(status) > 4.5)
         fail_msg("kernels of 4 us are taken to last for %.1f", p50_us(status));
@@ -209,7 +220,7 @@ static void replays_as_one(void **state)
 /* Graphs come and go, and nobody says that they go: what the daemon keeps of them has room for all that are there. */
 static void graphs_that_ended(void **state)
 {
-    enum { GRAPHS = 45, NODES = 2000, KEPT = 20, NODE_NS = 1000 };
+    enum { GRAPHS = 36, NODES = 2000, KEPT = 20, NODE_NS = 1000 };
     struct rig *rig = *state;
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
