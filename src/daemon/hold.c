@@ -45,7 +45,7 @@ static void set_held(struct lithosd_tenant *t, bool held, uint64_t now_ns)
     h->since_ns = now_ns;
 }
 
-/* Among those who live on what is lent, by weight. Graphs cannot change their place with each event, as kernels in queues do, so that it is theirs
+/* Its part of the card among best-effort tenants, by weight. Graphs cannot change their place with each event, as kernels in queues do, so that it is theirs
  * alone while they have work: beside others' kernels there each of theirs would wait for some of those. */
 static struct lithos_tpcset place_of(const struct lithosd_tenant *t)
 {

@@ -1,7 +1,7 @@
-/* Kernels of CUDA graphs as atoms (docs/adr/0019-atoms-in-graphs.md).
+/* Kernels of CUDA graphs as atoms (docs/adr/0019-atoms-in-graphs.md), and graphs with stops in them (docs/adr/0036-graphs-that-borrow.md).
  *
  * The app's exec stays as the app made it, and each call that changes it goes to it. Beside it there is a second one, made from a clone of
- * its graph in which each kernel that may be cut is a chain of nodes in launch order, and that is what is launched in its place as long as
+ * its graph in which each kernel that may be cut is a chain of nodes in launch order, or that has stops, and that is what is launched in its place as long as
  * the two do the same. Where one cannot follow the other the second is given up, and the app's own runs, whole. */
 #pragma once
 

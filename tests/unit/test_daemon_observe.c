@@ -172,7 +172,7 @@ static void replays_as_one(void **state)
 {
     enum {
         NODES = 2000,
-        REPLAYS = SLOW ? 40 : 100,
+        REPLAYS = SLOW ? 20 : 100,
         NODE_NS = 4000,
         TPCS = 66
     }; /* its records name none: all */
@@ -207,8 +207,8 @@ static void replays_as_one(void **state)
     assert_true(of_operators <= NODES * REPLAYS && of_operators >= one_by_one - REPLAYS);
     const double tpc_s = json_number_value(json_object_get(o, "tpc_time_s")),
                  true_tpc_s = 1e-9 * NODES * REPLAYS * NODE_NS * TPCS;
-    /* Less what the card takes to turn to each kernel; more where the daemon looks late and does not know the clock yet. */
-    if (tpc_s < 0.5 * true_tpc_s || tpc_s > 1.2 * true_tpc_s)
+    /* Less what the card takes to turn to each kernel; more where a slow daemon looks late and does not know the clock yet. */
+    if (tpc_s < 0.5 * true_tpc_s || (!SLOW && tpc_s > 1.2 * true_tpc_s))
         fail_msg("%.3f s of TPC time of %.3f s", tpc_s, true_tpc_s);
     if (p50_us(status) < 2 || p50_us(status) > 4.5)
         fail_msg("kernels of 4 us are taken to last for %.1f", p50_us(status));
@@ -222,6 +222,8 @@ static void graphs_that_ended(void **state)
 {
     enum { GRAPHS = 36, NODES = 2000, KEPT = 20, NODE_NS = 1000 };
     struct rig *rig = *state;
+    if (SLOW) /* it is all about how many there are */
+        skip();
     struct rig_tenant a = rig_tenant_named(rig, "a", "26", RIG_WAIT);
     int sock = rig_connect(rig);
     struct graph g = {rig_attach(&a, sock), NODES, NODE_NS, 0, 0, 0};
