@@ -106,6 +106,12 @@ static void count_unowned(struct lithos_sched *s)
     s->dirty = true;
 }
 
+static void note_place(struct lithos_sched *s, uint32_t slot)
+{
+    const uint64_t bit = 1ull << slot;
+    s->placed = lithos_tpcset_empty(&s->tenants[slot].desc.place) ? s->placed & ~bit : s->placed | bit;
+}
+
 int lithos_sched_add(struct lithos_sched *s, uint64_t now_ns, const struct lithos_sched_tenant *tenant,
                      uint32_t *ret_slot)
 {
@@ -131,6 +137,7 @@ int lithos_sched_add(struct lithos_sched *s, uint64_t now_ns, const struct litho
     t->desc = *tenant;
     t->state_ns = t->settled_ns = t->progress_ns = s->now_ns;
     s->used |= 1ull << free_slot;
+    note_place(s, free_slot);
     s->busy &= ~(1ull << free_slot);
     s->fresh |= 1ull << free_slot;
     sched_owner_init(t);
@@ -155,6 +162,7 @@ int lithos_sched_change(struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
     advance(s, now_ns);
     sched_settle(t, s->now_ns);
     t->desc = *tenant;
+    note_place(s, slot);
     t->strip = (struct lithos_tpcset){{0, 0}};
     t->stale = true;
     count_unowned(s);
@@ -172,6 +180,7 @@ int lithos_sched_remove(struct lithos_sched *s, uint64_t now_ns, uint32_t slot)
     s->used &= ~(1ull << slot);
     s->busy &= ~(1ull << slot);
     s->fresh &= ~(1ull << slot);
+    s->placed &= ~(1ull << slot);
     for (unsigned b = 0; b < LITHOS_TPC_BITS; b++)
         if (s->tpc_user[b] == slot)
             s->tpc_user[b] = SCHED_NOBODY;

@@ -106,6 +106,7 @@ struct lithos_sched {
     /* A bit a slot. Busy: something outstanding or queued; fresh: the grant is not what was handed out last. */
     uint64_t used, busy, fresh;
     uint64_t borrowers; /* who has TPCs lent, other than its own */
+    uint64_t placed;    /* who has a place of its own (lithos_sched_tenant) */
     uint64_t strange;
     struct lithos_tpcset unowned, gpc[LITHOS_GPC_MAX];
     /* A TPC's last borrower and when its work there is predicted to be over (paper 5.3, per-TPC timers). */

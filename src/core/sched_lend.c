@@ -421,14 +421,6 @@ static void divide_beside_places(struct lithos_sched *s, struct borrowers *b, st
         b->share[which[i]] = others.share[i];
 }
 
-static bool any_has_place(const struct borrowers *b)
-{
-    for (uint32_t i = 0; i < b->count; i++)
-        if (!lithos_tpcset_empty(&b->tenant[i]->desc.place))
-            return true;
-    return false;
-}
-
 /* --- grants --- */
 
 static bool one_part(const struct lithos_tpcgrant_part *p, const struct offer *o)
@@ -584,7 +576,7 @@ void sched_lend(struct lithos_sched *s)
         sched_settle(b.tenant[i], s->now_ns);
     if (b.count == 1)
         b.share[0] = all;
-    else if (any_has_place(&b))
+    else if (s->placed)
         divide_beside_places(s, &b, all);
     else if (b.count > 1)
         divide(s, &b, all);
