@@ -449,10 +449,12 @@ struct lithos_tpcset lithos_sched_lent_away(const struct lithos_sched *s, uint32
 
 bool lithos_sched_bears(struct lithos_sched *s, uint32_t slot, uint64_t longest_ns)
 {
-    for (uint32_t i = 0; i < s->config.tenants; i++) {
-        struct sched_tenant *t = &s->tenants[i];
+    struct sched_tenant *t;
+
+    sched_each(s, t)
+    {
         uint64_t bears_ns, until_ns;
-        if (i == slot || !t->used || sched_is_best_effort(t) || lithos_tpcset_empty(&t->desc.own))
+        if (sched_slot(s, t) == slot || sched_is_best_effort(t) || lithos_tpcset_empty(&t->desc.own))
             continue;
         sched_owner_bears(s, t, &bears_ns, &until_ns);
         if (bears_ns < longest_ns && until_ns < s->now_ns + longest_ns)

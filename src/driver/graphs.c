@@ -356,6 +356,11 @@ static int by_app_node(const void *key, const void *element)
     return (node > there) - (node < there);
 }
 
+const struct lithos_graph_pair *lithos_graph_pair_of(const struct lithos_graph_exec *x, CUgraphNode app)
+{
+    return x->pair_count ? bsearch(app, x->pairs, x->pair_count, sizeof *x->pairs, by_app_node) : NULL;
+}
+
 /* Would the callback take a whole kernel with these parameters for one that is cut? */
 static bool looks_cut(const struct lithos_graph_exec *x, const CUDA_KERNEL_NODE_PARAMS_v2 *p)
 {
@@ -375,8 +380,7 @@ static bool change_node(struct lithos_graph_exec *x, enum lithos_graph_change ch
                         lithos_graph_change_fn real, CUgraphNode node, uintptr_t c, uintptr_t d)
 {
     CUDA_KERNEL_NODE_PARAMS_v2 p;
-    const struct lithos_graph_pair *pair =
-        x->pair_count ? bsearch(node, x->pairs, x->pair_count, sizeof *x->pairs, by_app_node) : NULL;
+    const struct lithos_graph_pair *pair = lithos_graph_pair_of(x, node);
     if (!pair || change == LITHOS_GRAPH_CHANGE_CHILD)
         return false;
     bool kernel = kernel_params(change, c, &p);

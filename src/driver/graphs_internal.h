@@ -48,10 +48,11 @@ struct lithos_graph_exec {
     uint32_t pair_count;
     struct lithos_graph_kernel *kernels; /* each behind those that it waits for */
     uint32_t kernel_count;
-    bool dirty;            /* changed since it was looked at what the driver shows of it */
-    uint32_t masks;        /* lithos_hook_masks as all of that one's nodes were shown; 0: they were not yet */
-    uint32_t launches;     /* since it was made */
-    uint32_t stops;        /* nodes of the clone at which it can be held; it then runs on all TPCs */
+    bool dirty;        /* changed since it was looked at what the driver shows of it */
+    uint32_t masks;    /* lithos_hook_masks as all of that one's nodes were shown; 0: they were not yet */
+    uint32_t launches; /* since it was made */
+    uint32_t
+        stops; /* nodes of the clone at which it can be held; it runs where the grant has it for such graphs */
     uint64_t stop_address; /* of the word that they go by */
     /* What was launched last, so that launches of one and the other follow each other as launches of one exec do. */
     CUevent event;
@@ -69,6 +70,8 @@ struct lithos_graph_level {
     uint32_t *order;    /* indices, each behind those that it waits for */
     bool *programmatic; /* by index: one of its edges is more, or less, than a full dependency */
 };
+/* What stands for a node of the app's, once the pairs are in order; NULL: nothing does. */
+const struct lithos_graph_pair *lithos_graph_pair_of(const struct lithos_graph_exec *x, CUgraphNode app);
 /* UINT32_MAX: it is none of them. */
 uint32_t lithos_graph_index_of(const struct lithos_graph_level *l, CUgraphNode node);
 /* What waited for the node waits for the other one. Calls the driver. */

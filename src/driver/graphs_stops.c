@@ -43,17 +43,10 @@ static bool waits_for(const struct stops *s, CUgraphNode node, CUgraphNode stop)
            CUDA_SUCCESS;
 }
 
-static int by_app_node(const void *key, const void *element)
-{
-    const uintptr_t node = (uintptr_t)key,
-                    there = (uintptr_t)((const struct lithos_graph_pair *)element)->app;
-    return (node > there) - (node < there);
-}
-
 /* What stands for the app's node in the clone: of a chain the first or the last. */
 static CUgraphNode ours(const struct lithos_graph_exec *x, CUgraphNode app, bool last)
 {
-    const struct lithos_graph_pair *p = bsearch(app, x->pairs, x->pair_count, sizeof *x->pairs, by_app_node);
+    const struct lithos_graph_pair *p = lithos_graph_pair_of(x, app);
     if (!p || !p->kernel || !last)
         return p ? p->ours : NULL;
     const struct lithos_graph_kernel *k = &x->kernels[p->kernel - 1];
@@ -74,8 +67,7 @@ static bool measure_depths(const struct lithos_graph_exec *x, const struct litho
     }
     for (size_t i = 0; ok && i < l->count; i++) {
         const uint32_t at = l->order[i];
-        const struct lithos_graph_pair *p =
-            bsearch(l->nodes[at], x->pairs, x->pair_count, sizeof *x->pairs, by_app_node);
+        const struct lithos_graph_pair *p = lithos_graph_pair_of(x, l->nodes[at]);
         depths[at] += p && (p->type == CU_GRAPH_NODE_TYPE_KERNEL || p->type == CU_GRAPH_NODE_TYPE_GRAPH);
         for (uint32_t e = first[at]; e; e = next[e - 1]) {
             uint32_t *behind = &depths[lithos_graph_index_of(l, l->to[e - 1])];
