@@ -12,7 +12,7 @@
 
 struct serve {
     struct sample_options o;
-    double period_us, slo_us;
+    double period_us, slo_us, host_us;
     bool poisson;
     uint64_t seed;
     unsigned grid, iters, kernels;
@@ -33,18 +33,18 @@ static const char help[] =
     "  --poisson               exponentially distributed times between arrivals instead of fixed ones\n"
     "  --seed N                of those (default 1)\n"
     "  --kernels N             kernels of a request (default 1)\n"
+    "  --host-us US            what the host does before each of them takes so long (default 0)\n"
     "  --grid N                blocks of a kernel (default: one an SM)\n"
     "  --iters N               loop turns of a block (default 20000)\n"
     "  --slo-us US             count the requests that took longer\n" SAMPLE_OPTIONS_HELP;
 
 static void parse(int argc, char **argv, struct serve *s)
 {
-    enum { PERIOD = 256, POISSON, SEED, KERNELS, GRID, ITERS, SLO };
+    enum { PERIOD = 256, POISSON, SEED, KERNELS, HOST, GRID, ITERS, SLO };
     static const struct option options[] = {
-        {"period-us", 1, 0, PERIOD}, {"poisson", 0, 0, POISSON},
-        {"seed", 1, 0, SEED},        {"kernels", 1, 0, KERNELS},
-        {"grid", 1, 0, GRID},        {"iters", 1, 0, ITERS},
-        {"slo-us", 1, 0, SLO},       SAMPLE_OPTIONS,
+        {"period-us", 1, 0, PERIOD}, {"poisson", 0, 0, POISSON}, {"seed", 1, 0, SEED},
+        {"kernels", 1, 0, KERNELS},  {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS},
+        {"slo-us", 1, 0, SLO},       {"host-us", 1, 0, HOST},    SAMPLE_OPTIONS,
     };
     int c;
 
@@ -63,6 +63,9 @@ static void parse(int argc, char **argv, struct serve *s)
             break;
         case KERNELS:
             s->kernels = (unsigned)sample_number("kernels", optarg, 1, 1e6);
+            break;
+        case HOST:
+            s->host_us = sample_number("host-us", optarg, 0, 1e9);
             break;
         case GRID:
             s->grid = (unsigned)sample_number("grid", optarg, 1, 2147483647);
@@ -112,6 +115,13 @@ static void add_sample(struct figures *g, double us)
     g->latency_us[g->count++] = us;
 }
 
+/* An eager program's host, between two kernels: busy. */
+static void work_until(uint64_t ns)
+{
+    while (lithos_now_ns() < ns)
+        __builtin_ia32_pause();
+}
+
 static void serve(const struct serve *s, const struct sample_context *ctx, struct figures *g)
 {
     CUfunction f = sample_function(ctx, "lithos_hp");
@@ -139,8 +149,10 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
         now_ns = lithos_now_ns();
         if (sample_stop || due_ns >= g->end_ns || now_ns >= g->end_ns)
             break;
-        for (unsigned i = 0; i < s->kernels; i++)
+        for (unsigned i = 0; i < s->kernels; i++) {
+            work_until(lithos_now_ns() + (uint64_t)(s->host_us * s->o.time_scale * 1e3));
             sample_launch(ctx, f, grid, 128, 0, &out, &iters);
+        }
         CU(cuStreamSynchronize, ctx->stream);
         if (g->begin_ns) {
             add_sample(g, (double)(lithos_now_ns() - due_ns) / 1e3);
