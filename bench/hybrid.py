@@ -20,7 +20,7 @@ IDLE = "1"  # TPCs of a training that waits for its window
 
 
 class Service:
-    """hp: the job. lithos, partition: quotas of it and of the training beside it; also: more of them, under LithOS."""
+    """hp: the job. lithos, partition: quotas of it and of the training beside it; also: (quotas, options or None) more, under LithOS."""
 
     def __init__(self, hp, lithos, partition=("78%", "20%")):
         self.hp, self.quotas, self.also = hp, {LITHOS: lithos, "partition": partition}, []
@@ -47,13 +47,14 @@ def chosen(o):
     for option, text in (("--quotas", o.quotas), ("--also", o.also)):
         for word in filter(None, (text or "").split(",")):
             name, _, both = word.partition("=")
-            hp, slash, be = both.partition("/")
-            if name not in services() or not slash:
+            hp, slash, rest = both.partition("/")
+            be, *options = rest.split("/", 1)
+            if name not in services() or not slash or (options and option == "--quotas"):
                 raise SystemExit(f"bench: {option}: SERVICE=QUOTA/QUOTA, not {word}")
             if name in out and option == "--quotas":
                 out[name].quotas[LITHOS] = (hp, be)
             elif name in out:
-                out[name].also.append((hp, be))
+                out[name].also.append(((hp, be), options[0] if options else None))
     return out
 
 
@@ -92,16 +93,19 @@ def way_windows(result, stage, way, name, beside, reps, quota):
     return failures
 
 
-def with_quotas(way, quotas):
-    return f"{way} {'/'.join(quotas)}"
+def otherwise(quotas, options):
+    """A way of --also, as cases name it."""
+    return f"{LITHOS} {'/'.join(quotas)}" + ("" if options is None else f" {options}")
 
 
 class Way:
-    """A way's jobs and what its windows are called. case: with --also other than the way's name."""
+    """A way's jobs and what its windows are called. case: with --also other than the way's name. options: of the service, where not its own."""
 
-    def __init__(self, name, way, case, quotas):
+    def __init__(self, name, way, case, quotas, options=None):
         self.name, self.way, self.case = name, way, case
         self.hp, self.beside = services()[name].hp, trainings()
+        if options is not None:
+            self.hp.options = options.split()
         self.hp.quota, self.be_quota = quotas
         for be in self.beside.values():
             be.quota = "0" if self.be_quota == "0" else IDLE
@@ -121,7 +125,7 @@ class Way:
 def run_service(bench, result, name, service):
     reps = range(1, bench.o.repetitions + 1)
     ways = (Way(name, way, way, service.quotas.get(way, ("", ""))) for way in bench.stages())
-    also = [Way(name, LITHOS, with_quotas(LITHOS, quotas), quotas) for quotas in service.also]
+    also = [Way(name, LITHOS, otherwise(*other), *other) for other in service.also]
     return colocate.measure_ways(bench, result, itertools.chain(ways, also), reps)
 
 
@@ -153,12 +157,12 @@ def bars(result, measured):
         known = all(result.figures(c, "hp_p99_us") for c in ours)
         result.bar(f"{hp_name} baselines with a better HP p99", len(better) if known else None, "<=", 0)
         for name in beside:
-            for way in (*WAYS, *(with_quotas(LITHOS, q) for q in service.also)):
+            for way in (*WAYS, *(otherwise(*other) for other in service.also)):
                 r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, way)
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
-        for way in (*WAYS, *(with_quotas(LITHOS, q) for q in service.also)):
+        for way in (*WAYS, *(otherwise(*other) for other in service.also)):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
@@ -177,7 +181,8 @@ def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
-    p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs")
+    p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs; or, as "
+                   "SERVICE=QUOTA/QUOTA/OPTIONS, other options of `lithos run` for the service")
     colocate.add_options(p)
     o, place = cli.start(p)
     colocate.chosen_ways(o)

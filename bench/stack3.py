@@ -6,7 +6,7 @@ billion weights that decodes, one sequence after the other, by CUDA graphs as se
 Ways as in hybrid.py; under partition C has no TPCs and does not run. A quota costs A something whoever is beside it: what it is on its quota alone says what
 is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them; `--slip-b 1.2`
 says for B that it may lose a fifth (else, as any owner without a promise, a tenth). With `--borrow` LithOS is told something else than quotas: A owns
-the card, B and C live on what it leaves, B's graphs too (`lithos run --graphs borrow`), and B's part of that is three times C's; what B and A have on their
+the card, B and C live on what it leaves, B's graphs too (`lithos run --graphs borrow`), and B's part of that is three times C's (--weight-b); what B and A have on their
 quotas is measured under partition as before."""
 import pathlib
 import sys
@@ -23,7 +23,7 @@ def jobs(o, way):
     a, b = f"{o.quota_a}%", f"{100 - o.quota_a}%"
     owner, said = True, ["--slip", f"{o.slip_b:g}"] if o.slip_b else []
     if o.borrow and way == LITHOS:
-        a, b, owner, said = "100%", "0", False, ["--graphs", "borrow", "--weight", "3"]
+        a, b, owner, said = "100%", "0", False, ["--graphs", "borrow", "--weight", str(o.weight_b)]
     if virtual():
         return (Job("a", "toy inference", a, extra=["--batch", "2"], rate=60, slo_ms=2),
                 Job("b", "toy inference", b, high=owner, extra=["--batch", "1"], options=said),
@@ -95,11 +95,13 @@ def main():
     p.add_argument("--quota-a", type=int, choices=range(1, 100), metavar="PERCENT", default=75, help="A's; B has the others (default: %(default)s)")
     p.add_argument("--slip-b", type=float, metavar="X", help="B may take X times as long (default: says nothing)")
     p.add_argument("--borrow", action="store_true", help="under LithOS A owns the card, and B and its graphs live on what A leaves, as C does")
+    p.add_argument("--weight-b", type=int, default=3, metavar="N", help="with --borrow: B's part over C's (default: %(default)s)")
     o, place = cli.start(p)
     colocate.chosen_ways(o)
     with servers.Scratch() as scratch:
         name = "stack3" + ("-together" if o.together else "") + ("" if o.quota_a == 75 else f"_{o.quota_a}")
         name += f"-slip-{o.slip_b:g}" if o.slip_b else "-borrow" if o.borrow else ""
+        name += f"-weight-{o.weight_b}" if o.borrow and o.weight_b != 3 else ""
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         failures = 0
         with result.keeps_what_was_measured():
