@@ -1,6 +1,7 @@
 /* lithos run: get a tenant's rights from lithosd, then become the program. */
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -48,6 +49,12 @@ static const char help[] =
     "(default: on "
     "where the\n"
     "                   program may use 4 CPUs or more)\n"
+    "  --gather T       class high: launches stay with LithOS until the program waits for them, for T (20ms) "
+    "at "
+    "most,\n"
+    "                   and go to the card in one run; for eager programs with a service level to spare "
+    "(default: 0,\n"
+    "                   each goes at once)\n"
     "  --mps on|off     for a daemon that this starts\n"
     "  --socket PATH    the daemon's (default: $LITHOS_SOCKET, /run/lithos or the user's run-time folder)\n"
     "  --verbose        say what was granted, also when standard error is no terminal\n"
@@ -56,7 +63,8 @@ static const char help[] =
 #define WHOLE_BYTES 4000u
 
 struct run {
-    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count, *hand_over;
+    const char *quota, *gpu, *name, *socket, *mps, *atom, *class_name, *sm_count, *hand_over, *gather;
+    uint64_t gather_ns;
     char whole[WHOLE_BYTES]; /* patterns, with commas between */
     bool coarse, verbose;
     char **command;
@@ -95,17 +103,29 @@ static int parse(int argc, char **argv, struct run *run)
         WHOLE,
         SM_COUNT,
         HAND_OVER,
+        GATHER,
         MPS,
         SOCKET,
         VERBOSE,
         HELP
     };
     static const struct option options[] = {
-        {"quota", 1, 0, QUOTA},         {"gpu", 1, 0, GPU},     {"name", 1, 0, NAME},
-        {"coarse", 0, 0, COARSE},       {"mps", 1, 0, MPS},     {"socket", 1, 0, SOCKET},
-        {"verbose", 0, 0, VERBOSE},     {"help", 0, 0, HELP},   {"atom", 1, 0, ATOM},
-        {"class", 1, 0, CLASS},         {"whole", 1, 0, WHOLE}, {"sm-count", 1, 0, SM_COUNT},
-        {"hand-over", 1, 0, HAND_OVER}, LITHOS_SHARE_OPTIONS,   {0},
+        {"quota", 1, 0, QUOTA},
+        {"gpu", 1, 0, GPU},
+        {"name", 1, 0, NAME},
+        {"coarse", 0, 0, COARSE},
+        {"mps", 1, 0, MPS},
+        {"socket", 1, 0, SOCKET},
+        {"verbose", 0, 0, VERBOSE},
+        {"help", 0, 0, HELP},
+        {"atom", 1, 0, ATOM},
+        {"class", 1, 0, CLASS},
+        {"whole", 1, 0, WHOLE},
+        {"sm-count", 1, 0, SM_COUNT},
+        {"hand-over", 1, 0, HAND_OVER},
+        {"gather", 1, 0, GATHER},
+        LITHOS_SHARE_OPTIONS,
+        {0},
     };
     int c;
 
@@ -142,6 +162,9 @@ static int parse(int argc, char **argv, struct run *run)
         case HAND_OVER:
             run->hand_over = optarg;
             break;
+        case GATHER:
+            run->gather = optarg;
+            break;
         case MPS:
             run->mps = optarg;
             break;
@@ -169,6 +192,26 @@ static int parse(int argc, char **argv, struct run *run)
 }
 
 /* What can be refused before anybody is asked. */
+static int check_gather(struct run *run)
+{
+    if (strcmp(run->gather, "0") != 0 &&
+        (lithos_duration_parse(run->gather, &run->gather_ns) < 0 || run->gather_ns > LITHOS_GATHER_MAX_NS)) {
+        lithos_error("run: --gather %s: must be a time of at most 1s, as 20ms, or 0", run->gather);
+        return -EINVAL;
+    }
+    if (run->gather_ns && run->class == LITHOS_CLASS_BEST_EFFORT) {
+        lithos_error(
+            "run: --gather is for class high: launches of a best-effort program wait for the scheduler");
+        return -EINVAL;
+    }
+    if (run->gather_ns && (run->coarse || (run->hand_over && !strcmp(run->hand_over, "off")))) {
+        lithos_error("run: --gather needs launches to be handed over: not with %s",
+                     run->coarse ? "--coarse" : "--hand-over off");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
                            struct lithos_atom_policy *ret_atom)
 {
@@ -208,6 +251,8 @@ static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
         lithos_error("run: --hand-over %s: must be on or off", run->hand_over);
         return -EINVAL;
     }
+    if (run->gather && check_gather(run) < 0)
+        return -EINVAL;
     if (run->name && (!*run->name || strlen(run->name) >= LITHOS_NAME_MAX)) {
         lithos_error("run: --name \"%s\": must have 1 to %u characters", run->name, LITHOS_NAME_MAX - 1);
         return -EINVAL;
@@ -421,6 +466,12 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         r = -ENOMEM;
     if (r == 0 && run->hand_over && setenv("LITHOS_HAND_OVER", run->hand_over, 1) < 0)
         r = -ENOMEM;
+    if (r == 0 && run->gather_ns) {
+        char us[24];
+        snprintf(us, sizeof us, "%" PRIu64, (uint64_t)(run->gather_ns / LITHOS_NSEC_PER_USEC));
+        if (setenv("LITHOS_GATHER_US", us, 1) < 0 || setenv("LITHOS_HAND_OVER", "on", 1) < 0)
+            r = -ENOMEM;
+    }
     if (r < 0)
         lithos_error("run: cannot set up the environment: %s", strerror(-r));
     return r;

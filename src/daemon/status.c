@@ -151,12 +151,14 @@ static json_t *queue_status(const struct lithosd_tenant *t, const uint64_t count
                         number(counters[LITHOS_COUNTER_DRAINED_##name]));
 #include "hw/drain.def"
 #undef W
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "depth", number(depth), "queued",
+    json_t *gathered = json_pack("{s:o,s:o}", "wanted", number(counters[LITHOS_COUNTER_GATHERED_WANTED]),
+                                 "time", number(counters[LITHOS_COUNTER_GATHERED_TIME]));
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "depth", number(depth), "queued",
                      number(counters[LITHOS_COUNTER_QUEUED]), "unqueued",
                      number(counters[LITHOS_COUNTER_UNQUEUED]), "full",
                      number(counters[LITHOS_COUNTER_QUEUE_FULL]), "failed",
                      number(counters[LITHOS_COUNTER_QUEUE_FAILED]), "opened",
-                     number(counters[LITHOS_COUNTER_QUEUE_OPENED]), "drained", drained);
+                     number(counters[LITHOS_COUNTER_QUEUE_OPENED]), "gathered", gathered, "drained", drained);
 }
 
 /* CUDA graphs whose kernels were given other TPCs as those of the tenant changed, and those that kept what they had. */

@@ -238,3 +238,5 @@ int lithos_share_parse(uint32_t option, const char *text, struct lithos_share *s
 void lithos_share_merge(struct lithos_share *to, const struct lithos_share *from);
 /* "15ms", "2.5ms", "250us", "1s" -> ns; 0, -EINVAL, -ERANGE (0, or over an hour). */
 int lithos_duration_parse(const char *text, uint64_t *ret_ns);
+/* The most of `lithos run --gather`. */
+#define LITHOS_GATHER_MAX_NS LITHOS_NSEC_PER_SEC

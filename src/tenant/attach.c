@@ -121,12 +121,27 @@ static bool hands_over_locked(void)
     return hands_over;
 }
 
+/* `lithos run --gather` */
+static uint64_t read_gather_ns(void)
+{
+    const char *text = getenv("LITHOS_GATHER_US");
+    char *end = NULL;
+    unsigned long us = text && *text ? strtoul(text, &end, 10) : 0;
+    if (text && *text && (*end || us > LITHOS_GATHER_MAX_NS / LITHOS_NSEC_PER_USEC)) {
+        lithos_log_once(LITHOS_LOG_WARNING, "LITHOS_GATHER_US must be a number up to %llu: it is ignored",
+                        LITHOS_GATHER_MAX_NS / LITHOS_NSEC_PER_USEC);
+        us = 0;
+    }
+    return us * LITHOS_NSEC_PER_USEC;
+}
+
 static void apply_locked(void)
 {
     lithos_atoms_set_policy(&tenant.grant.atom);
     const struct lithos_hook_device *devices;
     int count = lithos_hook_devices(&devices);
     lithos_slice_want(tenant.grant.share == LITHOS_DOMAIN_PREEMPT, tenant.grant.slice_us);
+    lithos_queue_set_gather(read_gather_ns());
     lithos_queue_set_use(tenant.grant.class == LITHOS_CLASS_BEST_EFFORT ? LITHOS_QUEUE_WINDOW
                          : hands_over_locked()                          ? LITHOS_QUEUE_HAND_OVER
                                                                         : LITHOS_QUEUE_UNUSED,

@@ -26,6 +26,7 @@
 struct queue *_Atomic lithos_queue;
 enum queue_inline lithos_queue_inline = QUEUE_INLINE_AUTO;
 uint64_t lithos_queue_window_ns = WINDOW_NS;
+static uint64_t gather_ns;
 
 bool lithos_queue_closed(const struct queue *q)
 {
@@ -97,6 +98,7 @@ static bool reached(const _Atomic uint32_t *issued, uint32_t upto)
 bool lithos_queue_wait_issued(struct queue *q, const _Atomic uint32_t *issued, uint32_t upto, uint64_t by_ns)
 {
     int saved = errno;
+    lithos_queue_want(q);
     for (int i = 0; i < WAIT_SPINS; i++) {
         if (reached(issued, upto))
             return true;
@@ -227,6 +229,11 @@ static void begin(void)
     atomic_store(&lithos_order_state, 1); /* for good: what is queued is not to be overtaken */
 }
 
+void lithos_queue_set_gather(uint64_t ns)
+{
+    gather_ns = ns;
+}
+
 void lithos_queue_set_use(enum lithos_queue_use use, bool spare)
 {
     if (!atomic_load(&lithos_queue) && use != LITHOS_QUEUE_UNUSED)
@@ -235,6 +242,7 @@ void lithos_queue_set_use(enum lithos_queue_use use, bool spare)
     if (!q)
         return;
     atomic_store(&q->open, use == LITHOS_QUEUE_HAND_OVER || atomic_load(&q->ending));
+    atomic_store(&q->gather_ns, use == LITHOS_QUEUE_HAND_OVER ? gather_ns : 0);
     atomic_store(&q->used, use != LITHOS_QUEUE_UNUSED);
     atomic_store(&q->spare, spare);
 }

@@ -26,6 +26,9 @@ enum lithos_queue_use {
  * they cannot be made, launches go on as without. spare: the program has a CPU for the thread that issues, which looks on for longer then, and is
  * left all launches while it does (docs/adr/0029-hand-over-by-default.md). Any thread, one at a time. */
 void lithos_queue_set_use(enum lithos_queue_use use, bool spare);
+/* For how long calls are gathered at most while they are handed over, in ns: they stay queued until the program waits for them
+ * (docs/adr/0037-gathering.md). 0, at first: they are not. Before lithos_queue_set_use, by the same thread. */
+void lithos_queue_set_gather(uint64_t gather_ns);
 /* What the grant says of a device (index of driver/qmd_hook.h): its place in the grant and the quota, for rules; topology NULL: it has
  * none. Any thread, one at a time. */
 void lithos_queue_set_quota(int device, uint8_t grant_index, const struct lithos_topology *topology,

@@ -27,6 +27,7 @@ static bool query_stream(struct queue *q, CUstream handle, CUresult *ret_result)
     bool is = !error && s && lithos_queue_depth(q) && stream_pending(q, s->context, s);
     if (!error && !is)
         return false;
+    lithos_queue_want(q);
     *ret_result = error ? error : CUDA_ERROR_NOT_READY;
     return true;
 }
@@ -35,8 +36,11 @@ static bool record_pending(struct queue *q, uintptr_t handle)
 {
     const struct queue_event *v =
         lithos_queue_depth(q) ? lithos_queue_event(q, (CUevent)handle, false) : NULL;
-    return v && atomic_load_explicit(&v->records_issued, memory_order_acquire) !=
-                    atomic_load_explicit(&v->recorded, memory_order_acquire);
+    bool is = v && atomic_load_explicit(&v->records_issued, memory_order_acquire) !=
+                       atomic_load_explicit(&v->recorded, memory_order_acquire);
+    if (is)
+        lithos_queue_want(q);
+    return is;
 }
 
 static bool not_ready(bool is, CUresult *ret_result)

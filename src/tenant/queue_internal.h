@@ -198,7 +198,9 @@ struct queue {
     atomic_bool
         open; /* issue without a window or rules: they are for the dispatcher's sake, or the process ends */
 
-    atomic_bool spare; /* a CPU is there for the dispatcher */
+    atomic_bool spare;          /* a CPU is there for the dispatcher */
+    _Atomic uint32_t wanted;    /* entries ever, up to the last that somebody waits for or asks about */
+    _Atomic uint64_t gather_ns; /* calls are gathered for so long; 0: they are not */
     atomic_bool used, ending;
     _Atomic uint32_t capturing; /* streams that the app's captures began in */
     atomic_bool event_nodes;    /* graphs record or wait for events */
@@ -226,6 +228,8 @@ struct queue {
     enum lithos_tpcpick blocked; /* why a kernel waits that was looked at last, and how long it is */
     uint64_t blocked_ns;
     bool fallen_open;
+    bool goes;                /* what was gathered is being issued */
+    uint64_t gather_until_ns; /* it waits till then, if nobody waits for it */
     uint64_t progress_ns;
     CUcontext current; /* of the dispatcher */
     uint32_t current_epoch;
@@ -397,6 +401,12 @@ bool lithos_queue_stalled(const struct queue *q, uint64_t now_ns);
 /* How long the dispatcher may sleep; 0: not at all. */
 uint64_t lithos_queue_nap_ns(const struct queue *q, uint64_t now_ns);
 void lithos_queue_window_forget(void);
+
+/* ---- queue_gather.c ---- */
+/* Any thread, behind its own entries: somebody waits for what is queued. */
+void lithos_queue_want(struct queue *q);
+/* The issuer: is what is queued not to be issued yet? */
+bool lithos_queue_gathers(struct queue *q);
 
 /* ---- queue_issue.c ---- */
 void *lithos_queue_dispatcher(void *queue);

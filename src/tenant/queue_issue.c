@@ -499,11 +499,18 @@ static void dispatch(struct queue *q)
         take_in(q);
         bool any = lithos_queue_reap(q);
         q->blocked = LITHOS_PICK_RUN;
-        any |= issue_some(q);
+        const bool gathers = lithos_queue_gathers(q);
+        if (!gathers)
+            any |= issue_some(q);
         if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
             return;
         uint32_t depth = lithos_queue_depth(q);
-        tell(q, depth);
+        tell(q, gathers ? 0 : depth);
+        if (gathers) {
+            idle_since_ns = 0;
+            __builtin_ia32_pause();
+            continue;
+        }
         if (depth) {
             idle_since_ns = 0;
             if (any)

@@ -88,6 +88,8 @@ static CUresult launch_past(enum lithos_export function, const struct lithos_lau
 /* Is a launch that finds nothing queued better made by this thread? */
 static bool at_once(const struct queue *q)
 {
+    if (atomic_load_explicit(&q->gather_ns, memory_order_relaxed))
+        return false;
     if (lithos_queue_inline != QUEUE_INLINE_AUTO)
         return lithos_queue_inline == QUEUE_INLINE_ROOM;
     if (atomic_load_explicit(

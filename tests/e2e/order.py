@@ -12,20 +12,31 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 
 from stack import SLACK, Failure, Stack, check, wait_for
 
+
+class Way(typing.NamedTuple):
+    env: dict = {}
+    options: tuple = ("--class", "best-effort")
+
+    def __str__(self):
+        env = ", ".join(f"{k} {v}" for k, v in self.env.items()) or "as it comes"
+        return env if self.options == Way().options else f"{env}, class high, {' '.join(self.options)}"
+
+
 # Each with its own share of the programs: when a launch that finds nothing queued is made at once, and the window. A narrow one makes
-# long queues. One is a tenant of class high.
-HAND_OVER = {"LITHOS_QUEUE": "always"}
-NARROW = {"LITHOS_QUEUE": "always", "LITHOS_QUEUE_WINDOW_US": "1"}
+# long queues. Two are tenants of class high.
+NARROW = Way({"LITHOS_QUEUE": "always", "LITHOS_QUEUE_WINDOW_US": "1"})
 WAYS = [
-    {},
+    Way(),
     NARROW,
-    {"LITHOS_QUEUE": "room", "LITHOS_QUEUE_WINDOW_US": "20"},
-    {"LITHOS_QUEUE": "always"},
-    {"LITHOS_HAND_OVER": "on"},
-    HAND_OVER,
+    Way({"LITHOS_QUEUE": "room", "LITHOS_QUEUE_WINDOW_US": "20"}),
+    Way({"LITHOS_QUEUE": "always"}),
+    Way({"LITHOS_HAND_OVER": "on"}),
+    Way({"LITHOS_QUEUE": "always"}, ("--hand-over", "on")),
+    Way(options=("--gather", "2ms")),
 ]
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 4000  # programs a process: some make a context, and there are stamps for 64 of a process
@@ -37,10 +48,9 @@ def order(stack):
 
 def run_programs(stack, seed, programs, way, options=()):
     """So many programs as a tenant, of class high where they are handed over; what it printed."""
-    tenant_class = ["high", "--hand-over", "on"] if way is HAND_OVER else ["best-effort"]
     done = stack.lithos(
-        "run", "--class", *tenant_class, "--quota", "40%", "--name", "order", "--", order(stack),
-        "--seed", seed, "--programs", programs, *options, env=dict(stack.env, **way), timeout=600)
+        "run", *way.options, "--quota", "40%", "--name", "order", "--", order(stack),
+        "--seed", seed, "--programs", programs, *options, env=dict(stack.env, **way.env), timeout=600)
     check(done.returncode == 0, f"{way} --seed {seed}: {done.returncode}: {done.stdout} {done.stderr}")
     printed = json.loads(done.stdout)
     check(printed["programs"] == programs, printed)
@@ -56,7 +66,7 @@ def bare(stack, programs):
 def changes(stack):
     """lithosd is killed and comes back, the class changes and changes back, and the programs notice nothing."""
     child = stack.run("40%", "changes", order(stack), "--programs", "0", "--seed", "700001",
-                      options=("--class", "best-effort"), env=dict(stack.env, **NARROW))
+                      options=("--class", "best-effort"), env=dict(stack.env, **NARROW.env))
 
     def queued():
         t = stack.tenants().get("changes")
@@ -110,7 +120,7 @@ def settled(stack):
 def killed(stack):
     """In the middle of a queue that is full, with kernels of which each takes a while."""
     child = stack.run("40%", "killed", order(stack), "--programs", "0", "--seed", "800001", options=("--class", "best-effort"),
-                      env=dict(stack.env, **NARROW))
+                      env=dict(stack.env, **NARROW.env))
     wait_for("calls wait in its queues", lambda: stack.tenants().get("killed", {"queue": {"depth": 0}})["queue"]["depth"] > 0,
              30 * SLACK, 0.001)
     child.send_signal(signal.SIGKILL)
@@ -142,9 +152,7 @@ def many(stack, seed, programs):
         way = WAYS[done // BATCH % len(WAYS)]
         began = time.monotonic()
         printed = run_programs(stack, seed + done, n, way, ["--fork"])
-        name = ", ".join(f"{k} {v}" for k, v in way.items()) or "as it comes"
-        name += ", class high" if way is HAND_OVER else ""
-        cases.append({"case": name, "rep": done // BATCH + 1, **printed, "seconds": round(time.monotonic() - began, 1)})
+        cases.append({"case": str(way), "rep": done // BATCH + 1, **printed, "seconds": round(time.monotonic() - began, 1)})
         print(cases[-1], flush=True)
     return cases
 
@@ -194,7 +202,7 @@ def main():
             return
         bare(stack, 50)
         for i, way in enumerate(WAYS):
-            run_programs(stack, 1 + 100 * i, 60 if SLACK == 1 else 30, way, ["--fork"])
+            run_programs(stack, 1 + 100 * i, 60 if SLACK == 1 else 15, way, ["--fork"])
         sample(stack)
         handed_over(stack)
         changes(stack)

@@ -629,6 +629,73 @@ static void spare(void)
     CHECK(n && calls[n - 1].function == LITHOS_EXPORT_cuLaunchKernel && calls[n - 1].by_app);
 }
 
+static unsigned kernels_made(void)
+{
+    const struct rig_call *calls;
+    unsigned kernels = 0;
+    for (size_t i = 0, n = rig_calls(&calls); i < n; i++)
+        kernels += calls[i].function == LITHOS_EXPORT_cuLaunchKernel;
+    return kernels;
+}
+
+static uint64_t counted(enum lithos_counter what)
+{
+    return lithos_arena_counter(&lithos_tenant_home, what);
+}
+
+/* Three launches stay where they are, and lithosd is not told of them. */
+static void gather_three(void)
+{
+    static const struct timespec a_while = {.tv_nsec = 20000000};
+    struct queue *q = atomic_load(&lithos_queue);
+    rig_forget_calls();
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    nanosleep(&a_while, NULL);
+    CHECK_EQ(kernels_made(), 0);
+    CHECK_EQ(lithos_queue_depth(q), 3);
+    CHECK_EQ(atomic_load(&lithos_tenant_home.queue_depth), 0);
+}
+
+/* Calls stay queued until somebody waits for them or asks about them, or their time is over. */
+static void gathers(void)
+{
+    rig_open("");
+    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
+    CHECK_EQ(kernels_made(), 1);
+    all_is_quiet();
+    gather_three();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    CHECK_EQ(kernels_made(), 3);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_WANTED), 1);
+    rig_settle();
+    gather_three(); /* also while the dispatcher has not gone to sleep */
+    CHECK_EQ(CALL(cuStreamQuery, RIG_STREAM, 0, 0), CUDA_ERROR_NOT_READY);
+    rig_settle();
+    CHECK_EQ(kernels_made(), 3);
+    gather_three();
+    CHECK_EQ(CALL(cuEventRecord, 0x4440, RIG_STREAM, 0), CUDA_SUCCESS);
+    CHECK_EQ(CALL(cuEventQuery, 0x4440, 0, 0), CUDA_ERROR_NOT_READY);
+    rig_settle();
+    CHECK_EQ(kernels_made(), 3);
+    CHECK(counted(LITHOS_COUNTER_GATHERED_WANTED) >= 3 && counted(LITHOS_COUNTER_GATHERED_TIME) == 0);
+    lithos_queue_set_gather(100 * LITHOS_NSEC_PER_MSEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    all_is_quiet();
+    gather_three();
+    rig_settle();
+    CHECK_EQ(kernels_made(), 3);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 1);
+    lithos_queue_set_use(LITHOS_QUEUE_WINDOW, true); /* what is best-effort waits by rules alone */
+    all_is_quiet();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    rig_settle();
+    CHECK_EQ(kernels_made(), 1);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 1);
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -651,6 +718,7 @@ IN_CHILD(own_events)
 IN_CHILD(lease)
 IN_CHILD(full)
 IN_CHILD(hands_over)
+IN_CHILD(gathers)
 IN_CHILD(spare)
 
 int main(void)
@@ -664,7 +732,7 @@ int main(void)
         cmocka_unit_test(test_own_events),    cmocka_unit_test(test_lease),
         cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
         cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_hands_over),
-        cmocka_unit_test(test_spare),
+        cmocka_unit_test(test_spare),         cmocka_unit_test(test_gathers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
