@@ -7,7 +7,7 @@ Ways as in hybrid.py; under partition C has no TPCs and does not run. A quota co
 is the quota's, and the rest is what sharing adds. `--quota-a 79` gives A so many percent and B what is left of them; `--slip-b 1.2`
 says for B that it may lose a fifth (else, as any owner without a promise, a tenth). With `--borrow` LithOS is told something else than quotas: A owns
 the card, B and C live on what it leaves, B's graphs too (`lithos run --graphs borrow`), and B's part of that is three times C's (--weight-b); what B and A have on their
-quotas is measured under partition as before."""
+quotas is measured under partition as before, and B also with nobody, with A and with C beside it: what its stops cost, what each of them takes."""
 import pathlib
 import sys
 
@@ -38,6 +38,7 @@ class Way:
     def __init__(self, way, o):
         self.way = way
         a, b, c = jobs(o, way)
+        self.borrows = o.borrow and way == LITHOS
         self.of = [a, b] if way == "partition" else [a, b, c]
 
     def __str__(self):
@@ -50,8 +51,9 @@ class Way:
         """(case, labels of those that work in it)"""
         if self.way == ALONE:
             return [(f"{label} {ALONE}", [label]) for label in "abc"] + ([("time slicing", list("abc"))] if "time slicing" in ways else [])
+        fewer = [(f"{self.way}, {' and '.join(some)}", list(some)) for some in ("b", "ab", "bc")] if self.borrows else []
         on_quota = [(QUOTA_ALONE.format(label), [label]) for label in "ab"] if self.way == "partition" else []
-        return on_quota + [(self.way, [job.label for job in self.of])]
+        return on_quota + fewer + [(self.way, [job.label for job in self.of])]
 
     def windows(self, result, stage, reps, ways):
         return sum(colocate.measure(result, case, rep, lambda labels=labels: stage.window(*labels))

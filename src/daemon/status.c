@@ -151,8 +151,9 @@ static json_t *queue_status(const struct lithosd_tenant *t, const uint64_t count
                         number(counters[LITHOS_COUNTER_DRAINED_##name]));
 #include "hw/drain.def"
 #undef W
-    json_t *gathered = json_pack("{s:o,s:o}", "wanted", number(counters[LITHOS_COUNTER_GATHERED_WANTED]),
-                                 "time", number(counters[LITHOS_COUNTER_GATHERED_TIME]));
+    json_t *gathered = json_pack("{s:o,s:o,s:o}", "wanted", number(counters[LITHOS_COUNTER_GATHERED_WANTED]),
+                                 "ahead", number(counters[LITHOS_COUNTER_GATHERED_AHEAD]), "time",
+                                 number(counters[LITHOS_COUNTER_GATHERED_TIME]));
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "depth", number(depth), "queued",
                      number(counters[LITHOS_COUNTER_QUEUED]), "unqueued",
                      number(counters[LITHOS_COUNTER_UNQUEUED]), "full",

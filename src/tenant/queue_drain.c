@@ -30,8 +30,9 @@ static bool wait_streams(struct queue *q, const struct queue_context *c, bool bl
     return waited;
 }
 
-void lithos_queue_drained(bool waited, enum lithos_drain why)
+void lithos_queue_drained(struct queue *q, bool waited, enum lithos_drain why)
 {
+    lithos_queue_want(q);
     if (waited)
         lithos_queue_count((enum lithos_counter)(LITHOS_COUNTER_DRAINED_SYNC + (int)why));
     if (why == LITHOS_DRAIN_SYNC)
@@ -40,7 +41,7 @@ void lithos_queue_drained(bool waited, enum lithos_drain why)
 
 void lithos_queue_drain_all(struct queue *q, const struct queue_context *c, enum lithos_drain why)
 {
-    lithos_queue_drained(lithos_queue_depth(q) && wait_streams(q, c, false), why);
+    lithos_queue_drained(q, lithos_queue_depth(q) && wait_streams(q, c, false), why);
 }
 
 /* What a call on a stream has to come after. */
@@ -61,7 +62,7 @@ void lithos_queue_drain_for(struct queue *q, struct queue_context *c, CUstream h
                 waited |= lithos_queue_wait_stream(q, s->context->legacy);
         }
     }
-    lithos_queue_drained(waited, why);
+    lithos_queue_drained(q, waited, why);
 }
 
 bool lithos_queue_wait_event(struct queue *q, const _Atomic uint32_t *issued, const _Atomic uint32_t *ever)
@@ -77,7 +78,7 @@ bool lithos_queue_wait_event(struct queue *q, const _Atomic uint32_t *issued, co
 void lithos_queue_drain_event(struct queue *q, CUevent handle, enum lithos_drain why)
 {
     const struct queue_event *v = lithos_queue_event(q, handle, false);
-    lithos_queue_drained(v && lithos_queue_wait_event(q, &v->touches_issued, &v->touched), why);
+    lithos_queue_drained(q, v && lithos_queue_wait_event(q, &v->touches_issued, &v->touched), why);
 }
 
 /* Threads in lithos_queue_hold_back. */

@@ -53,7 +53,7 @@ static bool not_ready(bool is, CUresult *ret_result)
 static void sync_event(struct queue *q, CUevent handle)
 {
     const struct queue_event *v = lithos_queue_depth(q) ? lithos_queue_event(q, handle, false) : NULL;
-    lithos_queue_drained(v && lithos_queue_wait_event(q, &v->records_issued, &v->recorded),
+    lithos_queue_drained(q, v && lithos_queue_wait_event(q, &v->records_issued, &v->recorded),
                          LITHOS_DRAIN_SYNC);
 }
 
@@ -114,7 +114,7 @@ static void destroy_stream(struct queue *q, CUstream handle)
     struct queue_stream *s = lithos_queue_stream(q, lithos_queue_context(q), handle, false);
     if (!s || s->legacy)
         return;
-    lithos_queue_drained(lithos_queue_wait_stream(q, s), LITHOS_DRAIN_ORDER);
+    lithos_queue_drained(q, lithos_queue_wait_stream(q, s), LITHOS_DRAIN_ORDER);
     if (lithos_queue_try_turn(q)) {
         int mode = lithos_queue_relax();
         lithos_queue_reap_stream(q, s);

@@ -1,43 +1,140 @@
 /* Gathering (docs/adr/0037-gathering.md): an eager program of class high has the card run a kernel whenever its host has come to one, and the card,
  * which waits for the next in between, can be lent to nobody for so short. Here what is queued stays in the queue until somebody waits for it, or asks
- * about it, or the first of it has waited for so long; then all that has come by then goes, one kernel behind the other. */
+ * about it, and then goes, one kernel behind the other. How much will come before that, and how long it takes the host and the card, is learnt by the first
+ * kernel behind a wait: what is known is let go so much earlier that the card is done with it when the host is. */
 #include "tenant/queue_internal.h"
+
+/* The card is given so much more time than its kernels were seen to take. */
+#define SPARE_PART 4u
+#define SPARE_NS (100 * LITHOS_NSEC_PER_USEC)
+/* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
+#define SLOWER_PART 16u
 
 void lithos_queue_want(struct queue *q)
 {
     const uint32_t upto = lithos_queue_ring_entries(&q->ring);
     uint32_t was = atomic_load_explicit(&q->wanted, memory_order_relaxed);
+    if (!atomic_load_explicit(&q->gather_ns, memory_order_relaxed) || (int32_t)(upto - was) <= 0)
+        return;
+    atomic_store_explicit(&q->wanted_ns, lithos_now_ns(), memory_order_relaxed);
     while ((int32_t)(upto - was) > 0 &&
            !atomic_compare_exchange_weak_explicit(&q->wanted, &was, upto, memory_order_release,
                                                   memory_order_relaxed))
         ;
 }
 
+static uint32_t issued(const struct queue *q)
+{
+    return atomic_load_explicit(&q->issued, memory_order_relaxed);
+}
+
 /* One that waits may be further behind than the number says: streams overtake each other. */
 static bool is_wanted(const struct queue *q)
 {
     return atomic_load_explicit(&q->waiters, memory_order_relaxed) ||
-           (int32_t)(atomic_load_explicit(&q->wanted, memory_order_acquire) -
-                     atomic_load_explicit(&q->issued, memory_order_relaxed)) > 0;
+           (int32_t)(atomic_load_explicit(&q->wanted, memory_order_acquire) - issued(q)) > 0;
+}
+
+static struct queue_request *request_of(struct queue *q, uint64_t key)
+{
+    return &q->requests[key % QUEUE_REQUESTS];
+}
+
+/* So much came, and it took its host so long until it waited. */
+static void learn(struct queue *q, const struct queue_gather *g, uint32_t wanted)
+{
+    struct queue_request *r = request_of(q, g->key);
+    const uint64_t wanted_ns = atomic_load_explicit(&q->wanted_ns, memory_order_relaxed);
+    const uint64_t host_ns = wanted_ns > g->begun_ns ? wanted_ns - g->begun_ns : 0;
+    const uint32_t calls = wanted - g->begun;
+    if (r->key != g->key || r->calls != calls)
+        *r = (struct queue_request){.key = g->key, .calls = calls, .host_ns = host_ns};
+    r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
+    r->card_ns = g->card_ns;
+}
+
+/* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */
+static void begin(struct queue *q, const struct queue_entry *e, uint32_t wanted)
+{
+    const uint64_t now_ns = lithos_now_ns();
+    q->gather = (struct queue_gather){.state = QUEUE_GATHER_WAITS,
+                                      .wanted = wanted,
+                                      .begun = (uint32_t)e->number - 1,
+                                      .begun_ns = now_ns,
+                                      .since_ns = now_ns};
+}
+
+/* Somebody has waited for it. */
+static void end(struct queue *q, uint32_t wanted)
+{
+    if (!q->gather.is_over)
+        learn(q, &q->gather, wanted);
+    q->gather.is_over = true;
+}
+
+void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
+{
+    struct queue_gather *g = &q->gather;
+    const uint32_t wanted = atomic_load_explicit(&q->wanted, memory_order_acquire);
+    uint32_t place;
+    if (!atomic_load_explicit(&q->gather_ns, memory_order_relaxed))
+        return;
+    if (g->state != QUEUE_GATHER_NOTHING && wanted != g->wanted &&
+        (int32_t)((uint32_t)e->number - wanted) > 0) {
+        end(q, wanted);
+        g->state = QUEUE_GATHER_NOTHING;
+    }
+    if (g->state == QUEUE_GATHER_NOTHING)
+        begin(q, e, wanted);
+    if (!g->key)
+        g->key = e->estimate_key;
+    g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
+}
+
+/* Is what is still to come of it no longer for the host than all of it is for the card? */
+static bool is_time(struct queue *q, const struct queue_gather *g)
+{
+    const struct queue_request *r = request_of(q, g->key);
+    if (!g->key || r->key != g->key || !r->calls)
+        return false;
+    const uint32_t come = lithos_queue_ring_entries(&q->ring) - g->begun;
+    const uint64_t left = r->calls > come ? r->calls - come : 0;
+    return left * r->host_ns / r->calls <= r->card_ns + r->card_ns / SPARE_PART + SPARE_NS;
+}
+
+static bool let_go(struct queue_gather *g, enum queue_gather_state to, enum lithos_counter why)
+{
+    g->state = to;
+    lithos_queue_count(why);
+    return false;
 }
 
 bool lithos_queue_gathers(struct queue *q)
 {
+    struct queue_gather *g = &q->gather;
     const uint64_t gather_ns = atomic_load_explicit(&q->gather_ns, memory_order_relaxed);
-    if (!gather_ns || !q->held) {
-        q->gather_until_ns = 0;
-        q->goes = false;
+    const uint32_t wanted = atomic_load_explicit(&q->wanted, memory_order_acquire);
+    if (!gather_ns || lithos_queue_closed(q)) {
+        g->state = QUEUE_GATHER_NOTHING;
         return false;
     }
-    const bool wanted = is_wanted(q) || lithos_queue_closed(q);
-    if (q->goes && wanted)
+    if (g->state == QUEUE_GATHER_NOTHING)
         return false;
-    if (q->goes || !q->gather_until_ns)
-        q->gather_until_ns = lithos_now_ns() + gather_ns;
-    q->goes = wanted || lithos_now_ns() >= q->gather_until_ns;
-    if (!q->goes)
+    if (wanted != g->wanted) {
+        end(q, wanted);
+        if (g->state != QUEUE_GATHER_FLOWS)
+            return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_WANTED);
+    }
+    if (g->state == QUEUE_GATHER_PIECE && (int32_t)(issued(q) - g->upto) >= 0) {
+        g->state = QUEUE_GATHER_WAITS;
+        g->since_ns = lithos_now_ns();
+    }
+    if (g->state != QUEUE_GATHER_WAITS || !q->held || is_wanted(q))
+        return false;
+    if (is_time(q, g))
+        return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_AHEAD);
+    if (lithos_now_ns() - g->since_ns < gather_ns)
         return true;
-    lithos_queue_count(wanted ? LITHOS_COUNTER_GATHERED_WANTED : LITHOS_COUNTER_GATHERED_TIME);
-    lithos_queue_want(q); /* all that has come by now */
-    return false;
+    g->upto = lithos_queue_ring_entries(&q->ring);
+    return let_go(g, QUEUE_GATHER_PIECE, LITHOS_COUNTER_GATHERED_TIME);
 }

@@ -185,6 +185,32 @@ struct queue_estimate {
     bool learnt[QUEUE_WIDTHS];
 };
 
+/* What is gathered (queue_gather.c): calls from behind one wait of the program's to the next. */
+enum queue_gather_state {
+    QUEUE_GATHER_NOTHING,
+    QUEUE_GATHER_WAITS, /* what has come stays */
+    QUEUE_GATHER_PIECE, /* what came in time goes, and then what comes behind it stays */
+    QUEUE_GATHER_FLOWS, /* all goes as it comes */
+};
+
+struct queue_gather {
+    enum queue_gather_state state;
+    bool is_over;                /* somebody has waited for it */
+    uint32_t begun, wanted;      /* entries ever, and wanted ones, as it began */
+    uint32_t upto;               /* of a piece */
+    uint64_t begun_ns, since_ns; /* the latter: of its piece */
+    uint64_t key;                /* of its first kernel */
+    uint64_t card_ns;            /* what has come takes the card */
+};
+
+/* And what is known of those that begin with one kernel. */
+struct queue_request {
+    uint64_t key;
+    uint32_t calls;
+    uint64_t host_ns, card_ns; /* from the first to the wait; of all of its kernels */
+};
+
+#define QUEUE_REQUESTS 64u
 #define QUEUE_ESTIMATES 8192u
 #define QUEUE_EVENT_POOL 256u
 
@@ -200,6 +226,7 @@ struct queue {
 
     atomic_bool spare;          /* a CPU is there for the dispatcher */
     _Atomic uint32_t wanted;    /* entries ever, up to the last that somebody waits for or asks about */
+    _Atomic uint64_t wanted_ns; /* when that was raised */
     _Atomic uint64_t gather_ns; /* calls are gathered for so long; 0: they are not */
     atomic_bool used, ending;
     _Atomic uint32_t capturing; /* streams that the app's captures began in */
@@ -228,8 +255,8 @@ struct queue {
     enum lithos_tpcpick blocked; /* why a kernel waits that was looked at last, and how long it is */
     uint64_t blocked_ns;
     bool fallen_open;
-    bool goes;                /* what was gathered is being issued */
-    uint64_t gather_until_ns; /* it waits till then, if nobody waits for it */
+    struct queue_gather gather;
+    struct queue_request requests[QUEUE_REQUESTS]; /* by key */
     uint64_t progress_ns;
     CUcontext current; /* of the dispatcher */
     uint32_t current_epoch;
@@ -405,6 +432,8 @@ void lithos_queue_window_forget(void);
 /* ---- queue_gather.c ---- */
 /* Any thread, behind its own entries: somebody waits for what is queued. */
 void lithos_queue_want(struct queue *q);
+/* The issuer: it has met an entry. */
+void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e);
 /* The issuer: is what is queued not to be issued yet? */
 bool lithos_queue_gathers(struct queue *q);
 
@@ -435,8 +464,8 @@ void lithos_queue_drain_for(struct queue *q, struct queue_context *c, CUstream h
 bool lithos_queue_wait_event(struct queue *q, const _Atomic uint32_t *issued, const _Atomic uint32_t *ever);
 /* All that names an event. */
 void lithos_queue_drain_event(struct queue *q, CUevent handle, enum lithos_drain why);
-/* Counts it, if there was something to wait for. */
-void lithos_queue_drained(bool waited, enum lithos_drain why);
+/* Counts it, if there was something to wait for. What comes next is something new for those who gather. */
+void lithos_queue_drained(struct queue *q, bool waited, enum lithos_drain why);
 /* A launch that is not queued keeps to a rule that says hold as well: until it says something else, or its author is gone. */
 void lithos_queue_hold_back(const struct queue *q, const struct queue_context *c);
 /* The child of a fork. */

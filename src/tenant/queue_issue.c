@@ -70,6 +70,7 @@ static void take_in(struct queue *q)
     while ((e = (struct queue_entry *)(void *)lithos_queue_ring_next(&q->ring))) {
         struct queue_stream *s = e->stream;
         number(q, e);
+        lithos_queue_gather_takes(q, e);
         e->spilled = false;
         TAILQ_INSERT_TAIL(&s->entries, e, link);
         q->held++;

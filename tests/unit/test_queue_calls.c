@@ -643,21 +643,22 @@ static uint64_t counted(enum lithos_counter what)
     return lithos_arena_counter(&lithos_tenant_home, what);
 }
 
-/* Three launches stay where they are, and lithosd is not told of them. */
-static void gather_three(void)
+/* So many launches stay where they are, and lithosd is not told of them. */
+static void gather(unsigned launches)
 {
     static const struct timespec a_while = {.tv_nsec = 20000000};
     struct queue *q = atomic_load(&lithos_queue);
-    rig_forget_calls();
-    for (int i = 0; i < 3; i++)
+    all_is_quiet();
+    for (unsigned i = 0; i < launches; i++) {
         CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
-    nanosleep(&a_while, NULL);
+        nanosleep(&a_while, NULL);
+    }
     CHECK_EQ(kernels_made(), 0);
-    CHECK_EQ(lithos_queue_depth(q), 3);
+    CHECK_EQ(lithos_queue_depth(q), launches);
     CHECK_EQ(atomic_load(&lithos_tenant_home.queue_depth), 0);
 }
 
-/* Calls stay queued until somebody waits for them or asks about them, or their time is over. */
+/* Calls stay queued until somebody waits for them or asks about them, or their time is over, or as long ahead of a wait as they take the card. */
 static void gathers(void)
 {
     rig_open("");
@@ -665,28 +666,36 @@ static void gathers(void)
     lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
     CHECK_EQ(kernels_made(), 1);
-    all_is_quiet();
-    gather_three();
+    gather(3);
     CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
     CHECK_EQ(kernels_made(), 3);
     CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_WANTED), 1);
-    rig_settle();
-    gather_three(); /* also while the dispatcher has not gone to sleep */
+    gather(2); /* a third is known to come, in a while */
     CHECK_EQ(CALL(cuStreamQuery, RIG_STREAM, 0, 0), CUDA_ERROR_NOT_READY);
     rig_settle();
+    CHECK_EQ(kernels_made(), 2);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_WANTED), 2);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_AHEAD), 0);
+    gather(1);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* that is all of it, as far as is known */
+    rig_settle();
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_AHEAD), 1);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* nor does more of it wait */
+    rig_settle();
     CHECK_EQ(kernels_made(), 3);
-    gather_three();
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_AHEAD), 1);
+    gather(1); /* a wait was between */
     CHECK_EQ(CALL(cuEventRecord, 0x4440, RIG_STREAM, 0), CUDA_SUCCESS);
     CHECK_EQ(CALL(cuEventQuery, 0x4440, 0, 0), CUDA_ERROR_NOT_READY);
     rig_settle();
-    CHECK_EQ(kernels_made(), 3);
-    CHECK(counted(LITHOS_COUNTER_GATHERED_WANTED) >= 3 && counted(LITHOS_COUNTER_GATHERED_TIME) == 0);
+    CHECK_EQ(kernels_made(), 1);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_WANTED), 3);
+    CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 0);
     lithos_queue_set_gather(100 * LITHOS_NSEC_PER_MSEC);
     lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
-    all_is_quiet();
-    gather_three();
+    gather(1);
     rig_settle();
-    CHECK_EQ(kernels_made(), 3);
+    CHECK_EQ(kernels_made(), 1);
     CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 1);
     lithos_queue_set_use(LITHOS_QUEUE_WINDOW, true); /* what is best-effort waits by rules alone */
     all_is_quiet();
