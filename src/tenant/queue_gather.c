@@ -4,9 +4,12 @@
  * kernel behind a wait: what is known is let go so much earlier that the card is done with it when the host is. */
 #include "tenant/queue_internal.h"
 
-/* The card is given so much more time than its kernels were seen to take. */
-#define SPARE_PART 4u
-#define SPARE_NS (100 * LITHOS_NSEC_PER_USEC)
+/* What a request is let go before its wait, at first more than its kernels were seen to take. */
+#define AHEAD_NS (100 * LITHOS_NSEC_PER_USEC)
+/* Then by how much later than its host the card was done: so much is well, and any more or less is made up for by this part each time. */
+#define LATE_NS (100 * LITHOS_NSEC_PER_USEC)
+#define LATE_PART 32u
+#define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
 
@@ -48,9 +51,9 @@ static void learn(struct queue *q, const struct queue_gather *g, uint32_t wanted
     const uint64_t host_ns = wanted_ns > g->begun_ns ? wanted_ns - g->begun_ns : 0;
     const uint32_t calls = wanted - g->begun;
     if (r->key != g->key || r->calls != calls)
-        *r = (struct queue_request){.key = g->key, .calls = calls, .host_ns = host_ns};
+        *r = (struct queue_request){
+            .key = g->key, .calls = calls, .host_ns = host_ns, .ahead_ns = g->card_ns + AHEAD_NS};
     r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
-    r->card_ns = g->card_ns;
 }
 
 /* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */
@@ -91,7 +94,21 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
     g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
 }
 
-/* Is what is still to come of it no longer for the host than all of it is for the card? */
+/* The card is done with all that there is. */
+static void settle(struct queue *q)
+{
+    struct queue_gather *g = &q->gather;
+    struct queue_request *r = request_of(q, g->key);
+    const uint64_t wanted_ns = atomic_load_explicit(&q->wanted_ns, memory_order_relaxed);
+    const uint64_t late_ns = g->landed_ns > wanted_ns ? LITHOS_MIN(g->landed_ns - wanted_ns, g->card_ns) : 0;
+    const int64_t more_ns = (int64_t)late_ns - (int64_t)LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
+    const int64_t ahead_ns = (int64_t)r->ahead_ns + more_ns / ADJUST_PART;
+    g->is_settled = true;
+    if (g->is_ahead && r->key == g->key)
+        r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
+}
+
+/* Is what is still to come of it no longer for the host than the card is to be ahead? */
 static bool is_time(struct queue *q, const struct queue_gather *g)
 {
     const struct queue_request *r = request_of(q, g->key);
@@ -99,7 +116,7 @@ static bool is_time(struct queue *q, const struct queue_gather *g)
         return false;
     const uint32_t come = lithos_queue_ring_entries(&q->ring) - g->begun;
     const uint64_t left = r->calls > come ? r->calls - come : 0;
-    return left * r->host_ns / r->calls <= r->card_ns + r->card_ns / SPARE_PART + SPARE_NS;
+    return left * r->host_ns / r->calls <= r->ahead_ns;
 }
 
 static bool let_go(struct queue_gather *g, enum queue_gather_state to, enum lithos_counter why)
@@ -120,8 +137,14 @@ bool lithos_queue_gathers(struct queue *q)
     }
     if (g->state == QUEUE_GATHER_NOTHING)
         return false;
+    if (lithos_queue_depth(q) || !TAILQ_EMPTY(&q->flying))
+        g->landed_ns = 0;
+    else if (!g->landed_ns)
+        g->landed_ns = lithos_now_ns();
     if (wanted != g->wanted) {
         end(q, wanted);
+        if (g->landed_ns && !g->is_settled)
+            settle(q);
         if (g->state != QUEUE_GATHER_FLOWS)
             return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_WANTED);
     }
@@ -131,7 +154,8 @@ bool lithos_queue_gathers(struct queue *q)
     }
     if (g->state != QUEUE_GATHER_WAITS || !q->held || is_wanted(q))
         return false;
-    if (is_time(q, g))
+    g->is_ahead = is_time(q, g);
+    if (g->is_ahead)
         return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_AHEAD);
     if (lithos_now_ns() - g->since_ns < gather_ns)
         return true;

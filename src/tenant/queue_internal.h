@@ -196,9 +196,11 @@ enum queue_gather_state {
 struct queue_gather {
     enum queue_gather_state state;
     bool is_over;                /* somebody has waited for it */
+    bool is_ahead, is_settled;   /* it was let go ahead of that; it is known when the card was done */
     uint32_t begun, wanted;      /* entries ever, and wanted ones, as it began */
     uint32_t upto;               /* of a piece */
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
+    uint64_t landed_ns;          /* since when the card is done with all there is; 0: it is not */
     uint64_t key;                /* of its first kernel */
     uint64_t card_ns;            /* what has come takes the card */
 };
@@ -207,7 +209,8 @@ struct queue_gather {
 struct queue_request {
     uint64_t key;
     uint32_t calls;
-    uint64_t host_ns, card_ns; /* from the first to the wait; of all of its kernels */
+    uint64_t host_ns;  /* from the first to the wait */
+    uint64_t ahead_ns; /* they go so long before that */
 };
 
 #define QUEUE_REQUESTS 64u
