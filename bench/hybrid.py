@@ -190,7 +190,8 @@ def main():
     measured = chosen(o)
     failures = 0
     with servers.Scratch() as scratch:
-        result = results.Result("hybrid-together" if o.together else "hybrid", cli.command_line(), o.repetitions, place, results.probe(place))
+        name = "hybrid" + ("-together" if o.together else "") + "".join(f"-{only}" for only in measured if o.only)
+        result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
         with result.keeps_what_was_measured():
             for name, service in measured.items():
