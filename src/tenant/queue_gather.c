@@ -4,9 +4,10 @@
  * kernel behind a wait: what is known is let go so much earlier that the card is done with it when the host is. */
 #include "tenant/queue_internal.h"
 
-/* What a request is let go before its wait, at first more than its kernels were seen to take. */
+/* A request is let go so long before its wait as its kernels were seen to take, and this, at first. */
 #define AHEAD_NS (100 * LITHOS_NSEC_PER_USEC)
-/* Then by how much later than its host the card was done: so much is well, and any more or less is made up for by this part each time. */
+/* Then as it turns out by how much later than its host the card is done: so late is well, and of what it is more or less this part is made up for
+ * each time. */
 #define LATE_NS (100 * LITHOS_NSEC_PER_USEC)
 #define LATE_PART 32u
 #define ADJUST_PART 4
@@ -40,7 +41,7 @@ static bool is_wanted(const struct queue *q)
 
 static struct queue_request *request_of(struct queue *q, uint64_t key)
 {
-    return &q->requests[key % QUEUE_REQUESTS];
+    return &q->requests[key >> 1 & (QUEUE_REQUESTS - 1)]; /* keys are odd */
 }
 
 /* So much came, and it took its host so long until it waited. */

@@ -213,7 +213,7 @@ struct queue_request {
     uint64_t ahead_ns; /* they go so long before that */
 };
 
-#define QUEUE_REQUESTS 64u
+#define QUEUE_REQUESTS 64u /* a power of two */
 #define QUEUE_ESTIMATES 8192u
 #define QUEUE_EVENT_POOL 256u
 
