@@ -22,5 +22,6 @@ lithos_e2e_test(lend_atoms lend.py atoms TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_zero lend.py zero TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_death lend.py death TIMEOUT 120 LABELS nosan)
 lithos_e2e_test(lend_policy lend.py policy TIMEOUT 120 LABELS nosan)
+lithos_e2e_test(gather gather.py TIMEOUT 120 LABELS nosan)
 # A sanitizer has an ioctl() of its own, which the virtual driver then calls.
 lithos_e2e_test(preempt preempt.py TIMEOUT 120 LABELS nosan)

@@ -1,0 +1,70 @@
+"""An eager service whose launches are gathered: who lives on what it leaves has the card for longer, and the service is no slower for it."""
+
+import json
+import subprocess
+import sys
+import time
+
+from stack import Failure, Stack, check, wait_for
+
+SCALE = 20
+# A request every 25 ms: 30 kernels of some 60 us, and 9 ms of its host's.
+EAGER = ("--period-us", "25000", "--kernels", "30", "--iters", "60", "--host-us", "300")
+# Kernels of a millisecond or so, longer than what lies between two of the service's.
+LONG = ("--grid", "20000", "--iters", "3000")
+SECONDS = 0.3
+
+
+def sample(stack, name, *options):
+    return [stack.sample(name), "--time-scale", str(SCALE), *options]
+
+
+def beside(stack, *options):
+    """Launches of a best-effort neighbour for each of a service's, the service's p50 in us, and what became of what it gathered."""
+    name = f"service{len(options)}"
+    service = stack.run("100%", name, *sample(stack, "lithos-serve", "--json", "--seconds", str(SECONDS), "--warmup", "0.1", "--gate", *EAGER),
+                        options=("--slip", "1.2", *options), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    check(service.stdout.readline().strip() == b"ready", f"{name}: {stack.log(name)}")
+    gathered, launches = {}, 0
+    before = stack.tenants()["neighbour"]["counters"]["launches"]
+    service.stdin.write(b"\n")
+    service.stdin.flush()
+    while service.poll() is None:  # until it is gone, and with it what lithosd knew
+        now = stack.tenants()
+        gathered = now[name]["queue"]["gathered"] if name in now else gathered
+        launches = now["neighbour"]["counters"]["launches"] - before
+        time.sleep(0.1)
+    figures = json.loads(service.stdout.readline())
+    wait_for(f"the end of {name}", lambda: name not in stack.tenants(), 20)
+    print(f"{name}: {launches} launches beside {figures['requests']} requests, p50 {figures['p50_us']:.0f} us, {gathered}", flush=True)
+    return launches, figures["p50_us"], gathered
+
+
+def refused(stack):
+    for options, word in ((("--gather", "soon"), "a time"), (("--gather", "2s"), "at most"), (("--gather", "5ms", "--hand-over", "off"), "handed over"),
+                          (("--gather", "5ms", "--coarse"), "handed over"), (("--gather", "5ms", "--class", "best-effort"), "class high")):
+        done = stack.lithos("run", "--quota", "50%", *options, "--", "/bin/true")
+        check(done.returncode == 125 and word in done.stderr, f"{options}: {done.returncode} {done.stderr}")
+    check(stack.lithos("run", "--quota", "50%", "--gather", "0", "--", "/bin/true").returncode == 0, "--gather 0")
+
+
+def main():
+    with Stack(scale=SCALE) as stack:
+        stack.start_daemon()
+        refused(stack)
+        stack.run("0", "neighbour", *sample(stack, "lithos-burn", "--seconds", "0", *LONG), options=("--class", "best-effort"))
+        wait_for("the neighbour works", lambda: stack.tenants().get("neighbour", {"counters": {"launches": 0}})["counters"]["launches"] > 20, 20)
+        apart, apart_us, nothing = beside(stack)
+        check(not any(nothing.values()), nothing)
+        together, together_us, gathered = beside(stack, "--gather", "500ms")
+        check(gathered["ahead"] > 3 and gathered["ahead"] > gathered["time"], gathered)
+        check(together > 1.5 * apart, f"the neighbour launched {apart} kernels beside it, {together} beside what was gathered")
+        check(together_us < 1.2 * apart_us, f"p50 of the service {apart_us} us, gathered {together_us}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        print(f"FAILED: {failure}", flush=True)
+        sys.exit(1)
