@@ -235,7 +235,7 @@ static void print_graphs(const json_t *document, FILE *out)
     }
 }
 
-/* A line for each best-effort tenant: what its launch queues do. */
+/* A line for each best-effort tenant: what its launch queues do; and for each whose launches are gathered. */
 static void print_queues(const json_t *document, FILE *out)
 {
     const json_t *tenants = json_object_get(document, "tenants"), *tenant;
@@ -243,7 +243,13 @@ static void print_queues(const json_t *document, FILE *out)
 
     json_array_foreach((json_t *)tenants, i, tenant)
     {
-        const json_t *queue = json_object_get(tenant, "queue");
+        const json_t *queue = json_object_get(tenant, "queue"),
+                     *gathered = json_object_get(queue, "gathered");
+        if (any_count(gathered)) {
+            fprintf(out, "%s: launches gathered", lithos_json_string(tenant, "name"));
+            print_counts(gathered, ", and made: ", out);
+            fputc('\n', out);
+        }
         if (strcmp(lithos_json_string(tenant, "class"), "best-effort"))
             continue;
         fprintf(out, "%s: best-effort; %lld calls queued, %lld now; %lld launches at once",

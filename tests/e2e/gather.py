@@ -25,7 +25,7 @@ def beside(stack, *options):
     service = stack.run("100%", name, *sample(stack, "lithos-serve", "--json", "--seconds", str(SECONDS), "--warmup", "0.1", "--gate", *EAGER),
                         options=("--slip", "1.2", *options), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     check(service.stdout.readline().strip() == b"ready", f"{name}: {stack.log(name)}")
-    gathered, launches = {}, 0
+    gathered, launches, told = {}, 0, False
     before = stack.tenants()["neighbour"]["counters"]["launches"]
     service.stdin.write(b"\n")
     service.stdin.flush()
@@ -33,10 +33,12 @@ def beside(stack, *options):
         now = stack.tenants()
         gathered = now[name]["queue"]["gathered"] if name in now else gathered
         launches = now["neighbour"]["counters"]["launches"] - before
+        told |= f"{name}: launches gathered, and made: " in stack.lithos("status").stdout
         time.sleep(0.1)
     figures = json.loads(service.stdout.readline())
     wait_for(f"the end of {name}", lambda: name not in stack.tenants(), 20)
     print(f"{name}: {launches} launches beside {figures['requests']} requests, p50 {figures['p50_us']:.0f} us, {gathered}", flush=True)
+    check(told == any(gathered.values()), f"lithos status {'says' if told else 'does not say'} that launches are gathered: {gathered}")
     return launches, figures["p50_us"], gathered
 
 
