@@ -196,7 +196,9 @@ static void a_cut_file_loses_its_last_block_only(void **state)
     unsigned last = 0, steps = 0;
     uint8_t *bytes = random_trace(3, 12000, false, 6, &len);
 
-    for (size_t keep = LITHOS_TRACE_HEADER_BYTES; keep <= len; keep += keep + 997 < len ? 997 : 1) {
+    for (size_t keep = LITHOS_TRACE_HEADER_BYTES; keep <= len; keep += keep + 3100 < len  ? 2999
+                                                                       : keep + 128 < len ? 31
+                                                                                          : 1) {
         unsigned events = read_cut(bytes, keep, &lost, &whole);
         assert_true(events >= last);
         assert_int_equal(whole + lost, keep);
@@ -225,7 +227,7 @@ static void damage_is_noticed(void **state)
     uint8_t *bytes = random_trace(3, 12000, false, 6, &len);
     struct lithos_trace_event e;
 
-    for (size_t at = 0; at < len; at += at < 200 ? 1 : 331) {
+    for (size_t at = 0; at < len; at += at < 200 ? 1 : 997) {
         bytes[at] ^= (uint8_t)(1u << (at % 8));
         struct trace_memory m = {bytes, len, 0};
         struct lithos_trace_reader *r = NULL;
