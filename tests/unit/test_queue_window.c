@@ -486,6 +486,82 @@ static void place_taken(void)
     CHECK(next->in_flight == 0 && q->devices[0].outstanding_ns == 0 && q->devices[0].in_flight == 0);
 }
 
+/* ---- what is gathered ---- */
+
+#define CALLS 4u
+
+static void pass(uint64_t ns)
+{
+    const struct timespec ts = {.tv_nsec = (long)ns};
+    nanosleep(&ts, NULL);
+}
+
+/* A call is queued, and the issuer meets it. */
+static void comes(void)
+{
+    const struct queue_entry e = {.number = lithos_queue_ring_entries(&q->ring) + 1, .estimate_key = KEY};
+    atomic_fetch_add(&q->ring.tail, 1ull << 32);
+    q->held++;
+    lithos_queue_gather_takes(q, &e);
+}
+
+/* A request whose host takes 5 ms before each of its calls, and which the card is done with so long after the program waits; 0: just before. How many
+ * calls had come when they went. */
+static unsigned request(uint64_t late_ns)
+{
+    unsigned went = 0;
+    for (unsigned i = 1; i <= CALLS; i++) {
+        pass(5 * MS);
+        comes();
+        if (!went && lithos_queue_gathers(q))
+            continue;
+        went = went ? went : i;
+        atomic_store(&q->issued, lithos_queue_ring_entries(&q->ring));
+        q->held = 0;
+    }
+    if (went)
+        fly();
+    if (went && !late_ns) {
+        ends(sequence, lithos_now_ns());
+        lithos_queue_reap(q);
+        (void)lithos_queue_gathers(q); /* sees that it is done */
+    }
+    lithos_queue_want(q);
+    CHECK(!lithos_queue_gathers(q));
+    atomic_store(&q->issued, lithos_queue_ring_entries(&q->ring));
+    q->held = 0;
+    if (went && late_ns) {
+        pass(late_ns);
+        ends(sequence, lithos_now_ns());
+        lithos_queue_reap(q);
+        CHECK(!lithos_queue_gathers(q));
+    }
+    return went;
+}
+
+/* A request goes as long ahead of its wait as the card takes for it: first by what its kernels take, then by when the card was done. */
+static void ahead(void)
+{
+    begin();
+    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    takes(4 * MS);
+    CHECK_EQ(request(0), 0); /* nothing is known of it */
+    CHECK_EQ(request(0), 1); /* 16 ms before the end of 15 */
+    unsigned went = 1, n = 0;
+    for (; went == 1 && n < 200; n++)
+        went = request(0); /* never late: it need not go so early */
+    CHECK(n > 10 && n < 200 && went >= 2);
+    for (n = 0; went > 1 && n < 20; n++)
+        went = request(12 * MS);
+    CHECK(n < 20);
+    lithos_queue_set_gather(0);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    comes();
+    CHECK(!lithos_queue_gathers(q));
+    atomic_store(&q->issued, lithos_queue_ring_entries(&q->ring));
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -493,6 +569,7 @@ static void place_taken(void)
         assert_int_equal(in_child(name, NULL, 0), 0); \
     }
 IN_CHILD(learning)
+IN_CHILD(ahead)
 IN_CHILD(slow_clock)
 IN_CHILD(window)
 IN_CHILD(rules)
@@ -514,6 +591,7 @@ int main(void)
         cmocka_unit_test(test_little_is_lent), cmocka_unit_test(test_taken_for_too_long),
         cmocka_unit_test(test_over_in_time),   cmocka_unit_test(test_stalls),
         cmocka_unit_test(test_place_taken),    cmocka_unit_test(test_naps),
+        cmocka_unit_test(test_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
