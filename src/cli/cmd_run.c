@@ -191,7 +191,6 @@ static int parse(int argc, char **argv, struct run *run)
     return 0;
 }
 
-/* What can be refused before anybody is asked. */
 static int check_gather(struct run *run)
 {
     if (strcmp(run->gather, "0") != 0 &&
@@ -212,6 +211,7 @@ static int check_gather(struct run *run)
     return 0;
 }
 
+/* What can be refused before anybody is asked. */
 static int check_arguments(struct run *run, struct lithos_quota *ret_quota,
                            struct lithos_atom_policy *ret_atom)
 {
@@ -466,10 +466,11 @@ static int become_tenant(struct run *run, struct lithos_quota *quota)
         r = -ENOMEM;
     if (r == 0 && run->hand_over && setenv("LITHOS_HAND_OVER", run->hand_over, 1) < 0)
         r = -ENOMEM;
-    if (r == 0 && run->gather_ns) {
+    if (r == 0 && run->gather) {
         char us[24];
         snprintf(us, sizeof us, "%" PRIu64, (uint64_t)(run->gather_ns / LITHOS_NSEC_PER_USEC));
-        if (setenv("LITHOS_GATHER_US", us, 1) < 0 || setenv("LITHOS_HAND_OVER", "on", 1) < 0)
+        if (setenv("LITHOS_GATHER_US", us, 1) < 0 ||
+            (run->gather_ns && setenv("LITHOS_HAND_OVER", "on", 1) < 0))
             r = -ENOMEM;
     }
     if (r < 0)
