@@ -12,7 +12,7 @@ SCALE = 20
 EAGER = ("--period-us", "25000", "--kernels", "30", "--iters", "60", "--host-us", "300")
 # Kernels of a millisecond or so, longer than what lies between two of the service's.
 LONG = ("--grid", "20000", "--iters", "3000")
-SECONDS = 0.3
+SECONDS = 0.2
 
 
 def sample(stack, name, *options):
