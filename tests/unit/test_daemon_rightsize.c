@@ -20,6 +20,8 @@
 #define HOLDS 16u /* blocks of 128 threads with 32 registers on an SM */
 #define SLOTH_NS 700000u
 #define PATIENCE_NS (180 * LITHOS_NSEC_PER_SEC)
+/* That takes less than a millisecond, of a machine that has one for it. */
+#define TAKEN_BACK_NS (20 * LITHOS_NSEC_PER_SEC)
 
 /* A service of one thread, each of whose requests is a launch of each kernel. */
 struct service {
@@ -388,34 +390,6 @@ static void use(struct neighbour *n, struct lithos_tpcset tpcs)
     atomic_store(&s->payload, n->sequence);
 }
 
-/* What is lent while a kernel of the service is under way: nothing that that may run on. */
-static struct lithos_tpcset lent_beside(struct service *s, struct neighbour *n, uint64_t function)
-{
-    struct lithos_record r = {.kind = LITHOS_RECORD_LAUNCH,
-                              .submit_ns = lithos_now_ns(),
-                              .function = function,
-                              .registers = 32,
-                              .launch = {.stamp = ++s->stamp, .grid = {8, 1, 1}, .block = {128, 1, 1}}};
-    r.launch.tpcs = where(s, r.launch.grid, function);
-    put(s, &r);
-    until_read(s->arena);
-    struct lithos_tpcset lent, both;
-    for (uint64_t begin_ns = lithos_now_ns();; usleep(20)) { /* it is decided on after it has been read */
-        lent = lent_to(n, s);
-        both = lithos_tpcset_and(lent, r.launch.tpcs);
-        if (lithos_tpcset_empty(&both))
-            break;
-        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
-    }
-    if (!lithos_tpcset_empty(&lent))
-        use(n, lent);
-    s->clock_ns = LITHOS_MAX(lithos_now_ns(), s->clock_ns);
-    struct lithos_stamp *stamp = &s->arena->stamps[s->stamp % LITHOS_STAMP_SLOTS];
-    atomic_store(&stamp->time_ns, s->clock_ns);
-    atomic_store(&stamp->payload, s->stamp);
-    return lent;
-}
-
 static json_int_t strip_figure(const struct rig *rig, const char *key)
 {
     json_t *status, *r = rightsize_of(rig, &status);
@@ -433,6 +407,54 @@ static const char *rightsize_text(const struct rig *rig)
     free(dump);
     json_decref(status);
     return text;
+}
+
+static const char *explained(const struct rig *rig, const char *name)
+{
+    static char text[16384];
+    union lithos_message m;
+    int sock = rig_connect(rig), fd = -1;
+    lithos_message_init(&m, LITHOS_MSG_EXPLAIN);
+    snprintf(m.explain.name, sizeof m.explain.name, "%s", name);
+    assert_int_equal(lithos_socket_call(sock, &m, &m, &fd, LITHOS_NSEC_PER_SEC), 0);
+    close(sock);
+    json_t *document = json_loadfd(fd, 0, NULL);
+    close(fd);
+    char *dump = json_dumps(document, JSON_COMPACT);
+    snprintf(text, sizeof text, "%s", dump ? dump : "?");
+    free(dump);
+    json_decref(document);
+    return text;
+}
+
+/* What is lent while a kernel of the service is under way: nothing that that may run on. */
+static struct lithos_tpcset lent_beside(struct service *s, struct neighbour *n, uint64_t function)
+{
+    struct lithos_record r = {.kind = LITHOS_RECORD_LAUNCH,
+                              .submit_ns = lithos_now_ns(),
+                              .function = function,
+                              .registers = 32,
+                              .launch = {.stamp = ++s->stamp, .grid = {8, 1, 1}, .block = {128, 1, 1}}};
+    r.launch.tpcs = where(s, r.launch.grid, function);
+    put(s, &r);
+    until_read(s->arena);
+    struct lithos_tpcset lent, both;
+    for (uint64_t begin_ns = lithos_now_ns();; usleep(20)) { /* it is decided on after it has been read */
+        lent = lent_to(n, s);
+        both = lithos_tpcset_and(lent, r.launch.tpcs);
+        if (lithos_tpcset_empty(&both))
+            break;
+        if (lithos_now_ns() - begin_ns > TAKEN_BACK_NS)
+            fail_msg("a kernel of the service is under way on TPCs that are lent; %s; %s",
+                     explained(n->rig, "service"), rightsize_text(n->rig));
+    }
+    if (!lithos_tpcset_empty(&lent))
+        use(n, lent);
+    s->clock_ns = LITHOS_MAX(lithos_now_ns(), s->clock_ns);
+    struct lithos_stamp *stamp = &s->arena->stamps[s->stamp % LITHOS_STAMP_SLOTS];
+    atomic_store(&stamp->time_ns, s->clock_ns);
+    atomic_store(&stamp->payload, s->stamp);
+    return lent;
 }
 
 static void until_lent_beside(struct service *s, struct neighbour *n, uint32_t requests)
