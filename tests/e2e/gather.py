@@ -20,7 +20,7 @@ def sample(stack, name, *options):
 
 
 def beside(stack, *options):
-    """Launches of a best-effort neighbour for each of a service's, the service's p50 in us, and what became of what it gathered."""
+    """A service at work: a best-effort neighbour's launches meanwhile, the service's p50 in us, and what became of what it gathered."""
     name = f"service{len(options)}"
     service = stack.run("100%", name, *sample(stack, "lithos-serve", "--json", "--seconds", str(SECONDS), "--warmup", "0.1", "--gate", *EAGER),
                         options=("--slip", "1.2", *options), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
