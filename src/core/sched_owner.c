@@ -441,6 +441,17 @@ struct lithos_tpcset sched_owner_strip(const struct lithos_sched *s, const struc
     return t->strip;
 }
 
+/* Nor while a kernel of its own takes longer than that: what is nobody's would be kept from all others as well. */
+static bool is_watched_alone(struct lithos_sched *s, const struct sched_tenant *t)
+{
+    const uint64_t until_ns = t->beside.probe_ns + PROBE_MOST_NS;
+
+    if (!t->beside.probes || s->now_ns >= until_ns)
+        return false;
+    sched_wake_at(s, until_ns);
+    return true;
+}
+
 uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s)
 {
     uint32_t least_ppm = LITHOS_SCHED_PPM;
@@ -448,7 +459,7 @@ uint32_t sched_owner_squeeze_ppm(struct lithos_sched *s)
     for (uint64_t busy = s->busy; busy; busy &= busy - 1) {
         const struct sched_tenant *t = &s->tenants[__builtin_ctzll(busy)];
         if (!sched_is_best_effort(t))
-            least_ppm = LITHOS_MIN(least_ppm, t->beside.probes ? 0 : t->beside.squeeze_ppm);
+            least_ppm = LITHOS_MIN(least_ppm, is_watched_alone(s, t) ? 0 : t->beside.squeeze_ppm);
     }
     return least_ppm;
 }

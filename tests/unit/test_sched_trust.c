@@ -160,6 +160,28 @@ static void test_an_owner_is_watched_alone_now_and_then(void **state)
     }
 }
 
+/* Whose kernel then takes a second keeps what is nobody's from others for no more than a fifth of that, and they need no floor. */
+static void test_an_owner_is_not_watched_alone_for_long(void **state)
+{
+    struct stand *st = *state;
+    const uint32_t owner = add_owner(st, 1, "9-16,18-25,27-34,36-43", 0, 1100000);
+    const uint32_t be = add(
+        st, &(struct lithos_sched_tenant){
+                .id = 2, .own = set("-"), .class = LITHOS_SCHED_BEST_EFFORT, .weight = 1, .floor_tpcs = 1});
+
+    queue(st, be, 1, 100 * US, LITHOS_PICK_RUN);
+    launch(st, owner, 100 * US);
+    while (beside(st, owner, be, 1, 100 * US) == 0) {
+    }
+    launch(st, owner, 1000 * MS);
+    const uint64_t begin_ns = st->now;
+    while (count(lent(st, be)) < 34) {
+        wait_until(st, st->now + 10 * MS);
+        assert_true(st->now <= begin_ns + 200 * MS);
+    }
+    assert_true(nothing(lithos_tpcset_and(lent(st, be), set("9-16,18-25,27-34,36-43"))));
+}
+
 /* Predictions ten times too short: an owner that finds its TPCs taken for long stops trusting them. */
 static void test_trust_is_lost_and_comes_back(void **state)
 {
@@ -423,6 +445,7 @@ int main(void)
         T(test_neighbours_that_slow_an_owner_get_less),
         T(test_what_is_left_is_of_no_use_for_a_while_only),
         T(test_an_owner_is_watched_alone_now_and_then),
+        T(test_an_owner_is_not_watched_alone_for_long),
         T(test_trust_is_lost_and_comes_back),
         T(test_a_lost_lease_borrows_nothing),
         T(test_what_is_lost_is_not_waited_for),
