@@ -1,7 +1,7 @@
 #!/bin/bash
 # All benchmarks on this machine's card. Usage: run_all.sh [--out DIR] [--budget SECONDS] [--quick] [NAME...]
 # NAME: isolation, overhead, transparency, stamps, predict, atoms, exact, hol, runahead, hybrid, stack3, preempt, lending, reaction (default: all of these);
-#   graphs, graph_follow, graph_hold, fig10, scaling, power_advise, tools_beside, traces, show.
+#   bound, graphs, graph_follow, graph_hold, fig10, scaling, power_advise, tools_beside, traces, show.
 # From an unpacked tarball, an installation or a checkout that was built.
 # First what the machine is and whether LithOS works on it at all; then the benchmarks, each with a share of the time that is
 # left. Goes on when one fails. Changes no setting of the card and joins no MPS but its own.
@@ -15,7 +15,7 @@ while [[ $# -gt 0 ]]; do
     --budget) budget=$2; shift ;;
     --quick) quick=1 ;;
     --prefix) prefix=$2; shift ;;
-    isolation | overhead | transparency | stamps | predict | atoms | exact | hol | runahead | hybrid | stack3 | preempt | lending | reaction | graphs | graph_follow | graph_hold | fig10 | scaling | power_advise | tools_beside | traces | show) names+=("$1") ;;
+    isolation | overhead | transparency | stamps | predict | atoms | exact | hol | runahead | hybrid | stack3 | preempt | lending | reaction | bound | graphs | graph_follow | graph_hold | fig10 | scaling | power_advise | tools_beside | traces | show) names+=("$1") ;;
     -h | --help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
     *) echo "run_all: unknown word '$1'" >&2; exit 2 ;;
     esac
@@ -100,7 +100,7 @@ for name in "${names[@]}"; do
         reaction) args+=(--repetitions 1 --seconds 2) ;;
         runahead) args+=(--repetitions 1 --turns 8 --model-seconds 3) ;;
         preempt | lending) args+=(--repetitions 1) ;;
-        hybrid | stack3) args+=(--repetitions 1) ;;
+        hybrid | stack3 | bound) args+=(--repetitions 1) ;;
         scaling) args+=(--iterations 3) ;;
         power_advise) args+=(--seconds 10) ;;
         traces | show) args+=(--seconds 1) ;;

@@ -204,7 +204,7 @@ class Stage:
             raise Failed(f"{job.label}: no iteration in {ran['seconds']:.1f} s")
         late = sum(u > job.slo_ms * 1e3 for u in us) if job.slo_ms else 0
         out = {"iterations": len(us), "iterations_per_s": len(us) / ran["seconds"] * self.o.scale,
-               "p50_us": results.quantile(us, 0.5), "p99_us": results.quantile(us, 0.99)}
+               **{f"p{q}_us": results.quantile(us, q / 100) for q in (10, 50, 99)}}
         if job.slo_ms:
             out["slo_percent"] = results.percent(len(us) - late, len(us))
         return out

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""The most that a neighbour can have beside a service, whoever divides the card's TPCs: each of them alone on so many, and the sum.
+
+The service (hybrid.py's and stack3.py's ResNet-50: batches of 4, one CUDA graph, 250 requests a second, Poisson) works alone on --tpcs; its neighbours (the
+trainings of hybrid.py, and stack3.py's decoder) on all that are left by each of these, and on all; under one MPS, with fixed TPCs
+(`lithosd --policy partition`). Suppose that a scheduler gave the service so many TPCs whenever it has a request, and that a neighbour had what is left then
+and the whole card else, that neither slowed the other down and no change cost anything: what the neighbour keeps then is the bound, of the
+splits that leave the service the p99 that its bar asks for. What neither has are parts of a TPC."""
+import contextlib
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lib import cli, colocate, results, servers  # noqa: E402
+from lib.colocate import ALONE, Job  # noqa: E402
+from lib.place import virtual  # noqa: E402
+
+SERVICE = "service"
+
+
+class Neighbour:
+    """over: TPCs on which its speed is what the bar is over, None: alone without MPS. p99, least: the bars, of the service's and of its own."""
+
+    def __init__(self, job, over, p99, least):
+        self.job, self.over, self.p99, self.least = job, over, p99, least
+
+
+def job(label, model, quota, **more):
+    """Who gets other TPCs than those it starts with is told of all SMs, as a best-effort tenant is."""
+    return Job(label, model, quota, high=False, **more)
+
+
+def programs():
+    """(the service's job, its neighbours)"""
+    if virtual():
+        return (job(SERVICE, "toy inference", "40", extra=["--batch", "2"], rate=60, slo_ms=2),
+                [Neighbour(job("toy", "toy inference", "1", extra=["--batch", "24"]), None, 1.2, 75)])
+    return (job(SERVICE, "resnet50 inference", "40", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
+            [Neighbour(job("llama training", "llama training", "1"), None, 1.2, 75),
+             Neighbour(job("resnet50 training", "resnet50 training", "1"), None, 1.2, 75),
+             Neighbour(job("llama decode", "llama decode", "1", extra=["--graph"]), 16, 1.15, 95)])
+
+
+def on(label, tpcs):
+    return f"{label} on {tpcs} TPCs"
+
+
+class Bound:
+    def __init__(self, o, result):
+        self.o, self.result = o, result
+        self.service, self.neighbours = programs()
+        self.failures = self.all = 0
+
+    def jobs(self):
+        return [self.service, *(n.job for n in self.neighbours)]
+
+    def window(self, stage, case, rep, label):
+        self.failures += colocate.measure(self.result, case, rep, lambda: stage.window(label), {label: "it"})
+
+    def on_tpcs(self, stage, label, tpcs, rep):
+        for other in stage.jobs:
+            if other != label:
+                stage.lithosd.set_quota(other, "1")
+        stage.lithosd.set_quota(label, tpcs)
+        self.window(stage, on(label, tpcs), rep, label)
+
+    def splits(self):
+        """(TPCs of the service, those that are left of the card)"""
+        return [(tpcs, self.all - tpcs) for tpcs in self.o.tpcs]
+
+    def measure(self, bare, divided, reps):
+        whole = divided.lithosd.status()["gpus"][0]["tpcs"]
+        self.all = whole
+        most = whole - len(self.neighbours)  # who waits holds one
+        for rep in reps:
+            for label in bare.jobs:
+                self.window(bare, f"{label} {ALONE}", rep, label)
+            for tpcs in self.o.tpcs:
+                self.on_tpcs(divided, SERVICE, min(tpcs, most), rep)
+            for n in self.neighbours:
+                for tpcs in sorted({most, *(left for _, left in self.splits() if left), *([n.over] if n.over else [])}):
+                    self.on_tpcs(divided, n.job.label, tpcs, rep)
+
+    def run(self, bench):
+        with contextlib.ExitStack() as stack:
+            bare, divided = (stack.enter_context(bench.stage(way, self.jobs())) for way in (ALONE, "partition"))
+            self.measure(bare, divided, range(1, self.o.repetitions + 1))
+
+    def speed(self, label, tpcs):
+        return self.result.median(on(label, tpcs), "it_iterations_per_s")
+
+    def kept(self, n, tpcs, left):
+        """Percent of what its bar is over. On the whole card it is taken to be as fast as without MPS, or as on all TPCs, whichever is more."""
+        most = self.all - len(self.neighbours)
+        alone, whole = self.result.median(f"{n.job.label} {ALONE}", "it_iterations_per_s"), self.speed(n.job.label, most)
+        takes_us = self.result.median(on(SERVICE, min(tpcs, most)), "it_p10_us")
+        beside = self.speed(n.job.label, left) if left else 0
+        if None in (alone, whole, takes_us, beside):
+            return None
+        busy = min(self.service.rate * takes_us / 1e6, 1)
+        whole = whole if n.over else max(whole, alone)
+        over = self.speed(n.job.label, n.over) if n.over else alone
+        return results.percent((1 - busy) * whole + busy * beside, over) if over else None
+
+    def p99_over_alone(self, tpcs):
+        there = self.result.median(on(SERVICE, min(tpcs, self.all - len(self.neighbours))), "it_p99_us")
+        alone = self.result.median(f"{SERVICE} {ALONE}", "it_p99_us")
+        return there / alone if there and alone else None
+
+    def bars(self):
+        for n in self.neighbours:
+            best = None
+            for tpcs, left in self.splits():
+                p99, kept = self.p99_over_alone(tpcs), self.kept(n, tpcs, left)
+                if p99 is None or kept is None:
+                    continue
+                self.result.note(f"Service on {tpcs} TPCs: p99 {p99:.2f} x alone; {n.job.label} could have {kept:.0f} %.")
+                if p99 <= n.p99 and (best is None or kept > best):
+                    best = kept
+            self.result.bar(f"{n.job.label} could have at a p99 of {n.p99} x, %", best, ">=", n.least)
+
+
+def tpcs_of(text):
+    return sorted({int(word) for word in text.split(",")}, reverse=True)
+
+
+def main():
+    p = cli.parser(__doc__.splitlines()[0])
+    p.add_argument("--tpcs", type=tpcs_of, default="66,60,54,49,44", help="of the service (default: %(default)s)")
+    colocate.add_options(p)
+    o, place = cli.start(p)
+    with servers.Scratch() as scratch:
+        result = results.Result("bound", cli.command_line(), o.repetitions, place, results.probe(place))
+        bound = Bound(o, result)
+        with result.keeps_what_was_measured():
+            bound.run(colocate.Bench(o, place, scratch))
+        bound.bars()
+        return result.end(o.out, bound.failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
