@@ -36,9 +36,9 @@ def programs():
         return (job(SERVICE, "toy inference", "40", extra=["--batch", "2"], rate=60, slo_ms=2),
                 [Neighbour(job("toy", "toy inference", "1", extra=["--batch", "24"]), None, 1.2, 75)])
     return (job(SERVICE, "resnet50 inference", "40", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15),
-            [Neighbour(job("llama training", "llama training", "1"), None, 1.2, 75),
-             Neighbour(job("resnet50 training", "resnet50 training", "1"), None, 1.2, 75),
-             Neighbour(job("llama decode", "llama decode", "1", extra=["--graph"]), 16, 1.15, 95)])
+            [Neighbour(job("llama-training", "llama training", "1"), None, 1.2, 75),
+             Neighbour(job("resnet50-training", "resnet50 training", "1"), None, 1.2, 75),
+             Neighbour(job("llama-decode", "llama decode", "1", extra=["--graph"]), 16, 1.15, 95)])
 
 
 def on(label, tpcs):
