@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """The most that a neighbour can have beside a service, whoever divides the card's TPCs: each of them alone on so many, and the sum.
 
-The service (hybrid.py's and stack3.py's ResNet-50: batches of 4, one CUDA graph, 250 requests a second, Poisson) works alone on --tpcs; its neighbours (the
-trainings of hybrid.py, and stack3.py's decoder) on all that are left by each of these, and on all; under one MPS, with fixed TPCs
-(`lithosd --policy partition`). Suppose that a scheduler gave the service so many TPCs whenever it has a request, and that a neighbour had what is left then
-and the whole card else, that neither slowed the other down and no change cost anything: what the neighbour keeps then is the bound, of the
+The service (hybrid.py's and stack3.py's ResNet-50: batches of 4, one CUDA graph, 250 requests a second, Poisson) works alone on all TPCs (plain MPS) and on
+--tpcs of them; its neighbours (the trainings of hybrid.py, and stack3.py's decoder) on all, and on what each of these leaves; fixed TPCs by
+`lithosd --policy partition`. Suppose that a scheduler gave the service so many TPCs whenever it has a request, and that a neighbour had what is left then
+and the whole card else, that neither slowed the other down and no change cost anything: what the neighbour has then is the bound, of the
 splits that leave the service the p99 that its bar asks for. What neither has are parts of a TPC."""
-import contextlib
 import pathlib
 import sys
 
@@ -16,6 +15,7 @@ from lib.colocate import ALONE, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
 
 SERVICE = "service"
+LEAST = 6  # TPCs on which a neighbour is measured; fewer are taken for as many
 
 
 class Neighbour:
@@ -46,13 +46,10 @@ def on(label, tpcs):
 
 
 class Bound:
-    def __init__(self, o, result):
-        self.o, self.result = o, result
+    def __init__(self, o, result, whole):
+        self.o, self.result, self.whole = o, result, whole
         self.service, self.neighbours = programs()
-        self.failures = self.all = 0
-
-    def jobs(self):
-        return [self.service, *(n.job for n in self.neighbours)]
+        self.failures = 0
 
     def window(self, stage, case, rep, label):
         self.failures += colocate.measure(self.result, case, rep, lambda: stage.window(label), {label: "it"})
@@ -66,45 +63,46 @@ class Bound:
 
     def splits(self):
         """(TPCs of the service, those that are left of the card)"""
-        return [(tpcs, self.all - tpcs) for tpcs in self.o.tpcs]
+        return [(tpcs, self.whole - tpcs) for tpcs in (self.whole, *self.o.tpcs)]
 
-    def measure(self, bare, divided, reps):
-        whole = divided.lithosd.status()["gpus"][0]["tpcs"]
-        self.all = whole
-        most = whole - len(self.neighbours)  # who waits holds one
-        for rep in reps:
-            for label in bare.jobs:
-                self.window(bare, f"{label} {ALONE}", rep, label)
-            for tpcs in self.o.tpcs:
-                self.on_tpcs(divided, SERVICE, min(tpcs, most), rep)
-            for n in self.neighbours:
-                for tpcs in sorted({most, *(left for _, left in self.splits() if left), *([n.over] if n.over else [])}):
-                    self.on_tpcs(divided, n.job.label, tpcs, rep)
+    def needs(self, n):
+        """On how many TPCs a neighbour is measured."""
+        return sorted({*(max(left, LEAST) for _, left in self.splits() if left), *([n.over] if n.over else [])})
 
     def run(self, bench):
-        with contextlib.ExitStack() as stack:
-            bare, divided = (stack.enter_context(bench.stage(way, self.jobs())) for way in (ALONE, "partition"))
-            self.measure(bare, divided, range(1, self.o.repetitions + 1))
+        reps = range(1, self.o.repetitions + 1)
+        jobs = [self.service, *(n.job for n in self.neighbours)]
+        for way, name in ((ALONE, "{} " + ALONE), ("mps", "{} on " + f"{self.whole} TPCs")):
+            with bench.stage(way, jobs) as stage:
+                for rep in reps:
+                    for label in stage.jobs:
+                        self.window(stage, name.format(label), rep, label)
+        with bench.stage("partition", jobs[:1]) as stage:
+            for rep in reps:
+                for tpcs in self.o.tpcs:
+                    self.on_tpcs(stage, SERVICE, tpcs, rep)
+        with bench.stage("partition", jobs[1:]) as stage:
+            for rep in reps:
+                for n in self.neighbours:
+                    for tpcs in self.needs(n):
+                        self.on_tpcs(stage, n.job.label, tpcs, rep)
 
     def speed(self, label, tpcs):
         return self.result.median(on(label, tpcs), "it_iterations_per_s")
 
     def kept(self, n, tpcs, left):
-        """Percent of what its bar is over. On the whole card it is taken to be as fast as without MPS, or as on all TPCs, whichever is more."""
-        most = self.all - len(self.neighbours)
-        alone, whole = self.result.median(f"{n.job.label} {ALONE}", "it_iterations_per_s"), self.speed(n.job.label, most)
-        takes_us = self.result.median(on(SERVICE, min(tpcs, most)), "it_p10_us")
-        beside = self.speed(n.job.label, left) if left else 0
-        if None in (alone, whole, takes_us, beside):
+        """Percent of what its bar is over. On the whole card it is taken to be as fast as without MPS where that is what the bar is over."""
+        alone = self.result.median(f"{n.job.label} {ALONE}", "it_iterations_per_s")
+        whole, over = (self.speed(n.job.label, self.whole), self.speed(n.job.label, n.over)) if n.over else (alone, alone)
+        takes_us = self.result.median(on(SERVICE, tpcs), "it_p10_us")
+        beside = self.speed(n.job.label, max(left, LEAST)) if left else 0
+        if None in (whole, over, takes_us, beside):
             return None
         busy = min(self.service.rate * takes_us / 1e6, 1)
-        whole = whole if n.over else max(whole, alone)
-        over = self.speed(n.job.label, n.over) if n.over else alone
-        return results.percent((1 - busy) * whole + busy * beside, over) if over else None
+        return results.percent((1 - busy) * whole + busy * beside, over)
 
     def p99_over_alone(self, tpcs):
-        there = self.result.median(on(SERVICE, min(tpcs, self.all - len(self.neighbours))), "it_p99_us")
-        alone = self.result.median(f"{SERVICE} {ALONE}", "it_p99_us")
+        there, alone = self.result.median(on(SERVICE, tpcs), "it_p99_us"), self.result.median(f"{SERVICE} {ALONE}", "it_p99_us")
         return there / alone if there and alone else None
 
     def bars(self):
@@ -126,12 +124,13 @@ def tpcs_of(text):
 
 def main():
     p = cli.parser(__doc__.splitlines()[0])
-    p.add_argument("--tpcs", type=tpcs_of, default="66,60,54,49,44", help="of the service (default: %(default)s)")
+    p.add_argument("--tpcs", type=tpcs_of, default="65,60,49,44", help="of the service, beside all of them (default: %(default)s)")
     colocate.add_options(p)
     o, place = cli.start(p)
     with servers.Scratch() as scratch:
-        result = results.Result("bound", cli.command_line(), o.repetitions, place, results.probe(place))
-        bound = Bound(o, result)
+        card = results.probe(place)
+        result = results.Result("bound", cli.command_line(), o.repetitions, place, card)
+        bound = Bound(o, result, card["gpus"][0]["sm_count"] // 2)
         with result.keeps_what_was_measured():
             bound.run(colocate.Bench(o, place, scratch))
         bound.bars()
