@@ -5,7 +5,7 @@ The service (hybrid.py's and stack3.py's ResNet-50: batches of 4, one CUDA graph
 --tpcs of them; its neighbours (the trainings of hybrid.py, and stack3.py's decoder) on all, and on what each of these leaves; fixed TPCs by
 `lithosd --policy partition`. Suppose that a scheduler gave the service so many TPCs whenever it has a request, and that a neighbour had what is left then
 and the whole card else, that neither slowed the other down and no change cost anything: what the neighbour has then is the bound, of the
-splits that leave the service the p99 that its bar asks for. What neither has are parts of a TPC."""
+splits that leave the service the p99 that its bar asks for, or what all TPCs have under MPS where that is more. What neither has are parts of a TPC."""
 import pathlib
 import sys
 
@@ -107,15 +107,15 @@ class Bound:
 
     def bars(self):
         for n in self.neighbours:
-            best = None
+            best, limit = None, max(n.p99, self.p99_over_alone(self.whole) or 0)
             for tpcs, left in self.splits():
                 p99, kept = self.p99_over_alone(tpcs), self.kept(n, tpcs, left)
                 if p99 is None or kept is None:
                     continue
                 self.result.note(f"Service on {tpcs} TPCs: p99 {p99:.2f} x alone; {n.job.label} could have {kept:.0f} %.")
-                if p99 <= n.p99 and (best is None or kept > best):
+                if p99 <= limit and (best is None or kept > best):
                     best = kept
-            self.result.bar(f"{n.job.label} could have at a p99 of {n.p99} x, %", best, ">=", n.least)
+            self.result.bar(f"{n.job.label} could have at a p99 of {n.p99} x, or MPS's, %", best, ">=", n.least)
 
 
 def tpcs_of(text):

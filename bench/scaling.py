@@ -2,8 +2,9 @@
 """How kernels of real models scale with TPCs, and how well l = m/t + b says it (paper 5.5, figure 12).
 
 Each model runs as a tenant whose quota is changed while it is recorded, the record of each launch saying on how many TPCs it ran; every
-kernel over 1 % of the time on all TPCs is fitted, by the median of its stamped durations at each width. Where iterations take long
-there are fewer of them."""
+kernel over 1 % of the time on all TPCs is fitted, by the median of its stamped durations at each width. Where a program launches more slowly than its kernels run, when one began is a
+guess; with --gather they follow each other. Where iterations take long there are fewer of them. What could be saved follows: each kernel on the width that takes the fewest TPCs times time of those that are
+as fast as all TPCs, or take --slip times as long."""
 import collections
 import pathlib
 import statistics
@@ -11,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, models, results, servers, trace  # noqa: E402
+from lib import cli, models, results, servers, sized, trace  # noqa: E402
 from lib.proc import Failed, log  # noqa: E402
 
 MODELS = ["resnet50 inference", "bert inference", "llama prefill", "llama decode", "vgg19 training"]
@@ -81,7 +82,7 @@ def measure(o, place, scratch, name, widths, rep):
     """{operator: {width: median ns}}, and each one's share of the time at the widest."""
     path, limit_s = scratch.path / "scaling.trace", 600 * max(1, o.scale)
     with servers.Lithosd(place, scratch, f"ld{rep}-{name.replace(' ', '-')}") as d, \
-            models.under_lithos(o, d, str(max(widths)), "model", name, scratch) as model:
+            models.under_lithos(o, d, str(max(widths)), "model", name, scratch, options=["--gather", o.gather] if o.gather else ()) as model:
         log(f"[{rep}] {name}: loaded")
         warm(d, model, limit_s)
         with d.record(path, "model"):
@@ -99,10 +100,17 @@ def measure(o, place, scratch, name, widths, rep):
     return medians, {op: ns / whole for op, ns in spent.items() if whole and ns >= SHARE * whole}
 
 
+def could_save(points, slip):
+    """Part of a kernel's TPC time that the best of the widths saves."""
+    widest = max(points)
+    whole = widest * points[widest]
+    return 1 - min(t * ns for t, ns in points.items() if t == widest or ns <= slip * points[widest]) / whole
+
+
 def one(o, place, scratch, result, name, widths, rep):
     """Fits, as cases; (R^2, weight) of each kernel."""
     medians, shares = measure(o, place, scratch, name, widths, rep)
-    fits = []
+    fits, saved = [], 0
     for (function, shape), share in sorted(shares.items(), key=lambda x: -x[1]):
         points = medians[function, shape]
         if len(points) < 3:
@@ -110,8 +118,9 @@ def one(o, place, scratch, result, name, widths, rep):
         m, b = fit(points)
         good = r2(points, m, b)
         fits.append((good, share))
+        saved += share * could_save(points, o.slip)
         widest = max(points)
-        enough = min((t for t in points if points[t] <= 1.1 * points[widest]), default=widest)
+        enough = min((t for t in points if points[t] <= o.slip * points[widest]), default=widest)
         result.case(f"{name}: {function[:80]} {'x'.join(map(str, shape[:3]))}", rep, share_percent=round(100 * share, 3), r2=round(good, 5),
                     m_us_tpcs=round(m / 1e3, 3), b_us=round(b / 1e3, 3), enough_tpcs=enough,
                     us={str(t): round(ns / 1e3, 3) for t, ns in sorted(points.items())})
@@ -120,8 +129,9 @@ def one(o, place, scratch, result, name, widths, rep):
     weight = sum(w for _, w in fits)
     if not fits:
         raise Failed(f"{name}: no kernel has three widths")
-    result.case(name, rep, r2_by_time=round(sum(r * w for r, w in fits) / weight, 5), kernels=len(fits), of_the_time_percent=round(100 * weight, 2))
-    log(f"[{rep}] {name}: R^2 {sum(r * w for r, w in fits) / weight:.4f} over {len(fits)} kernels")
+    result.case(name, rep, r2_by_time=round(sum(r * w for r, w in fits) / weight, 5), kernels=len(fits), of_the_time_percent=round(100 * weight, 2),
+                could_save_percent=round(100 * saved / weight, 2))
+    log(f"[{rep}] {name}: R^2 {sum(r * w for r, w in fits) / weight:.4f} over {len(fits)} kernels, could save {100 * saved / weight:.1f} %")
     return fits
 
 
@@ -131,11 +141,13 @@ def main():
     p.add_argument("--widths", default=WIDTHS, help="TPCs, the widest first (default: %(default)s)")
     p.add_argument("--iterations", type=int, default=6, help="at each width, at most (default: %(default)s)")
     p.add_argument("--seconds", type=float, default=2, help="of the card's time at each width, or one iteration (default: %(default)s)")
+    p.add_argument("--gather", metavar="T", help="of `lithos run` (default: as its launches come)")
+    p.add_argument("--slip", type=float, default=1.1, help="what a kernel may take on fewer TPCs (default: %(default)s)")
     o, place = cli.start(p)
     widths = [int(w) for w in o.widths.split(",")]
     begun, failures, fits = time.monotonic(), 0, []
     with servers.Scratch() as scratch:
-        result = results.Result("scaling", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
+        result = results.Result("scaling" + ("-gathered" if o.gather else ""), cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
         for rep in range(1, o.repetitions + 1):
             for name in models.choose(o, result):
                 if o.keep_going_after and time.monotonic() - begun > o.keep_going_after:
@@ -148,9 +160,12 @@ def main():
                     result.case(name, rep, error=str(e)[:1000])
                     log(f"[{rep}] {name}: FAILED: {e!r}")
         weight = sum(w for _, w in fits)
+        could = [result.median(name, "could_save_percent") for name in sized.SERVICES]
+        if None not in could:
+            result.note(f"{', '.join(sized.SERVICES)}: {statistics.fmean(could):.1f} % of their TPC time could be saved, in the mean.")
         result.bar("R^2 weighted by time", sum(r * w for r, w in fits) / weight if weight else None, ">=", 0.92)
-        result.note("us: median duration by the TPCs that the launch was given; enough_tpcs: the fewest measured that take at most 1.1 of the "
-                    "time on all. TPCs are taken GPC by GPC (lithosd's allocation), so that few TPCs lie in few GPCs.")
+        result.note("us: median duration by the TPCs that the launch was given; enough_tpcs: the fewest measured that take at most --slip times the "
+                    "time on all. could_save_percent: of the TPC time of the kernels fitted, each on the best of its widths within that. TPCs are taken GPC by GPC (lithosd's allocation), so that few TPCs lie in few GPCs.")
         result.end(o.out, failures)
 
 
