@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lib import cli, results, scenarios, servers, sized  # noqa: E402
+from lib import cli, models, results, scenarios, servers, sized  # noqa: E402
 from lib.place import virtual  # noqa: E402
 from lib.proc import log  # noqa: E402
 
