@@ -257,9 +257,12 @@ def measure(o, place, result, slip):
     result.bar("p99 added %", over("p99_added_percent", max), "<=", 4)
     result.bar("throughput lost %", over("throughput_lost_percent", max), "<=", 4)
     result.bar("p99 added %, slip", over("p99_added_percent", max), "<=", 100 * (slip - 1))
-    result.bar("p99 added %, beside", over("p99_added_percent", max, together), "<=", 4)
-    result.bar("throughput lost %, beside", over("throughput_lost_percent", max, together), "<=", 4)
-    result.bar("aggregate throughput gained %, beside", over("gained", lambda v: sum(v) / len(v), together), ">", 0)
+    if o.beside == "none":
+        result.note("Nobody was beside it.")
+    else:
+        result.bar("p99 added %, beside", over("p99_added_percent", max, together), "<=", 4)
+        result.bar("throughput lost %, beside", over("throughput_lost_percent", max, together), "<=", 4)
+        result.bar("aggregate throughput gained %, beside", over("gained", lambda v: sum(v) / len(v), together), ">", 0)
     result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process, "
                 "added, lost and saved being medians over pairs of turns beside each other; with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
                 "the TPCs that they were confined to. Beside a best-effort neighbour, which owns nothing, added and lost are against the turns "
