@@ -66,6 +66,7 @@ struct lithos_timeline_launch {
     uint32_t atom, atoms;      /* this part of a launch, of so many; 0 atoms: the whole */
     uint64_t operator_key;     /* as the process names it, 0: does not */
     uint64_t size_key;         /* by which it looks up its TPCs, 0: it does not */
+    uint32_t size_before;      /* the shape before it, of which that is as well */
     uint32_t blocks_per_sm;    /* at once; 0: not known */
     uint32_t flags;            /* LITHOS_KERNEL_GRAPH_NODE, _DRIVER */
     uint32_t lost;             /* enum lithos_timeline_lost: why there is no stamp */

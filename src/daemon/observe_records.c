@@ -67,6 +67,7 @@ struct lithos_timeline_launch lithosd_observe_launch_of(const struct lithosd_pro
         .atoms = r->launch.atoms,
         .operator_key = r->launch.operator_key,
         .size_key = lithosd_rightsize_key(t, r),
+        .size_before = r->launch.before,
         .blocks_per_sm = r->launch.blocks_per_sm,
         .flags = r->kind == LITHOS_RECORD_DRIVER ? LITHOS_KERNEL_DRIVER : 0,
         .lost = r->flags & LITHOS_RECORD_NO_STAMP_FULL    ? LITHOS_LOST_NO_SLOT

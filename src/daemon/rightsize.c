@@ -208,7 +208,7 @@ uint64_t lithosd_rightsize_key(const struct lithosd_tenant *t, const struct lith
     if (!t->rightsize || t->rightsize->paused || r->kind != LITHOS_RECORD_LAUNCH || r->launch.atoms ||
         r->gpu || r->flags & (LITHOS_RECORD_COOPERATIVE | LITHOS_RECORD_BREACH))
         return 0;
-    return lithos_size_key(r->function, r->launch.grid, r->launch.block);
+    return lithos_size_key(r->function, r->launch.grid, r->launch.block, r->launch.before);
 }
 
 void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k)

@@ -145,9 +145,9 @@ struct lithos_hook_client {
     bool (*atom_choice)(uint64_t operator_key, struct lithos_atom_choice *ret_choice);
     /* Not 0: launches are to be asked about with size(). Read once a launch. Valid as long as the process lives. */
     const _Atomic uint32_t *sizing;
-    /* On which TPCs of the quota's a kernel is to run, by its function, grid and block. False: on all of them. Called in the
-     * callback: it may not wait, allocate or call the system. */
-    bool (*size)(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
+    /* On which TPCs of the quota's a kernel is to run, by its function, grid and block, and its stream's handle. False: on all of them.
+     * Called in the callback: it may not wait, allocate or call the system. */
+    bool (*size)(uint64_t function, const uint32_t grid[3], const uint32_t block[3], uint64_t stream,
                  struct lithos_tpcset *ret_tpcs);
     /* How many kernels of a graph are to lie between stops in it, 0: none are to be put in. Valid as long as the process lives. */
     const _Atomic uint32_t *stops;

@@ -247,6 +247,7 @@ static __attribute__((noinline)) enum special launch_special(enum lithos_export 
     struct lithos_ticket ticket;                                                                         \
     lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                                \
     ticket.together_sms = together_sms;                                                                  \
+    ticket.stream = (uintptr_t)((struct lithos_launch){__VA_ARGS__}).stream;                             \
     CUresult result = real call;                                                                         \
     lithos_ticket_close(&ticket);                                                                        \
     LITHOS_HOOK_CALLED(name);                                                                            \

@@ -31,7 +31,8 @@ void lithos_narrow_forget(void)
         atomic_store_explicit(&cards[i].known, UNKNOWN, memory_order_relaxed);
 }
 
-void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, struct lithos_tpcset *set)
+void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, uint64_t stream,
+                   struct lithos_tpcset *set)
 {
     struct lithos_qmd_view v;
     struct lithos_tpcset tpcs;
@@ -41,7 +42,7 @@ void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, struct li
     lithos_qmd_decode(seen->layout, seen->qmd, &v);
     for (int i = 0; i < 3; i++)
         grid[i] = v.grid[i] * LITHOS_MAX(1u, v.cluster[i]);
-    if (!lithos_hook_client.size((uintptr_t)seen->function, grid, v.block, &tpcs))
+    if (!lithos_hook_client.size((uintptr_t)seen->function, grid, v.block, stream, &tpcs))
         return;
     const struct lithos_tpcset outside = lithos_tpcset_minus(tpcs, *set);
     if (lithos_tpcset_empty(&outside) &&

@@ -14,8 +14,9 @@ static inline bool lithos_narrow_on(void)
 }
 
 /* In the callback, for the app's own kernel that may run on `set`, the quota: keep to the client's part of it. What names a TPC
- * that is not in the set, or has no room for the kernel's clusters, is passed over. device: index, known. */
-void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, struct lithos_tpcset *set);
+ * that is not in the set, or has no room for the kernel's clusters, is passed over. device: index, known. stream: as in a ticket. */
+void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, uint64_t stream,
+                   struct lithos_tpcset *set);
 /* The card of a device, whenever a quota comes into force. Callers take turns. */
 void lithos_narrow_set_topology(int device, const struct lithos_topology *topology);
 void lithos_narrow_forget(void);

@@ -221,7 +221,7 @@ static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struc
         make_room(&row, together_sms, device);
     else if (lithos_narrow_on() && sure && !gate && seen->owner == LITHOS_QMD_OWNER_LAUNCH &&
              row.state == LITHOS_GATE_OWN)
-        lithos_narrow(device, seen, &row.set);
+        lithos_narrow(device, seen, lithos_ticket_current ? lithos_ticket_current->stream : 0, &row.set);
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "

@@ -6,11 +6,22 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 29;
 }
 
-uint64_t lithos_size_key(uint64_t function, const uint32_t grid[3], const uint32_t block[3])
+static uint64_t mix_shape(uint64_t h, const uint32_t grid[3], const uint32_t block[3])
 {
-    uint64_t h = mix(function, (uint64_t)grid[0] << 32 | grid[1]);
+    h = mix(h, (uint64_t)grid[0] << 32 | grid[1]);
     h = mix(h, (uint64_t)grid[2] << 32 | block[0]);
-    h = mix(h, (uint64_t)block[1] << 32 | block[2]);
+    return mix(h, (uint64_t)block[1] << 32 | block[2]);
+}
+
+uint32_t lithos_size_shape(const uint32_t grid[3], const uint32_t block[3])
+{
+    const uint32_t shape = (uint32_t)(mix_shape(0, grid, block) >> 32);
+    return shape ? shape : 1;
+}
+
+uint64_t lithos_size_key(uint64_t function, const uint32_t grid[3], const uint32_t block[3], uint32_t before)
+{
+    const uint64_t h = mix_shape(mix(function, before), grid, block);
     return h ? h : 1;
 }
 

@@ -27,8 +27,11 @@ struct lithos_size {
     uint32_t least_tpcs;        /* never on fewer: its blocks may wait for each other */
 };
 
-/* What both sides call an operator: a function, by its handle in the process, with its grid and block. Never 0. */
-uint64_t lithos_size_key(uint64_t function, const uint32_t grid[3], const uint32_t block[3]);
+/* What a launch is to the one behind it: its grid and block. Never 0. */
+uint32_t lithos_size_shape(const uint32_t grid[3], const uint32_t block[3]);
+/* What both sides call an operator: a function, by its handle in the process, with its grid and block, behind a launch of that shape on its
+ * stream (0: none is known). One function with one grid does different work by its arguments; what comes before it mostly tells which. Never 0. */
+uint64_t lithos_size_key(uint64_t function, const uint32_t grid[3], const uint32_t block[3], uint32_t before);
 /* Daemon, alone. way: which of the rows that the key may have, below LITHOS_SIZE_WAYS. */
 void lithos_size_put(struct lithos_size_row *rows, uint64_t key, uint32_t way,
                      const struct lithos_size *size);

@@ -9,6 +9,7 @@
 #include "driver/client.h"
 #include "driver/hooks.h"
 #include "tenant/attach.h"
+#include "tenant/before.h"
 #include "tenant/observe.h"
 #include "tenant/queue.h"
 
@@ -61,12 +62,13 @@ static bool atom_choice(uint64_t operator_key, struct lithos_atom_choice *ret_ch
 /* While lithosd looks after it: one that is gone, or halted, may have said it of other times. What others may have is kept off by
  * whatever is known to bear it; tries are spread evenly over the
  * launches, whatever comes in between. */
-static bool size(uint64_t function, const uint32_t grid[3], const uint32_t block[3],
+static bool size(uint64_t function, const uint32_t grid[3], const uint32_t block[3], uint64_t stream,
                  struct lithos_tpcset *ret_tpcs)
 {
     static __thread uint64_t tries __attribute__((tls_model("initial-exec")));
     struct lithos_size s;
-    if (!lithos_size_get(lithos_tenant_home.sizes, lithos_size_key(function, grid, block), &s) ||
+    const uint64_t key = lithos_size_key(function, grid, block, lithos_before_get(stream));
+    if (!lithos_size_get(lithos_tenant_home.sizes, key, &s) ||
         lithos_now_ns() >
             atomic_load_explicit(&lithos_tenant_home.lease_ns, memory_order_relaxed) + LITHOS_LEASE_NS)
         return false;

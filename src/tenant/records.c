@@ -11,6 +11,7 @@
 #include "driver/names.h"
 #include "driver/qmd_hook.h"
 #include "tenant/attach.h"
+#include "tenant/before.h"
 #include "tenant/observe.h"
 #include "tenant/queue.h"
 
@@ -29,6 +30,7 @@ static struct {
 } records = {.once = PTHREAD_ONCE_INIT};
 
 struct lithos_tenant_numbers lithos_tenant_numbers LITHOS_LAUNCH_DATA;
+struct lithos_before lithos_before[LITHOS_BEFORE_STREAMS];
 
 static struct {
     _Atomic uint32_t renewed; /* how often other pages came */
@@ -425,6 +427,8 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
         put_name(n, function);
     bool alone =
         __builtin_expect(t->qmds_due == 1, 1); /* else one QMD a device, and nothing says which is whose */
+    const uint32_t before = lithos_before_get((uintptr_t)launch->stream);
+    lithos_before_set((uintptr_t)launch->stream, lithos_size_shape(launch->grid, launch->block));
     uint32_t head = 0;
     struct lithos_record *slot = begin_record(&head);
     if (__builtin_expect(slot != NULL, 1))
@@ -452,6 +456,7 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
                        .blocks_per_sm = (uint16_t)launch->blocks_per_sm,
                        .graph = 0,
                        .reserved = 0,
+                       .before = before,
                        .padding = 0,
                        .operator_key = launch->operator_key},
         };

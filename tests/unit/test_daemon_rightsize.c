@@ -32,7 +32,9 @@ struct service {
     uint32_t sloth_ns;                  /* narrow kernels make requests slow in a way that they do not show */
     bool hasty;                         /* it does not wait until its requests have been read */
     uint64_t wide, narrow;              /* launches */
-    uint32_t tpcs[3];                   /* of the last one of each kernel */
+    uint32_t before;                    /* shape of the last launch, unless it is not said */
+    bool two_kinds, says_before; /* a request is two_kinds_of_work; its records say what they are behind */
+    uint32_t tpcs[5];            /* of the last one of each kernel */
 };
 
 struct kernel {
@@ -42,9 +44,15 @@ struct kernel {
 };
 
 /* One that fills 4 TPCs, whatever it has more; one that takes 100 us on 26 TPCs and 110 on 10; and one that takes no longer on any, but
- * of whose blocks there are as many as 26 TPCs hold: they may wait for each other. */
-static const struct kernel kernels[3] = {
-    {0x100, 8, 0, 60e3}, {0x200, 100000, 162.5e3, 93.75e3}, {0x300, HOLDS * 2 * QUOTA, 0, 40e3}};
+ * of whose blocks there are as many as 26 TPCs hold: they may wait for each other. The others are for requests of two kinds of work. */
+static const struct kernel kernels[5] = {{0x100, 8, 0, 60e3},
+                                         {0x200, 100000, 162.5e3, 93.75e3},
+                                         {0x300, HOLDS * 2 * QUOTA, 0, 40e3},
+                                         {0x400, 8, 0, 50e3},
+                                         {0x400, 8, 0, 150e3}};
+#define KERNELS 3u
+/* The last two are one function with one grid, behind another each. */
+static const unsigned two_kinds_of_work[4] = {0, 3, 1, 4};
 
 static const uint32_t block[3] = {128, 1, 1};
 
@@ -53,7 +61,7 @@ static struct lithos_tpcset where(struct service *s, const uint32_t grid[3], uin
     static uint64_t tries;
     struct lithos_size size;
     if (!atomic_load(&s->arena->sizing) ||
-        !lithos_size_get(s->arena->sizes, lithos_size_key(function, grid, block), &size))
+        !lithos_size_get(s->arena->sizes, lithos_size_key(function, grid, block, s->before), &size))
         return s->own;
     const struct lithos_tpcset kept = lithos_arena_kept(s->arena);
     if (!lithos_tpcset_empty(&kept))
@@ -65,6 +73,10 @@ static void put(struct service *s, struct lithos_record *r)
 {
     r->sequence = ++s->sequence;
     r->cluster = 1;
+    if (r->kind == LITHOS_RECORD_LAUNCH && s->says_before) {
+        r->launch.before = s->before;
+        s->before = lithos_size_shape(r->launch.grid, r->launch.block);
+    }
     assert_true(lithos_record_put(&s->arena->records, 0, &s->arena->record_tails[0], r));
 }
 
@@ -110,7 +122,7 @@ static void request(struct service *s)
 {
     uint64_t narrow = 0;
     for (unsigned i = 0; i < s->kernels * s->rounds; i++)
-        launch(s, i % s->kernels, &narrow);
+        launch(s, s->two_kinds ? two_kinds_of_work[i % s->kernels] : i % s->kernels, &narrow);
     struct lithos_record r = {
         .kind = LITHOS_RECORD_SYNC, .flags = LITHOS_RECORD_ENDED, .submit_ns = lithos_now_ns()};
     if (narrow)
@@ -144,8 +156,7 @@ static struct rig_tenant service_starts(struct rig *rig, uint32_t slip_ppm, stru
     m.admit.share = (struct lithos_share){.given = slip_ppm ? LITHOS_SHARE_SLIP : 0, .slip_ppm = slip_ppm};
     struct rig_tenant t = rig_tenant(rig, &m, RIG_WAIT);
     *ret_sock = rig_connect(rig);
-    *s = (struct service){
-        .arena = rig_attach(&t, *ret_sock), .kernels = LITHOS_ARRAY_SIZE(kernels), .rounds = 1};
+    *s = (struct service){.arena = rig_attach(&t, *ret_sock), .kernels = KERNELS, .rounds = 1};
     s->own = t.answer.admitted.grant.gpus[0].own;
     return t;
 }
@@ -203,6 +214,45 @@ static void kernels_run_on_few_tpcs(void **state)
         request(&s);
     assert_true(s.narrow > 0); /* what was known is */
     until_narrow(&s);
+    munmap(s.arena, LITHOS_ARENA_BYTES);
+    close(sock);
+}
+
+static bool is_mixed(const struct rig *rig)
+{
+    json_t *status, *r = rightsize_of(rig, &status), *op;
+    size_t i;
+    bool mixed = false;
+    json_array_foreach(json_object_get(r, "operators"), i, op) mixed =
+        mixed || strcmp(json_string_value(json_object_get(op, "why")), "mixed") == 0;
+    json_decref(status);
+    return mixed;
+}
+
+/* One function with one grid does different work behind different kernels: it is told apart by them, where they are said. */
+static void what_comes_before_tells(void **state)
+{
+    struct rig *rig = *state;
+    struct service s;
+    int sock;
+    service_starts(rig, 1200000, &s, &sock);
+    s.kernels = LITHOS_ARRAY_SIZE(two_kinds_of_work);
+    s.two_kinds = true;
+    for (uint64_t begin_ns = lithos_now_ns(); !is_mixed(rig);) {
+        for (int i = 0; i < 10; i++)
+            request(&s);
+        assert_true(lithos_now_ns() - begin_ns < PATIENCE_NS);
+    }
+    request(&s);
+    assert_true(s.tpcs[3] == QUOTA && s.tpcs[4] == QUOTA);
+    s.says_before = true;
+    unsigned good = 0;
+    for (uint64_t begin_ns = lithos_now_ns(); good < 5;) {
+        request(&s);
+        good = s.tpcs[3] <= 4 && s.tpcs[4] <= 4 ? good + 1 : 0;
+        if (lithos_now_ns() - begin_ns > PATIENCE_NS)
+            fail_msg("the two ran on %u and %u TPCs", s.tpcs[3], s.tpcs[4]);
+    }
     munmap(s.arena, LITHOS_ARENA_BYTES);
     close(sock);
 }
@@ -527,6 +577,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(kernels_run_on_few_tpcs, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_comes_before_tells, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_that_suffer_end_it, setup, teardown),
         cmocka_unit_test_setup_teardown(the_same_slip_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_of_two_kinds, setup, teardown),

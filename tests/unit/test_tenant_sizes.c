@@ -22,13 +22,27 @@ static struct lithos_tpcset set_of(const char *text)
     return set;
 }
 
-/* Row of the kernel that launch() launches. */
+/* Row of the kernel that launch() launches, behind one of so many blocks; 0: behind none. */
+static void put_behind(const struct lithos_size *size, uint32_t blocks)
+{
+    const uint32_t before = blocks ? lithos_size_shape((uint32_t[3]){blocks, 1, 1}, block) : 0;
+    lithos_size_put(fake.arena->sizes, lithos_size_key(0x20, grid, block, before), 2, size);
+}
+
+/* The same, whatever is launched before it here. */
+static void put_row(const struct lithos_size *size)
+{
+    static const uint32_t blocks[] = {0, 8, 9, 8 * 4, 8 * 8};
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(blocks); i++)
+        put_behind(size, blocks[i]);
+}
+
 static void say(const char *tpcs, const char *probe, uint32_t every)
 {
     const struct lithos_size size = {.tpcs = set_of(tpcs),
                                      .probe = every ? set_of(probe) : (struct lithos_tpcset){{0, 0}},
                                      .probe_every = every};
-    lithos_size_put(fake.arena->sizes, lithos_size_key(0x20, grid, block), 2, &size);
+    put_row(&size);
 }
 
 static void say_lease(uint64_t age_ns)
@@ -161,7 +175,7 @@ static void tries(void)
 static void say_least(uint32_t least_tpcs)
 {
     const struct lithos_size size = {.tpcs = set_of(FEW), .least_tpcs = least_tpcs};
-    lithos_size_put(fake.arena->sizes, lithos_size_key(0x20, grid, block), 2, &size);
+    put_row(&size);
 }
 
 /* While others have a part of the quota, launches that are known to bear it have all of the rest. */
@@ -209,6 +223,42 @@ static void kept(void)
     atomic_store(&fake.arena->sizing, 1);
     lithos_arena_keep(fake.arena, (struct lithos_tpcset){{0, 0}});
     launch();
+    CHECK(masked_with(FEW));
+    daemon_dies();
+}
+
+static void launch_blocks(uint32_t blocks, uintptr_t stream)
+{
+    CHECK_EQ(((launch_fn)OURS("cuLaunchKernel"))((CUfunction)0x20, blocks, 1, 1, 32, 1, 1, 0,
+                                                 (CUstream)stream, NULL, NULL),
+             0);
+}
+
+/* One function with one grid is another operator behind another launch of its stream. */
+static void behind(void)
+{
+    const struct lithos_size size = {.tpcs = set_of(FEW)};
+    fake.observe = LITHOS_OBSERVE_RECORDS; /* nothing is known where no record says it */
+    begin();
+    atomic_store(&fake.arena->sizing, 1);
+    put_behind(&size, 9);
+    launch_blocks(8, 0x70);
+    CHECK(masked_with(QUOTA));
+    launch_blocks(9, 0x70);
+    launch_blocks(8, 0x70);
+    CHECK(masked_with(FEW));
+    launch_blocks(8, 0x70);
+    CHECK(masked_with(QUOTA));
+    /* what goes to another stream in between does not count, nor what a mask was not asked for */
+    launch_blocks(9, 0x70);
+    launch_blocks(8, 0x74);
+    CHECK(masked_with(QUOTA));
+    launch_blocks(8, 0x70);
+    CHECK(masked_with(FEW));
+    atomic_store(&fake.arena->sizing, 0);
+    launch_blocks(9, 0x74);
+    atomic_store(&fake.arena->sizing, 1);
+    launch_blocks(8, 0x74);
     CHECK(masked_with(FEW));
     daemon_dies();
 }
@@ -269,6 +319,7 @@ IN_CHILD(not_believed)
 IN_CHILD(without_a_daemon)
 IN_CHILD(tries)
 IN_CHILD(kept)
+IN_CHILD(behind)
 IN_CHILD(races)
 
 int main(void)
@@ -279,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_without_a_daemon),
         cmocka_unit_test(test_tries),
         cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_behind),
         cmocka_unit_test(test_races),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
