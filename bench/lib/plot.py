@@ -203,4 +203,4 @@ def lending(doc):
     return svg.document(y + 2 * LINE)
 
 
-DRAWN = {"scaling": scaling, "lending": lending}
+DRAWN = {"scaling": scaling, "scaling-gathered": scaling, "lending": lending}
