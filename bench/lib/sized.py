@@ -55,6 +55,7 @@ class Service:
         figures = self.run(seconds)
         if neighbour:
             neighbour.end_window(ran)
+            ran.neighbour = self.d.explain("neighbour")
         models.settle()
         ran.take(figures, before, self.d.tenant("service"))
         return ran
@@ -67,6 +68,7 @@ class Ran:
         self.scale = scale
         self.us, self.seconds, self.tpc_s, self.kernels, self.kernel_s = [], 0, 0, 0, 0
         self.told, self.last = {}, {}  # sums; as it is at the end
+        self.neighbour = None  # what lithosd says of the second before the end, where turns are that long
 
     def take(self, figures, before, after):
         self.us, self.seconds = figures["us"], figures["seconds"]
@@ -75,7 +77,7 @@ class Ran:
         if "strip" not in a:
             return  # it is switched off
         self.told = {key: a[key] - b.get(key, 0) for key in ("undone", "stopped", "spoilt", "references")}
-        self.told |= {f"strip_{key}": a["strip"][key] - b.get("strip", {}).get(key, 0) for key in ("requests", "unused", "narrowed", "met")}
+        self.told |= {f"strip_{key}": a["strip"][key] - b.get("strip", {}).get(key, 0) for key in ("requests", "unused", "narrowed", "met", "dear", "whole")}
         self.last = {"slip_in_force": a["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in a["operators"]),
                      "strip_tpcs": a["strip"]["tpcs"]}
 
@@ -84,7 +86,7 @@ class Ran:
         for name in ("seconds", "tpc_s", "kernels", "kernel_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.told = {key: value + self.told.get(key, 0) for key, value in other.told.items()}
-        self.last = other.last
+        self.last, self.neighbour = other.last, other.neighbour
 
     def figures(self):
         """In the card's time."""
@@ -95,7 +97,13 @@ class Ran:
                "requests": len(self.us)} | self.told | self.last
         if self.kernel_s:
             out["be_kernels_per_s"] = self.kernels / self.kernel_s * self.scale
-        return {k: round(v, 4) for k, v in out.items()}
+        return {k: round(v, 4) for k, v in out.items()} | self.waited()
+
+    def waited(self):
+        """Why the neighbour had no more TPCs, and what its launches waited for."""
+        if not self.neighbour:
+            return {}
+        return {f"be_{key}": {why: round(s, 4) for why, s in self.neighbour[key].items() if s} for key in ("why_s", "waited_s")}
 
 
 class Neighbour:
