@@ -92,9 +92,14 @@ def computes_the_same(stack):
     idle.wait(20)
 
 
+def undisturbed_us(g):
+    """Of a replay, where other work on the machine does not slow down every one."""
+    return min(g.replay_us(5) for _ in range(3))
+
+
 def waits(stack):
     g = Graph(stack, "waits")
-    alone = g.replay_us(5)
+    alone = undisturbed_us(g)
     o = owner(stack)
     before = g.hold()
     beside = g.replay_us(1)
@@ -105,7 +110,7 @@ def waits(stack):
     told = stack.lithos("explain", "waits")
     check("its CUDA graphs" in told.stdout, told.stdout + told.stderr)
     end(o)
-    after = g.replay_us(5)
+    after = undisturbed_us(g)
     check(after < 3 * alone, f"a replay takes {after} us when the owner has gone, {alone} before it came")
     g.end()
 
