@@ -15,7 +15,7 @@ help:
 	@echo "make            build into build/dev"
 	@echo "make demo       build, then show two tenants sharing a (virtual) GPU"
 	@echo "make test       every test, also under sanitizers; under 10 minutes on 2 cores"
-	@echo "make lint       formatting, clang-tidy, cppcheck, layers"
+	@echo "make lint       formatting, clang-tidy, cppcheck, pyflakes, layers"
 	@echo "make format     reformat the sources"
 	@echo "make dist       dist/lithos-VERSION-linux-x86_64.tar.gz, which needs only a C library"
 	@echo "make install    [PREFIX=$(PREFIX)] [DESTDIR=]"

@@ -24,6 +24,7 @@ build | python3        | has_command python3
 lint  | clang-format   | has_command clang-format
 lint  | clang-tidy     | has_command clang-tidy
 lint  | cppcheck       | has_command cppcheck
+lint  | pyflakes3      | has_command pyflakes3
 '
 
 wanted=()

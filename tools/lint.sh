@@ -1,9 +1,9 @@
 #!/bin/bash
-# Everything a machine can say about the sources. Usage: lint.sh [format|tidy|cppcheck|layers|paths]...
+# Everything a machine can say about the sources. Usage: lint.sh [format|tidy|cppcheck|python|layers|paths]...
 # Needs build/dev/compile_commands.json (make lint sees to it).
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[[ $# -gt 0 ]] || set -- format tidy cppcheck layers paths
+[[ $# -gt 0 ]] || set -- format tidy cppcheck python layers paths
 failed=()
 
 lint_format() { tools/sources.sh | xargs clang-format --dry-run -Werror; }
@@ -27,12 +27,16 @@ lint_cppcheck() {
         src samples tests bench
 }
 
+# names that are not there: much of bench/ runs on a card alone
+lint_python() { { find src samples tests bench -name '*.py'; grep -lE '^#!.*python' tools/*; } | sort | xargs pyflakes3; }
+
 for what in "$@"; do
     echo "== $what"
     case $what in
     format) lint_format ;;
     tidy) lint_tidy ;;
     cppcheck) lint_cppcheck ;;
+    python) lint_python ;;
     layers) tools/check-layers ;;
     paths) tools/check-paths ;;
     *) echo "lint: unknown check '$what'" >&2; false ;;

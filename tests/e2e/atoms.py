@@ -1,7 +1,6 @@
 """Kernels in atoms: results, what the card itself counts, what is told of it, changed live, over a restart, and when things fail."""
 
 import json
-import os
 import pathlib
 import signal
 import sys

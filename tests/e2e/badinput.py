@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from stack import MSG_VERSION, Failure, Stack, check, message, wait_for
+from stack import MSG_VERSION, Stack, check, message, wait_for
 
 MSG_SHUTDOWN = 8
 

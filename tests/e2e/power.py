@@ -6,7 +6,6 @@ above all that they never outlive lithosd, however it is killed.
     power.py kills N       N kills alone, one line each"""
 import ctypes
 import os
-import pathlib
 import random
 import signal
 import subprocess
