@@ -1,6 +1,6 @@
 #!/bin/bash
 # Everything that must pass before code is merged. Usage: test.sh [JOBS]
-#   dev:  unit, golden, fuzz and end-to-end tests, layers, result files
+#   dev:  unit, golden, fuzz and end-to-end tests, layers, names in Python, result files
 #   asan: unit, fuzz and end-to-end tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 #   tsan: unit and end-to-end tests under ThreadSanitizer
 #   dist: the archive of `make dist`, unpacked elsewhere
@@ -116,6 +116,8 @@ dist_test() {
 phase "build dev" tools/build.sh dev "$jobs" &&
     phase "tests dev" tests_dev
 phase "layers" tools/check-layers
+# make lint sees to it that it is here
+if command -v pyflakes3 > /dev/null; then phase "python" tools/lint.sh python; fi
 phase "no machine paths" tools/check-paths
 phase "result files" results_check
 phase "build asan" tools/build.sh asan "$jobs" &&
