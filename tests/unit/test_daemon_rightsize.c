@@ -172,13 +172,14 @@ static void set_slip(const struct rig *rig, uint32_t slip_ppm)
     assert_int_equal(m.h.type, LITHOS_MSG_OK);
 }
 
-/* Serve until both kernels have been on so few TPCs for some requests on end. */
+/* Serve until both kernels have been on so few TPCs for some requests on end. The first takes as long on one as on the four that its blocks
+ * fill: where that is found before four have been used for long, it never has four. */
 static void until_narrow(struct service *s)
 {
     unsigned good = 0;
     for (uint64_t begin_ns = lithos_now_ns(); good < 5;) {
         request(s);
-        good = s->tpcs[0] == 4 && s->tpcs[1] < 20 ? good + 1 : 0;
+        good = s->tpcs[0] <= 4 && s->tpcs[1] < 20 ? good + 1 : 0;
         if (lithos_now_ns() - begin_ns > PATIENCE_NS)
             fail_msg("kernels ran on %u and %u TPCs", s->tpcs[0], s->tpcs[1]);
     }
