@@ -3,8 +3,8 @@
 
 Each model runs as a tenant whose quota is changed while it is recorded, the record of each launch saying on how many TPCs it ran; every
 kernel over 1 % of the time on all TPCs is fitted, by the median of its stamped durations at each width. Where a program launches more slowly than its kernels run, when one began is a
-guess; with --gather they follow each other. Where iterations take long there are fewer of them. What could be saved follows: each kernel on the width that takes the fewest TPCs times time of those that are
-as fast as all TPCs, or take --slip times as long."""
+guess; with --gather they follow each other. Where iterations take long there are fewer of them. What could be saved follows: each kernel on the width that takes least
+TPCs times time, of those that take at most --slip times as long as all TPCs."""
 import collections
 import pathlib
 import statistics

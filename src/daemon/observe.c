@@ -98,7 +98,8 @@ static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
         free(o);
         return NULL;
     }
-    o->flags = LITHOS_OBSERVE_RECORDS | (d->observe.ticks_steady ? LITHOS_OBSERVE_TICKS : 0);
+    o->flags = LITHOS_OBSERVE_RECORDS | (d->observe.ticks_steady ? LITHOS_OBSERVE_TICKS : 0) |
+               (d->options.rightsize ? LITHOS_OBSERVE_BEFORE : 0);
     bool stamps = !d->observe.stamps_off && t->mode != LITHOS_MODE_COARSE;
     for (uint32_t i = 0; i < c.gpu_count; i++)
         stamps = stamps && d->gpus.gpu[t->gpu[i]].stamps;

@@ -114,6 +114,7 @@ struct lithos_slice_report {
 
 #define LITHOS_OBSERVE_RECORDS 1u /* launch records */
 #define LITHOS_OBSERVE_TICKS 4u   /* records note ticks: lithos_ticks_steady */
+#define LITHOS_OBSERVE_BEFORE 8u  /* and the launch before: where kernels may be right-sized */
 #define LITHOS_OBSERVE_STAMPS 2u  /* completion stamps; only where the probe has seen them work on this GPU */
 
 struct lithos_arena {

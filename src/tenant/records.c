@@ -427,8 +427,11 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
         put_name(n, function);
     bool alone =
         __builtin_expect(t->qmds_due == 1, 1); /* else one QMD a device, and nothing says which is whose */
-    const uint32_t before = lithos_before_get((uintptr_t)launch->stream);
-    lithos_before_set((uintptr_t)launch->stream, lithos_size_shape(launch->grid, launch->block));
+    uint32_t before = 0;
+    if (__builtin_expect((t->observe & LITHOS_OBSERVE_BEFORE) != 0, 0)) {
+        before = lithos_before_get((uintptr_t)launch->stream);
+        lithos_before_set((uintptr_t)launch->stream, lithos_size_shape(launch->grid, launch->block));
+    }
     uint32_t head = 0;
     struct lithos_record *slot = begin_record(&head);
     if (__builtin_expect(slot != NULL, 1))

@@ -238,7 +238,8 @@ static void launch_blocks(uint32_t blocks, uintptr_t stream)
 static void behind(void)
 {
     const struct lithos_size size = {.tpcs = set_of(FEW)};
-    fake.observe = LITHOS_OBSERVE_RECORDS; /* nothing is known where no record says it */
+    fake.observe =
+        LITHOS_OBSERVE_RECORDS | LITHOS_OBSERVE_BEFORE; /* nothing is known where no record says it */
     begin();
     atomic_store(&fake.arena->sizing, 1);
     put_behind(&size, 9);
