@@ -160,13 +160,17 @@ int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm);
  * references, which are taken without it. Is there anybody who would borrow it? Said before a request begins; false at first. */
 void lithos_rightsize_lend(struct lithos_rightsize *r, bool wanted);
 /* Of the available TPCs, those that others may have now; changes when a request begins, or when a launch has met it, and is one
- * of a row of nested sets. Empty: none. ret_bears_ns: what a launch that goes there all the same may wait, about. */
+ * of a row of nested sets. Empty: none. ret_bears_ns: what a launch that goes there all the same may wait, about: half a request, or several
+ * where nobody took it for that and no launch has gone there. */
 struct lithos_tpcset lithos_rightsize_strip(struct lithos_rightsize *r, struct lithos_tpcset available,
                                             uint64_t *ret_bears_ns);
 /* TPCs that launches keep to while others may be on the strip; empty: there is none now. It outlives the strip by the drain. */
 struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available);
 /* Others have launched there, while this request ran: where they seldom do, nothing is left for them for a while. */
 void lithos_rightsize_used(struct lithos_rightsize *r);
+/* A request ends: others' work is on what it kept off until then, as predicted; 0: there is none. So long are references put off that are due,
+ * but no longer than what others could go there with. */
+void lithos_rightsize_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t until_ns);
 /* A launch has gone to the strip: it needs more than is kept. The strip is taken back, for one request, then two, up to 256, and is half
  * as wide then. */
 void lithos_rightsize_met(struct lithos_rightsize *r);

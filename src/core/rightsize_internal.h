@@ -146,10 +146,14 @@ struct rightsize_strip {
     bool halve;    /* in the next request */
     uint32_t good; /* requests on end that bore it, of the kind that leads */
     uint32_t at_level,
-        used_at_level; /* such requests since the level changed; those in which others went there */
-    bool used;         /* others went there, in this request */
-    float use;         /* in what part of them lately */
-    uint32_t taken;    /* requests in which they did, since nobody had */
+        used_at_level;      /* such requests since the level changed; those in which others went there */
+    bool used;              /* others went there, in this request */
+    float use;              /* in what part of them lately */
+    uint32_t taken;         /* requests in which they did, since nobody had */
+    bool patient;           /* others' kernels may take long there: nobody took it for less */
+    uint32_t impatient_for; /* they may not, for so many more requests: a launch has met such a one */
+    uint64_t beside_until_ns,
+        bore_ns;       /* others' work is there until then, as predicted; what they may go there with */
     uint64_t begin_ns; /* not before: it was too much at any level, or nobody took it */
     uint64_t stop_for_ns, unused_for_ns;
     uint64_t ended_ns;             /* of the last request that ran beside it */

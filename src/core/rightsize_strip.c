@@ -41,6 +41,10 @@
 /* What a launch that goes there all the same may wait: such requests are seldom enough not to be felt in the 99th percentile. */
 #define MET_PART 0.5f
 #define MET_MOST_NS (5 * LITHOS_NSEC_PER_MSEC)
+/* The same where nobody took it for less, and no launch has gone there: one that does is one of thousands. */
+#define PATIENT_PART 4.0f
+#define PATIENT_MOST_NS (20 * LITHOS_NSEC_PER_MSEC)
+#define IMPATIENT_REQUESTS 4096u
 #define STOP_NS (8 * LITHOS_NSEC_PER_SEC)
 #define STOP_MOST_NS (64 * LITHOS_NSEC_PER_SEC)
 #define MET_MOST 256u
@@ -62,7 +66,10 @@ static bool is_lending(const struct lithos_rightsize *r)
 
 static uint64_t bears_ns(const struct lithos_rightsize *r)
 {
-    return LITHOS_MIN((uint64_t)(r->strip.usual_us * MET_PART * 1000), MET_MOST_NS);
+    const float usual_ns = r->strip.usual_us * 1000;
+
+    return r->strip.patient ? LITHOS_MIN((uint64_t)(usual_ns * PATIENT_PART), PATIENT_MOST_NS)
+                            : LITHOS_MIN((uint64_t)(usual_ns * MET_PART), MET_MOST_NS);
 }
 
 struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available)
@@ -211,6 +218,8 @@ void lithos_rightsize_met(struct lithos_rightsize *r)
         return;
     r->stats.met++;
     r->loop.mode = RIGHTSIZE_DRAIN;
+    p->impatient_for = p->patient ? IMPATIENT_REQUESTS : p->impatient_for;
+    p->patient = false;
     p->met_for = LITHOS_MIN(LITHOS_MAX(2 * p->met_for, 1u), MET_MOST);
     p->met_pause = p->met_for;
     p->halve = p->level > 1;
@@ -219,6 +228,23 @@ void lithos_rightsize_met(struct lithos_rightsize *r)
 void lithos_rightsize_used(struct lithos_rightsize *r)
 {
     r->strip.used = true;
+}
+
+void lithos_rightsize_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t until_ns)
+{
+    if (until_ns)
+        r->strip.beside_until_ns = until_ns;
+    r->strip.used = r->strip.used || until_ns > now_ns;
+}
+
+/* Has others' work there ended? By what is predicted, and some; at the latest after what they could go there with. */
+static bool is_drained(const struct lithos_rightsize *r, uint64_t now_ns)
+{
+    const struct rightsize_strip *p = &r->strip;
+    const uint64_t end_ns = LITHOS_MIN(LITHOS_MAX(p->ended_ns, p->beside_until_ns) + r->config.drain_ns,
+                                       p->ended_ns + LITHOS_MAX(p->bore_ns, r->config.drain_ns));
+
+    return !p->ended_ns || now_ns >= end_ns;
 }
 
 /* Somebody would borrow, and what can be left was too much, or of no use to him: narrower kernels would free nothing that can be lent, and
@@ -247,10 +273,9 @@ enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t no
     if (p->halve) /* what was in its way may find room then */
         too_much(r, p->level / 2);
     p->halve = false;
-    const bool lends = may_lend(r, now_ns),
-               drained = !p->ended_ns || now_ns >= p->ended_ns + LITHOS_MAX(r->config.drain_ns, bears_ns(r));
+    const bool lends = may_lend(r, now_ns);
 
-    if (!drained && (b->place == b->reference || (lends && b->place == b->near)))
+    if (!is_drained(r, now_ns) && (b->place == b->reference || (lends && b->place == b->near)))
         return RIGHTSIZE_DRAIN; /* what is due now is due next */
     if (b->place == b->reference)
         return RIGHTSIZE_REFERENCE;
@@ -262,7 +287,8 @@ enum rightsize_mode rightsize_strip_mode(struct lithos_rightsize *r, uint64_t no
         change_level(r, p->wide ? STRIP_WIDE : STRIP_FIRST);
         p->use = 1;
     }
-    p->used = false;
+    p->used = p->beside_until_ns > now_ns;
+    p->bore_ns = bears_ns(r);
     return RIGHTSIZE_LENT;
 }
 
@@ -303,6 +329,16 @@ static void halve_dear(struct lithos_rightsize *r, uint64_t now_ns)
     go_back(r, now_ns, p->level / 2);
     if (p->level)
         p->bad = p->level + 1;
+}
+
+/* What others have to run takes longer there than a launch may wait, perhaps. As long as none has to, it may as well take longer. */
+static bool is_to_be_patient(struct rightsize_strip *p)
+{
+    if (p->patient || p->impatient_for)
+        return false;
+    p->patient = true;
+    p->use = 1;
+    return true;
 }
 
 /* Where others' kernels find no place on little, more of it is of more use, if it is borne. */
@@ -416,7 +452,8 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
     p->bad_for -= p->bad_for > 0;
     if (!p->bad_for)
         p->bad = 0;
-    if (leads && !is_of_use(p)) {
+    p->impatient_for -= p->impatient_for > 0;
+    if (leads && !is_of_use(p) && !is_to_be_patient(p)) {
         pause_unused(r, now_ns);
         return;
     }

@@ -212,18 +212,25 @@ static void close_period(struct sched_tenant *t)
     t->trust_ppm = LITHOS_MIN(t->trust_ppm + TRUST_STEP_PPM, LITHOS_SCHED_PPM);
 }
 
-/* How long work of others is predicted to stay on its TPCs, where its launches go. */
-static uint64_t foreign_end_ns(const struct lithos_sched *s, const struct sched_tenant *t)
+/* How long work of others is predicted to stay on TPCs of an owner's. */
+static uint64_t foreign_end_ns(const struct lithos_sched *s, struct lithos_tpcset tpcs)
 {
-    const struct lithos_tpcset own = lithos_tpcset_minus(t->desc.own, t->strip);
     uint64_t end_ns = 0;
 
-    for (unsigned b = lithos_tpcset_next(&own, 0); b < LITHOS_TPC_BITS; b = lithos_tpcset_next(&own, b + 1)) {
+    for (unsigned b = lithos_tpcset_next(&tpcs, 0); b < LITHOS_TPC_BITS;
+         b = lithos_tpcset_next(&tpcs, b + 1)) {
         const uint32_t user = s->tpc_user[b];
         if (user < s->config.tenants && s->tenants[user].used && s->tenants[user].outstanding)
             end_ns = LITHOS_MAX(end_ns, LITHOS_MIN(s->tpc_end_ns[b], s->tenants[user].end_ns));
     }
     return end_ns;
+}
+
+uint64_t lithos_sched_beside_ns(const struct lithos_sched *s, uint32_t slot, struct lithos_tpcset tpcs)
+{
+    if (slot >= s->config.tenants || !s->tenants[slot].used)
+        return 0;
+    return foreign_end_ns(s, lithos_tpcset_and(tpcs, s->tenants[slot].desc.own));
 }
 
 void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns)
@@ -249,7 +256,7 @@ void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_
         lithos_demand_gap(&t->demand, gap_ns, s->config.atom_ns);
     t->came = true;
     t->returning = true;
-    t->foreign_ns = foreign_end_ns(s, t);
+    t->foreign_ns = foreign_end_ns(s, lithos_tpcset_minus(t->desc.own, t->strip)); /* where its launches go */
     const struct lithos_tpcset in_its_way = lithos_tpcset_minus(t->lent_away, t->strip);
     if (!lithos_tpcset_empty(&in_its_way))
         bucket->returns++;

@@ -86,6 +86,8 @@ void lithosd_lend_atom(struct lithosd_tenant *t, const struct lithos_timeline_la
 void lithosd_lend_done(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
 /* Its launches keep off these TPCs of its first GPU: others may have them; one that does not may wait so long. */
 void lithosd_lend_strip(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t bears_ns);
+/* Until when others' work is on these TPCs of its own there, as predicted; 0: none is. */
+uint64_t lithosd_lend_beside_ns(const struct lithosd_tenant *t, struct lithos_tpcset tpcs);
 /* Is anybody there who would borrow TPCs of its first GPU? */
 bool lithosd_lend_wanted(const struct lithosd_tenant *t);
 /* After a look at all rings and stamps: queues, what was lost, and the time. */

@@ -95,6 +95,7 @@ static void leave(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t
     t->daemon->lend.strips -= !lithos_tpcset_empty(&s->strip);
     t->daemon->lend.strips += !lithos_tpcset_empty(&strip);
     s->strip = strip;
+    s->bears_ns = bears_ns;
     lithosd_lend_strip(t, strip, bears_ns);
 }
 
@@ -379,6 +380,15 @@ static void ended(struct lithosd_rightsize *s, const struct lithosd_request *q, 
     }
 }
 
+/* How long others will be on what it kept off. */
+static uint64_t beside_ns(const struct lithosd_tenant *t)
+{
+    const struct lithos_tpcset own = lithosd_lend_own(t, 0);
+    return lithos_tpcset_empty(&t->rightsize->kept)
+               ? 0
+               : lithosd_lend_beside_ns(t, lithos_tpcset_minus(own, t->rightsize->kept));
+}
+
 void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r)
 {
     struct lithosd_rightsize *s = p->tenant->rightsize;
@@ -386,6 +396,7 @@ void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_recor
     const uint64_t end_ns = r->submit_ns + r->launch.call_ns;
     if (s->paused || !q || end_ns <= q->begin_ns)
         return;
+    lithos_rightsize_beside(s->core, end_ns, beside_ns(p->tenant));
     if (s->begun)
         ended(s, q, end_ns);
     s->begun = true;

@@ -26,6 +26,7 @@ struct lithosd_rightsize {
     struct lithos_tpcset kept;     /* its launches keep to these; empty: to what they need */
     uint64_t kept_ns;              /* since then */
     struct lithos_tpcset strip;    /* others may have these, */
+    uint64_t bears_ns;             /* with work that is over in so long, */
     uint64_t strip_told_ns;        /* and since then its launches have been told to keep off them */
     uint64_t spoilt;               /* requests that were neither one thing nor the other */
 };

@@ -67,6 +67,17 @@ void sim_rightsize_request(struct sim *s, struct sim_tenant *t)
     tell_strip(s, t);
 }
 
+void sim_rightsize_request_done(struct sim *s, struct sim_tenant *t, uint64_t took_ns)
+{
+    const struct lithos_tpcset kept = lithos_rightsize_kept(t->rightsize, t->own);
+    const bool seen = !lithos_tpcset_empty(&kept) && s->daemon_up && t->known;
+
+    lithos_rightsize_beside(
+        t->rightsize, s->now_ns,
+        seen ? lithos_sched_beside_ns(s->sched, t->slot, lithos_tpcset_minus(t->own, kept)) : 0);
+    lithos_rightsize_request_done(t->rightsize, s->now_ns, took_ns, t->program->count);
+}
+
 void sim_rightsize_beside(struct sim *s, struct lithos_tpcset tpcs)
 {
     for (uint32_t i = 0; i < s->sc->tenant_count; i++) {

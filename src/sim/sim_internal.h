@@ -183,6 +183,7 @@ void sim_tenant_admit(struct sim *s, struct sim_tenant *t);
 /* rightsize.c */
 int sim_rightsize_begin(struct sim *s, struct sim_tenant *t);
 void sim_rightsize_request(struct sim *s, struct sim_tenant *t);
+void sim_rightsize_request_done(struct sim *s, struct sim_tenant *t, uint64_t took_ns);
 /* Somebody's launch goes there. */
 void sim_rightsize_beside(struct sim *s, struct lithos_tpcset tpcs);
 /* Fewer of the TPCs of its next launch. */

@@ -463,7 +463,7 @@ static void round_done(struct sim *s, struct sim_tenant *t)
 
     sim_power_request(s, t, took_ns);
     if (t->rightsize)
-        lithos_rightsize_request_done(t->rightsize, s->now_ns, took_ns, t->program->count);
+        sim_rightsize_request_done(s, t, took_ns);
     t->rounds_done++;
     t->ended_ns = s->now_ns;
     if (closed && s->now_ns >= s->sc->warm_ns)

@@ -467,6 +467,63 @@ static void is_taken_back_when_met(void **unused)
     end(&s);
 }
 
+/* Others' kernels take 3 ms each on a strip, however wide, where a request takes 1: how long the strip bore when they last looked. */
+struct long_kernels {
+    uint64_t until_ns, bore_ns, begun, references;
+};
+
+static void beside_long_kernels(struct stand *s, struct long_kernels *l, bool meets)
+{
+    const struct lithos_rightsize_kernel large = {.key = 2, .blocks = 132, .residency = 1, .least_tpcs = ALL};
+    struct lithos_rightsize_choice c;
+
+    lithos_rightsize_request(s->r, s->now_ns);
+    const struct lithos_tpcset left = lithos_rightsize_strip(s->r, s->own, &l->bore_ns);
+    if (!is_empty(left) && l->bore_ns >= 3 * MS && s->now_ns >= l->until_ns) {
+        l->until_ns = s->now_ns + 3 * MS;
+        l->begun++;
+        lithos_rightsize_used(s->r);
+    }
+    lithos_rightsize_choose(s->r, meets ? &large : &s->k, s->own, (struct lithos_tpcset){{0, 0}}, &c);
+    if (c.why == LITHOS_RIGHTSIZE_REFERENCE) {
+        assert_true(s->now_ns >= l->until_ns + 2 * MS || !l->begun);
+        l->references++;
+    }
+    s->strips += !is_empty(left);
+    s->now_ns += 1 * MS;
+    lithos_rightsize_observe(s->r, &c.ticket, 1 * MS, count(c.tpcs));
+    lithos_rightsize_beside(s->r, s->now_ns, l->until_ns > s->now_ns ? l->until_ns : 0);
+    lithos_rightsize_request_done(s->r, s->now_ns, 1 * MS, 1);
+}
+
+/* What takes longer than a launch may wait has its place on a strip as long as no launch goes there. */
+static void is_patient_until_it_is_met(void **unused)
+{
+    struct long_kernels l = {0};
+    struct stand s;
+
+    (void)unused;
+    begin(&s, never_slower);
+    for (int i = 0; i < 3000; i++)
+        beside_long_kernels(&s, &l, false);
+    const struct lithos_rightsize_stats *st = lithos_rightsize_stats(s.r);
+    assert_true(l.begun > 700); /* of 1000 */
+    assert_true(l.references > 60);
+    assert_in_range(st->unused, 4, 40);
+    assert_int_equal(st->narrowed + st->met, 0);
+    while (l.bore_ns < 3 * MS) /* one waits for such a kernel: of the next requests none */
+        beside_long_kernels(&s, &l, false);
+    beside_long_kernels(&s, &l, true);
+    assert_in_range(st->met, 1, 1);
+    l.begun = 0;
+    for (int i = 0; i < 500; i++) {
+        beside_long_kernels(&s, &l, false);
+        assert_true(l.bore_ns < 1 * MS);
+    }
+    assert_int_equal(l.begun, 0);
+    end(&s);
+}
+
 /* One that needs 20 TPCs ends the strip that is too wide for it, and then there is one that is not. */
 static void is_as_wide_as_kernels_let_it_be(void **unused)
 {
@@ -592,7 +649,7 @@ int main(void)
         cmocka_unit_test(is_taken_back_when_met),   cmocka_unit_test(is_as_wide_as_kernels_let_it_be),
         cmocka_unit_test(clusters_keep_room),       cmocka_unit_test(what_is_measured_beside_does_not_count),
         cmocka_unit_test(goes_on_after_a_pause),    cmocka_unit_test(is_not_narrow_for_nothing),
-        cmocka_unit_test(is_worth_what_it_costs),
+        cmocka_unit_test(is_worth_what_it_costs),   cmocka_unit_test(is_patient_until_it_is_met),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
