@@ -123,7 +123,8 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
  * requests beside others alone. */
 void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
                                      uint32_t launches);
-/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is to run as it was to. */
+/* It has ended, and says nothing: it ran neither as one to compare with nor as the others do. The next one is to run as it was to; three
+ * right-sized ones on end are passed over. */
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
                                      uint32_t launches);
 /* Requests are not told of from here on, until the next one begins: what is known goes on from where it was. */

@@ -127,6 +127,7 @@ struct rightsize_loop {
     uint64_t round;  /* the number of the round that it is of */
     bool round_over; /* the next request begins another */
     uint32_t others; /* requests of the round that are of other kinds which are guarded */
+    uint32_t spoilt; /* and of the one that leads, that say nothing */
     uint64_t stopped_until_ns, stop_for_ns;
     uint32_t good;  /* right-sized requests with which nothing was wrong, since the slip in force changed */
     uint32_t watch; /* blocks that are short all the same */
@@ -146,11 +147,11 @@ struct rightsize_strip {
     bool halve;    /* in the next request */
     uint32_t good; /* requests on end that bore it, of the kind that leads */
     uint32_t at_level,
-        used_at_level;      /* such requests since the level changed; those in which others went there */
-    bool used;              /* others went there, in this request */
-    float use;              /* in what part of them lately */
-    uint32_t taken;         /* requests in which they did, since nobody had */
-    bool patient;           /* others' kernels may take long there: nobody took it for less */
+        used_at_level; /* such requests since the level changed; those at whose end others had work there */
+    bool used;         /* others went there, in this request */
+    float use;         /* in what part of them lately */
+    uint32_t taken;    /* requests in which they did, since nobody had */
+    bool patient;      /* others' kernels may take long there: nobody took it for less */
     uint32_t impatient_for; /* they may not, for so many more requests: a launch has met such a one */
     uint64_t beside_until_ns,
         bore_ns;       /* others' work is there until then, as predicted; what they may go there with */

@@ -19,6 +19,9 @@
 #define SAMPLE_LEAST 4u
 /* Requests of other kinds that are guarded, without one of the kind that leads: it is not the most frequent any more. */
 #define ROUND_MOST 16u
+/* Right-sized requests on end that say nothing: what others are lent in between has all its launches on all TPCs, now and then. There may be
+ * no other request than such, and without the next round there is no reference, and nothing is left to anybody. */
+#define SPOILT_MOST 3u
 #define STOP_NS (2 * LITHOS_NSEC_PER_SEC)
 #define STOP_MOST_NS (64 * LITHOS_NSEC_PER_SEC)
 
@@ -171,6 +174,7 @@ static void next_round(struct lithos_rightsize *r, uint64_t now_ns)
         return;
     l->round++;
     l->round_over = false;
+    l->spoilt = 0;
     l->others = 0;
     if (goes_on) {
         rightsize_drop_leading(r);
@@ -228,7 +232,12 @@ void lithos_rightsize_pause(struct lithos_rightsize *r, uint64_t now_ns)
 void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
                                      uint32_t launches)
 {
-    (void)end_request(r, now_ns, latency_ns, launches);
+    struct rightsize_loop *l = &r->loop;
+    const struct rightsize_kind *k = end_request(r, now_ns, latency_ns, launches);
+
+    if (!k || l->mode != RIGHTSIZE_SIZED || (r->kinds.leading && k != r->kinds.leading))
+        return;
+    l->round_over = ++l->spoilt >= SPOILT_MOST;
 }
 
 /* It ran as it was to. NULL: it says nothing, for it was there while the strip was emptied, or is the second of its kind in a round. */

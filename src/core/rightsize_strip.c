@@ -29,6 +29,8 @@
 #define FAR 2.0f
 /* References beside a level that does not grow any more, until it is known whether it is worth what it costs; three in four of them say so. */
 #define WEIGH_PARTS 16u
+/* How much of the time others have work there goes by the last so many requests. */
+#define LOOK_USE 512u
 /* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
 #define BAD_REQUESTS 4096u
 #define GOOD_REQUESTS 256u
@@ -174,8 +176,8 @@ bool rightsize_strip_is_weighed(struct lithos_rightsize *r)
     return k && is_at_rest(&r->strip) && k->parts < WEIGH_PARTS;
 }
 
-/* Does it cost more of the tenant's throughput than it is of its TPCs, for the time that others are there? Then both together lose by it,
- * though the slip would allow it: who borrows does no more with them than their owner did. */
+/* Does it cost more of the tenant's throughput than it is of its TPCs, for the time that others have work there? Then both together lose by
+ * it, though the slip would allow it: who borrows does no more with them than their owner did. */
 static bool is_too_dear(struct lithos_rightsize *r)
 {
     const struct rightsize_strip *p = &r->strip;
@@ -447,8 +449,12 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
 
     r->stats.lent++;
     r->stats.unused += !p->used;
+    if (p->at_level >= LOOK_USE) {
+        p->at_level /= 2;
+        p->used_at_level /= 2;
+    }
     p->at_level += leads;
-    p->used_at_level += leads && p->used;
+    p->used_at_level += leads && p->beside_until_ns > now_ns; /* a moment as good as any other */
     p->bad_for -= p->bad_for > 0;
     if (!p->bad_for)
         p->bad = 0;

@@ -194,8 +194,10 @@ const struct lithos_tpcgrant *lithos_sched_grant(const struct lithos_sched *s, u
 
 /* Of a tenant's own TPCs, those that others may use now; none where there is no such tenant. */
 struct lithos_tpcset lithos_sched_lent_away(const struct lithos_sched *s, uint32_t slot);
-/* Until when others' work is on these TPCs of its own, as predicted; 0: none is, or there is no such tenant. */
-uint64_t lithos_sched_beside_ns(const struct lithos_sched *s, uint32_t slot, struct lithos_tpcset tpcs);
+/* Until when others' work is on these TPCs of its own, as predicted, but after now_ns where it may not have ended: they have work somewhere.
+ * 0: none is, or there is no such tenant. */
+uint64_t lithos_sched_beside_ns(const struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
+                                struct lithos_tpcset tpcs);
 /* Would every other high-priority owner bear work of the tenant's on all of its TPCs that can be stopped within longest_ns? For what goes by no grant.
  * As of the last lithos_sched_run; the timer may be an earlier one then. */
 bool lithos_sched_bears(struct lithos_sched *s, uint32_t slot, uint64_t longest_ns);

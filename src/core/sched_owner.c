@@ -226,11 +226,13 @@ static uint64_t foreign_end_ns(const struct lithos_sched *s, struct lithos_tpcse
     return end_ns;
 }
 
-uint64_t lithos_sched_beside_ns(const struct lithos_sched *s, uint32_t slot, struct lithos_tpcset tpcs)
+uint64_t lithos_sched_beside_ns(const struct lithos_sched *s, uint64_t now_ns, uint32_t slot,
+                                struct lithos_tpcset tpcs)
 {
     if (slot >= s->config.tenants || !s->tenants[slot].used)
         return 0;
-    return foreign_end_ns(s, lithos_tpcset_and(tpcs, s->tenants[slot].desc.own));
+    const uint64_t end_ns = foreign_end_ns(s, lithos_tpcset_and(tpcs, s->tenants[slot].desc.own));
+    return end_ns ? LITHOS_MAX(end_ns, now_ns + 1) : 0;
 }
 
 void sched_owner_returns(struct lithos_sched *s, struct sched_tenant *t, uint64_t submit_ns)

@@ -324,7 +324,8 @@ void lithosd_lend_strip(struct lithosd_tenant *t, struct lithos_tpcset strip, ui
 
 uint64_t lithosd_lend_beside_ns(const struct lithosd_tenant *t, struct lithos_tpcset tpcs)
 {
-    return t->lent[0].in ? lithos_sched_beside_ns(gpu_of(t, 0)->sched, t->lent[0].slot, tpcs) : 0;
+    return t->lent[0].in ? lithos_sched_beside_ns(gpu_of(t, 0)->sched, lithos_now_ns(), t->lent[0].slot, tpcs)
+                         : 0;
 }
 
 bool lithosd_lend_wanted(const struct lithosd_tenant *t)

@@ -74,7 +74,7 @@ void sim_rightsize_request_done(struct sim *s, struct sim_tenant *t, uint64_t to
 
     lithos_rightsize_beside(
         t->rightsize, s->now_ns,
-        seen ? lithos_sched_beside_ns(s->sched, t->slot, lithos_tpcset_minus(t->own, kept)) : 0);
+        seen ? lithos_sched_beside_ns(s->sched, s->now_ns, t->slot, lithos_tpcset_minus(t->own, kept)) : 0);
     lithos_rightsize_request_done(t->rightsize, s->now_ns, took_ns, t->program->count);
 }
 
