@@ -195,12 +195,16 @@ def turns(o, s, result, name, neighbour=None):
             log(f"[{rep}] {case}: {figures}")
 
 
-def gained(result, name, beside, be_alone, lost_percent):
+def gained(result, name, beside, be_alone, reps, lost_percent):
     """What both make of the card together, each over what it does alone: how much more with the slip, in percent."""
     own = results.median(result.figures(f"{name}, whole", "per_s"))
-    service = results.median(result.figures(f"{beside}, whole", "per_s")) / own
-    with_, without = (results.median(result.figures(f"{beside}, {way}", "be_kernels_per_s")) / be_alone for way in ("slip", "whole"))
-    return 100 * ((service * (1 - lost_percent / 100) + with_) / (service + without) - 1)
+    whole = results.median(result.figures(f"{beside}, whole", "per_s")) / own
+    sized = whole * (1 - lost_percent / 100)
+    be, be_whole = (results.median(result.figures(f"{beside}, {way}", "be_kernels_per_s")) / be_alone for way in ("slip", "whole"))
+    more = 100 * ((sized + be) / (whole + be_whole) - 1)
+    result.case(f"{beside}, together", reps, service_kept_percent=round(100 * sized, 2), whole_service_kept_percent=round(100 * whole, 2),
+                be_kept_percent=round(100 * be, 2), whole_be_kept_percent=round(100 * be_whole, 2), gained_percent=round(more, 3))
+    return more
 
 
 def beside_it(o, d, scratch, s, result, name):
@@ -221,7 +225,7 @@ def beside_it(o, d, scratch, s, result, name):
         n.end()
     out = compare(result, beside, o.repetitions)
     if out and alone:
-        out["gained"] = gained(result, name, beside, alone, out["throughput_lost_percent"])
+        out["gained"] = gained(result, name, beside, alone, o.repetitions, out["throughput_lost_percent"])
         log(f"{beside}: both together {out['gained']:+.1f} %")
     return out
 

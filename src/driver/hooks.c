@@ -14,6 +14,7 @@
 #include "driver/client.h"
 #include "driver/loader.h"
 #include "driver/names.h"
+#include "driver/narrow.h"
 #include "driver/order.h"
 #include "driver/qmd_hook.h"
 #include "driver/qmd_table.h"
@@ -247,7 +248,8 @@ static __attribute__((noinline)) enum special launch_special(enum lithos_export 
     struct lithos_ticket ticket;                                                                         \
     lithos_ticket_open(&ticket, LITHOS_TICKET_LAUNCH, f);                                                \
     ticket.together_sms = together_sms;                                                                  \
-    ticket.stream = (uintptr_t)((struct lithos_launch){__VA_ARGS__}).stream;                             \
+    if (lithos_narrow_on())                                                                              \
+        lithos_narrow_ask(&ticket, &(struct lithos_launch){__VA_ARGS__});                                \
     CUresult result = real call;                                                                         \
     lithos_ticket_close(&ticket);                                                                        \
     LITHOS_HOOK_CALLED(name);                                                                            \

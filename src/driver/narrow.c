@@ -31,21 +31,22 @@ void lithos_narrow_forget(void)
         atomic_store_explicit(&cards[i].known, UNKNOWN, memory_order_relaxed);
 }
 
-void lithos_narrow(int32_t device, const struct lithos_qmd_seen *seen, uint64_t stream,
-                   struct lithos_tpcset *set)
+/* Anywhere in the quota one block has room. */
+static bool has_room(int32_t device, struct lithos_tpcset tpcs, unsigned cluster_blocks)
 {
-    struct lithos_qmd_view v;
+    return cluster_blocks == 1 ||
+           (atomic_load_explicit(&cards[device].known, memory_order_acquire) == KNOWN &&
+            lithos_topology_has_room(&cards[device].topology, tpcs, cluster_blocks));
+}
+
+LITHOS_LAUNCH_PATH void lithos_narrow(const struct lithos_ticket *t, CUfunction function,
+                                      unsigned cluster_blocks, struct lithos_tpcset *set)
+{
     struct lithos_tpcset tpcs;
-    uint32_t grid[3];
-    if (!seen->layout || atomic_load_explicit(&cards[device].known, memory_order_acquire) != KNOWN)
-        return;
-    lithos_qmd_decode(seen->layout, seen->qmd, &v);
-    for (int i = 0; i < 3; i++)
-        grid[i] = v.grid[i] * LITHOS_MAX(1u, v.cluster[i]);
-    if (!lithos_hook_client.size((uintptr_t)seen->function, grid, v.block, stream, &tpcs))
+    if (!lithos_hook_client.size((uintptr_t)function, t->grid, t->block, t->stream, &tpcs))
         return;
     const struct lithos_tpcset outside = lithos_tpcset_minus(tpcs, *set);
-    if (lithos_tpcset_empty(&outside) &&
-        lithos_topology_has_room(&cards[device].topology, tpcs, seen->brief.cluster_blocks))
+    if (lithos_tpcset_empty(&outside) && !lithos_tpcset_empty(&tpcs) &&
+        has_room(t->device, tpcs, cluster_blocks))
         *set = tpcs;
 }

@@ -203,9 +203,10 @@ static uint32_t together_of(const struct lithos_ticket *ticket, const struct lit
 }
 
 /* Confine a QMD: to a gate that came with its ticket, or to the quota. together_sms: as in a ticket. False: left as it was. */
-static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struct lithos_gate *gate,
+static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struct lithos_ticket *ticket,
                                        uint32_t together_sms, int32_t device, bool sure)
 {
+    const struct lithos_gate *gate = ticket ? ticket->gate : NULL;
     struct lithos_gate_row row;
     bool anywhere = false;
     unsigned blocks = seen->brief.cluster_blocks;
@@ -219,9 +220,9 @@ static LITHOS_LAUNCH_PATH bool confine(struct lithos_qmd_seen *seen, const struc
         return false;
     if (__builtin_expect(together_sms != 0, 0) && sure)
         make_room(&row, together_sms, device);
-    else if (lithos_narrow_on() && sure && !gate && seen->owner == LITHOS_QMD_OWNER_LAUNCH &&
+    else if (ticket && ticket->narrow && sure && !gate && seen->owner == LITHOS_QMD_OWNER_LAUNCH &&
              row.state == LITHOS_GATE_OWN)
-        lithos_narrow(device, seen, lithos_ticket_current ? lithos_ticket_current->stream : 0, &row.set);
+        lithos_narrow(ticket, seen->function, blocks, &row.set);
     if (!sure && !anywhere) {
         lithos_log_once(LITHOS_LOG_WARNING,
                         "a graph or copy may be for another GPU, where this quota's mask would hang "
@@ -273,8 +274,7 @@ static LITHOS_LAUNCH_PATH int handle_plain(struct lithos_ticket *ticket, void *q
                                            CUfunction function)
 {
     if (__builtin_expect(ticket->kind != LITHOS_TICKET_LAUNCH || ticket->device < 0 || ticket->gate ||
-                             ticket->atom || ticket->together_sms || lithos_narrow_on() ||
-                             !is_launched(ticket, function),
+                             ticket->atom || ticket->together_sms || !is_launched(ticket, function),
                          0))
         return -1;
     const struct device_line *device = &lines[ticket->device];
@@ -288,9 +288,12 @@ static LITHOS_LAUNCH_PATH int handle_plain(struct lithos_ticket *ticket, void *q
     bool anywhere;
     if (__builtin_expect(seen.brief.empty || seen.brief.cluster_blocks > LITHOS_CLUSTER_MAX ||
                              !read_mask(ticket->device, seen.brief.cluster_blocks, &row, &anywhere) ||
-                             row.state != LITHOS_GATE_OWN ||
-                             lithos_qmd_set_tpcs(seen.layout, qmd, &row.set) < 0,
+                             row.state != LITHOS_GATE_OWN,
                          0))
+        return -1;
+    if (__builtin_expect(ticket->narrow, 0))
+        lithos_narrow(ticket, function, seen.brief.cluster_blocks, &row.set);
+    if (__builtin_expect(lithos_qmd_set_tpcs(seen.layout, qmd, &row.set) < 0, 0))
         return -1;
     ticket->qmds++;
     ticket->qmds_taken++;
@@ -329,8 +332,7 @@ static __attribute__((noinline)) bool handle_qmd(void *qmd, CUcontext ctx, CUfun
     }
     if (r == 0 && ticket && seen.owner == LITHOS_QMD_OWNER_GRAPH && lithos_graph_reads_ahead(ticket->exec))
         lithos_qmd_read_ahead(seen.layout, qmd);
-    bool masked =
-        r == 0 && confine(&seen, ticket ? ticket->gate : NULL, together_of(ticket, &seen), device, sure);
+    bool masked = r == 0 && confine(&seen, ticket, together_of(ticket, &seen), device, sure);
     if (r < 0)
         say_unknown(r, device);
     if (ticket && __builtin_expect(ticket->atom != NULL, 0) && seen.owner == ticket_owner(ticket))

@@ -131,7 +131,7 @@ static inline void lithos_ticket_open_atom(struct lithos_ticket *t, enum lithos_
     t->atom = atom;
     t->graph = NULL;
     t->exec = NULL;
-    t->stream = 0;
+    t->narrow = false;
     t->qmds = 0;
     t->qmds_taken = 0;
     t->qmds_due = kind == LITHOS_TICKET_LAUNCH;

@@ -51,7 +51,10 @@ struct lithos_ticket {
     const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     struct lithos_atom *atom; /* what the app's kernel is to be made a part of (driver/atoms.h), or NULL */
     struct lithos_graph_watch *graph; /* of an exec with atoms (driver/graphs.h), or NULL */
-    uint64_t stream;                  /* of a launch of one kernel, whole: the handle of its stream; else 0 */
+    /* A launch of one kernel, whole, that may run on fewer TPCs than the quota has; as the app asked for it, and the handle of its stream. */
+    bool narrow;
+    uint32_t grid[3], block[3];
+    uint64_t stream;
     CUgraphExec exec; /* LITHOS_TICKET_GRAPH: the app's own that is launched or uploaded, or NULL */
     uint32_t observe; /* the client's word when the ticket was opened; 0: notes are not filled in */
     struct lithos_ticket_notes notes;

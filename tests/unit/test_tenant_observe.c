@@ -678,6 +678,19 @@ static double cold_ns(const struct elsewhere *e, uint32_t observe)
     return lithos_quantile(took, LITHOS_ARRAY_SIZE(took), 0.5);
 }
 
+/* Its launches run on fewer TPCs, as lithosd says, and are told apart by the one before. */
+static void right_sized(bool on)
+{
+    const uint32_t grid[3] = {8, 2, 1}, block[3] = {32, 4, 1};
+    const uint32_t before[] = {0, lithos_size_shape(grid, block)};
+    struct lithos_size size = {.tpcs = {{0, 0}}};
+    CHECK_EQ(lithos_tpcset_parse("9-12", &size.tpcs), 0);
+    for (unsigned i = 0; i < LITHOS_ARRAY_SIZE(before); i++)
+        lithos_size_put(fake.arena->sizes, lithos_size_key(0x20, grid, block, before[i]), 2, &size);
+    atomic_store(&fake.arena->lease_ns, lithos_now_ns() + 3600 * LITHOS_NSEC_PER_SEC);
+    atomic_store(&fake.arena->sizing, on);
+}
+
 static void cost(void)
 {
     observed(AS_IT_COMES);
@@ -691,6 +704,12 @@ static void cost(void)
     printf("added to a launch: records %.0f ns, records and stamps %.0f ns (without %.0f ns, one look at the "
            "clock %.0f ns)\n",
            records - off, both - off, off, clock_ns);
+    right_sized(true);
+    launch_of(0x20, 0);
+    CHECK(masked_with("9-12"));
+    double sized = best_ns(AS_IT_COMES | LITHOS_OBSERVE_BEFORE);
+    printf("right-sized: %.0f ns more\n", sized - both);
+    right_sized(false);
     stub->no_callbacks = 1;
     launch_fn ours = launch_kernel,
               theirs = (launch_fn)dlsym(dlopen(STUB_PATH, RTLD_NOW | RTLD_NOLOAD), "cuLaunchKernel");
@@ -711,6 +730,10 @@ static void cost(void)
         printf("with cold caches%s: in all %.0f ns, records and stamps of these %.0f ns (driver %.0f ns)\n",
                wide ? " and the data's translations gone" : "", cold_both - cold_bare, cold_both - cold_off,
                cold_bare);
+        right_sized(true);
+        double cold_sized = cold_ns(&e, AS_IT_COMES | LITHOS_OBSERVE_BEFORE);
+        right_sized(false);
+        printf("right-sized: %.0f ns more\n", cold_sized - cold_both);
         CHECK(LITHOS_SANITIZED || cold_both - cold_bare < 5000);
     }
 #endif
