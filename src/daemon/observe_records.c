@@ -169,6 +169,8 @@ void lithosd_observe_record(struct lithosd_process *p, const struct lithos_recor
         l = lithosd_observe_launch_of(p, r);
         if (p->tenant->rightsize)
             lithosd_rightsize_launch(p, r, &l);
+        if (r->kind == LITHOS_RECORD_LAUNCH)
+            lithosd_power_launched(p->tenant);
         lithosd_observe_submit(p, &l);
         break;
     case LITHOS_RECORD_GRAPH_NODE:
@@ -177,12 +179,14 @@ void lithosd_observe_record(struct lithosd_process *p, const struct lithos_recor
     case LITHOS_RECORD_GRAPH_LAUNCH:
         if (p->tenant->rightsize)
             lithosd_rightsize_launch(p, r, NULL);
+        lithosd_power_launched(p->tenant);
         lithosd_graph_launch(p, r);
         break;
     case LITHOS_RECORD_SYNC:
         sync_seen(p, r);
         if (p->tenant->rightsize)
             lithosd_rightsize_sync(p, r);
+        lithosd_power_waited(p->tenant);
         break;
     case LITHOS_RECORD_NAME:
         lithosd_names_piece(&o->names, &p->reader->functions, r);

@@ -312,7 +312,7 @@ static void period(struct lithosd *d, struct lithosd_power_gpu *g, uint32_t slot
     struct lithosd_power_period *w = &d->power.period[slot];
 
     if (w->end_ns && begin_ns > w->end_ns + d->options.power_pause_ns) {
-        w->requests++;
+        w->requests += !w->waits;
         if (g->governor)
             lithos_governor_request(g->governor, slot, w->end_ns - w->begin_ns);
         w->begin_ns = begin_ns;
@@ -320,6 +320,33 @@ static void period(struct lithosd *d, struct lithosd_power_gpu *g, uint32_t slot
         w->begin_ns = begin_ns;
     }
     w->end_ns = LITHOS_MAX(w->end_ns, end_ns);
+}
+
+static struct lithosd_power_period *period_of(struct lithosd_tenant *t)
+{
+    struct lithosd_power *p = &t->daemon->power;
+    const uint32_t slot = slot_of(t);
+
+    return p->mode == LITHOSD_POWER_OFF || slot >= LITHOS_ENERGY_TENANTS_MAX ? NULL : &p->period[slot];
+}
+
+void lithosd_power_launched(struct lithosd_tenant *t)
+{
+    struct lithosd_power_period *w = period_of(t);
+
+    if (w)
+        w->launched = true;
+}
+
+void lithosd_power_waited(struct lithosd_tenant *t)
+{
+    struct lithosd_power_period *w = period_of(t);
+
+    if (!w || !w->launched)
+        return;
+    w->requests++;
+    w->waits = true;
+    w->launched = false;
 }
 
 void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k)

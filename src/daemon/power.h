@@ -27,10 +27,13 @@ struct lithosd_power_gpu {
     struct lithos_energy energy;
 };
 
-/* A request, as far as lithosd can tell: from a launch that finds the tenant idle to the end of what it has launched. */
+/* Busy periods, which the governor goes by: from a launch that finds the tenant idle to the end of what it has launched. */
 struct lithosd_power_period {
     uint64_t begin_ns, end_ns; /* 0: none is open */
-    uint64_t requests;
+    uint64_t
+        requests; /* what its energy is divided by: waits for what it had launched; such periods until the first of these */
+    bool waits;    /* it has been seen to */
+    bool launched; /* something since the last one */
 };
 
 struct lithosd_power {
@@ -52,6 +55,9 @@ void lithosd_power_start(struct lithosd *d);
 void lithosd_power_stop(struct lithosd *d);
 /* A kernel has ended. */
 void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_event *k);
+/* Its processes have launched something; one has waited. */
+void lithosd_power_launched(struct lithosd_tenant *t);
+void lithosd_power_waited(struct lithosd_tenant *t);
 /* A tenant has come, or says otherwise of its slip, its SLO or its class. */
 void lithosd_power_renew(struct lithosd_tenant *t);
 /* The tenant is gone. */

@@ -5,6 +5,7 @@ above all that they never outlive lithosd, however it is killed.
     power.py               all of it, with a few kills
     power.py kills N       N kills alone, one line each"""
 import ctypes
+import json
 import os
 import random
 import signal
@@ -74,6 +75,26 @@ def energy(stack, nvml):
     return tenant
 
 
+def requests(stack):
+    """Of a service without pauses each request is one."""
+    serve = stack.run("50%", "service", stack.sample("lithos-serve"), "--period-us", "100", "--grid", "8", "--seconds", "0", "--warmup", "0", "--json",
+                      stdout=subprocess.PIPE)
+    wait_for("its requests are told", lambda: (stack.tenants().get("service") or {}).get("energy", {}).get("requests", 0) > 200, 20 * SLACK, 0.1)
+    serve.send_signal(signal.SIGSTOP)
+    told, _ = wait_for("it rests", lambda: still(lambda: stack.tenants()["service"]["energy"]["requests"]), 20 * SLACK, 0.1)
+    serve.send_signal(signal.SIGCONT)
+    serve.terminate()
+    served = json.loads(serve.communicate(timeout=60 * SLACK)[0])["requests"]
+    check(0.9 * told <= served <= told + 100 * SLACK, f"{served} requests served, {told} told of")
+
+
+def still(read):
+    """What it reads, once it is the same twice."""
+    first = read()
+    time.sleep(0.3)
+    return first if read() == first else None
+
+
 def advise(stack, nvml):
     stack.start_daemon("--power=advise", "--power-watch", "20")
     wait_for("the card is known", lambda: gpu(stack)["known"] and gpu(stack)["watts"] > 50, 10 * SLACK)
@@ -83,6 +104,7 @@ def advise(stack, nvml):
     check(stack.status()["power"]["mode"] == "advise", "mode")
     tenant.kill()
     tenant.wait()
+    requests(stack)
     stack.kill_daemon(signal.SIGTERM)
 
 
