@@ -79,7 +79,7 @@ class Ran:
         self.told = {key: a[key] - b.get(key, 0) for key in ("undone", "stopped", "spoilt", "references")}
         self.told |= {f"strip_{key}": a["strip"][key] - b.get("strip", {}).get(key, 0) for key in ("requests", "unused", "narrowed", "met", "dear", "whole")}
         self.last = {"slip_in_force": a["slip_in_force"], "sized_operators": sum(x["tpcs"] < x["of"] for x in a["operators"]),
-                     "strip_tpcs": a["strip"]["tpcs"], "strip_bears_us": a["strip"]["bears_us"]}
+                     "strip_tpcs": a["strip"]["tpcs"], "strip_bears_us": a["strip"]["bears_us"], "strip_used_percent": round(a["strip"]["used_percent"], 1)}
 
     def add(self, other):
         self.us = self.us + other.us

@@ -169,6 +169,10 @@ struct lithos_tpcset lithos_rightsize_strip(struct lithos_rightsize *r, struct l
 struct lithos_tpcset lithos_rightsize_kept(struct lithos_rightsize *r, struct lithos_tpcset available);
 /* Others have launched there, while this request ran: where they seldom do, nothing is left for them for a while. */
 void lithos_rightsize_used(struct lithos_rightsize *r);
+/* Others' work has ended that took so long on those TPCs: what a strip is worth. */
+void lithos_rightsize_took(struct lithos_rightsize *r, struct lithos_tpcset tpcs, uint64_t took_ns);
+/* How much of the strip that is, of the requests that left it: 0 to 1. 0 while there is none. */
+float lithos_rightsize_used_part(const struct lithos_rightsize *r);
 /* A request ends: others' work is on what it kept off until then, as predicted; 0: there is none. So long are references put off that are due,
  * but no longer than what others could go there with. */
 void lithos_rightsize_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t until_ns);

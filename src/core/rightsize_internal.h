@@ -146,12 +146,12 @@ struct rightsize_strip {
     bool wide;     /* it begins with more the next time: little was of no use */
     bool halve;    /* in the next request */
     uint32_t good; /* requests on end that bore it, of the kind that leads */
-    uint32_t at_level,
-        used_at_level; /* such requests since the level changed; those at whose end others had work there */
-    bool used;         /* others went there, in this request */
-    float use;         /* in what part of them lately */
-    uint32_t taken;    /* requests in which they did, since nobody had */
-    bool patient;      /* others' kernels may take long there: nobody took it for less */
+    float lent_ns,
+        used_ns; /* requests beside this level, lately; what others' work there took, if it had been on all of the strip */
+    bool used;              /* others went there, in this request */
+    float use;              /* in what part of them lately */
+    uint32_t taken;         /* requests in which they did, since nobody had */
+    bool patient;           /* others' kernels may take long there: nobody took it for less */
     uint32_t impatient_for; /* they may not, for so many more requests: a launch has met such a one */
     uint64_t beside_until_ns,
         bore_ns;       /* others' work is there until then, as predicted; what they may go there with */

@@ -29,8 +29,8 @@
 #define FAR 2.0f
 /* References beside a level that does not grow any more, until it is known whether it is worth what it costs; three in four of them say so. */
 #define WEIGH_PARTS 16u
-/* How much of the time others have work there goes by the last so many requests. */
-#define LOOK_USE 512u
+/* How much of it others use goes by so long. */
+#define USE_NS ((float)LITHOS_NSEC_PER_SEC)
 /* A level that was too much is tried again after so many requests; one that was borne for so many is taken for safe. */
 #define BAD_REQUESTS 4096u
 #define GOOD_REQUESTS 256u
@@ -143,7 +143,8 @@ static void change_level(struct lithos_rightsize *r, uint32_t level)
         k->borne = k->looked = k->over = k->parts = 0;
     }
     r->strip.level = level;
-    r->strip.good = r->strip.at_level = r->strip.used_at_level = 0;
+    r->strip.good = 0;
+    r->strip.lent_ns = r->strip.used_ns = 0;
 }
 
 /* Is a wider one to be tried, once it is known what references take beside this one? */
@@ -176,7 +177,12 @@ bool rightsize_strip_is_weighed(struct lithos_rightsize *r)
     return k && is_at_rest(&r->strip) && k->parts < WEIGH_PARTS;
 }
 
-/* Does it cost more of the tenant's throughput than it is of its TPCs, for the time that others have work there? Then both together lose by
+float lithos_rightsize_used_part(const struct lithos_rightsize *r)
+{
+    return r->strip.lent_ns > 0 ? LITHOS_MIN(r->strip.used_ns / r->strip.lent_ns, 1.0f) : 0;
+}
+
+/* Does it cost more of the tenant's throughput than others use of its TPCs? Then both together lose by
  * it, though the slip would allow it: who borrows does no more with them than their owner did. */
 static bool is_too_dear(struct lithos_rightsize *r)
 {
@@ -184,10 +190,10 @@ static bool is_too_dear(struct lithos_rightsize *r)
     const struct rightsize_kind *k = heaviest(r);
     uint32_t dear = 0;
 
-    if (!k || !is_at_rest(p) || !k->parts || k->parts % WEIGH_PARTS || !p->at_level)
+    if (!k || !is_at_rest(p) || !k->parts || k->parts % WEIGH_PARTS || !(p->lent_ns > 0))
         return false;
     const uint32_t n = LITHOS_MIN(k->parts, RIGHTSIZE_PARTS);
-    const float worth = (float)p->level / STRIP_PARTS * (float)p->used_at_level / (float)p->at_level;
+    const float worth = (float)p->level / STRIP_PARTS * lithos_rightsize_used_part(r);
     for (uint32_t i = 0; i < n; i++)
         dear += 1 - k->part[i] > worth;
     return 4 * dear >= 3 * n;
@@ -230,6 +236,17 @@ void lithos_rightsize_met(struct lithos_rightsize *r)
 void lithos_rightsize_used(struct lithos_rightsize *r)
 {
     r->strip.used = true;
+}
+
+void lithos_rightsize_took(struct lithos_rightsize *r, struct lithos_tpcset tpcs, uint64_t took_ns)
+{
+    struct rightsize_strip *p = &r->strip;
+    const struct lithos_tpcset strip = lithos_tpcset_minus(p->of, p->kept);
+    const struct lithos_tpcset there = lithos_tpcset_and(strip, tpcs);
+
+    if (p->level && !lithos_tpcset_empty(&there))
+        p->used_ns +=
+            (float)took_ns * (float)lithos_tpcset_count(&there) / (float)lithos_tpcset_count(&strip);
 }
 
 void lithos_rightsize_beside(struct lithos_rightsize *r, uint64_t now_ns, uint64_t until_ns)
@@ -449,12 +466,11 @@ void rightsize_strip_done(struct lithos_rightsize *r, struct rightsize_kind *k, 
 
     r->stats.lent++;
     r->stats.unused += !p->used;
-    if (p->at_level >= LOOK_USE) {
-        p->at_level /= 2;
-        p->used_at_level /= 2;
+    if (p->lent_ns >= USE_NS) {
+        p->lent_ns /= 2;
+        p->used_ns /= 2;
     }
-    p->at_level += leads;
-    p->used_at_level += leads && p->beside_until_ns > now_ns; /* a moment as good as any other */
+    p->lent_ns += us * 1000;
     p->bad_for -= p->bad_for > 0;
     if (!p->bad_for)
         p->bad = 0;

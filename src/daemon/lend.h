@@ -52,9 +52,10 @@ struct lithosd_lend {
     bool spins;      /* a processor can be spared to watch without a pause */
     struct lithosd_lend_gpu gpu[LITHOS_MAX_GPUS];
     struct lithosd_timer timer;
-    unsigned strips;                       /* tenants that leave one to others (rightsize.h) */
-    unsigned holds;                        /* tenants whose graphs may have to wait (hold.h) */
-    uint64_t changes;                      /* rules written */
+    unsigned strips;  /* tenants that leave one to others (rightsize.h) */
+    unsigned keep;    /* whose launches keep to a part of theirs: until it is empty as well */
+    unsigned holds;   /* tenants whose graphs may have to wait (hold.h) */
+    uint64_t changes; /* rules written */
     uint64_t reactions[LITHOSD_REACTIONS]; /* from a record being seen to the rules that follow from it */
 };
 

@@ -229,6 +229,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     if (o->predictor[l->gpu] && !(k->flags & LITHOS_KERNEL_AFTER_GAP) && !spoilt)
         lithos_predictor_observe(o->predictor[l->gpu], &l->ticket, k->busy_ns, l->tpc_count);
     lithosd_lend_done(t, k);
+    lithosd_rightsize_took(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
     if (l->size_key)

@@ -83,6 +83,8 @@ static void keep_to(struct lithosd_tenant *t, struct lithos_tpcset kept)
         if (p->used && p->tenant == t && p->arena)
             lithos_arena_keep(p->arena, kept);
     }
+    t->daemon->lend.keep += !lithos_tpcset_empty(&kept);
+    t->daemon->lend.keep -= !lithos_tpcset_empty(&s->kept);
     s->kept = kept;
     s->kept_ns = lithos_now_ns();
 }
@@ -112,6 +114,7 @@ void lithosd_rightsize_ended(struct lithosd_tenant *t)
     if (!t->rightsize)
         return;
     t->daemon->lend.strips -= !lithos_tpcset_empty(&t->rightsize->strip);
+    t->daemon->lend.keep -= !lithos_tpcset_empty(&t->rightsize->kept);
     free(t->rightsize->core);
     free(t->rightsize);
     t->rightsize = NULL;
@@ -364,6 +367,16 @@ void lithosd_rightsize_beside(struct lithosd *d, unsigned gpu, const struct lith
         const struct lithos_tpcset there = lithos_tpcset_and(strip, *tpcs);
         if (t->used && !lithos_tpcset_empty(&there) && t->gpu[0] == gpu)
             lithos_rightsize_used(t->rightsize->core);
+    }
+}
+
+void lithosd_rightsize_took(const struct lithosd_tenant *other, const struct lithos_kernel_event *k)
+{
+    struct lithosd *d = other->daemon;
+    for (unsigned i = 0; d->lend.keep && i < LITHOSD_TENANT_MAX; i++) {
+        const struct lithosd_tenant *t = &d->tenants[i];
+        if (t->used && t != other && t->rightsize && t->gpu[0] == other->gpu[k->launch->gpu])
+            lithos_rightsize_took(t->rightsize->core, k->launch->tpcs, k->busy_ns);
     }
 }
 

@@ -38,6 +38,8 @@ void lithosd_rightsize_renew(struct lithosd_tenant *t);
 void lithosd_rightsize_ended(struct lithosd_tenant *t);
 /* Why it is not right-sized, though it said a slip; NULL: it is. */
 const char *lithosd_rightsize_why_not(const struct lithosd_tenant *t);
+/* A kernel of another tenant's has ended: it may have been on its strip. */
+void lithosd_rightsize_took(const struct lithosd_tenant *other, const struct lithos_kernel_event *k);
 /* A process has its arena; is about to lose it. */
 void lithosd_rightsize_attach(struct lithosd_process *p);
 void lithosd_rightsize_detach(struct lithosd_process *p);

@@ -62,11 +62,11 @@ static json_t *operators(const struct lithosd_tenant *t)
 static json_t *strip_status(const struct lithosd_rightsize *s, const struct lithos_rightsize_stats *st)
 {
     char text[LITHOS_TPCSET_TEXT_MAX];
-    return json_pack("{s:i,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "tpcs", (int)lithos_tpcset_count(&s->strip),
+    return json_pack("{s:i,s:s,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "tpcs", (int)lithos_tpcset_count(&s->strip),
                      "bits", lithos_tpcset_format(&s->strip, text), "bears_us", (double)s->bears_ns / 1e3,
-                     "requests", number(st->lent), "unused", number(st->unused), "narrowed",
-                     number(st->narrowed), "met", number(st->met), "dear", number(st->dear), "whole",
-                     number(st->whole));
+                     "used_percent", 100.0 * (double)lithos_rightsize_used_part(s->core), "requests",
+                     number(st->lent), "unused", number(st->unused), "narrowed", number(st->narrowed), "met",
+                     number(st->met), "dear", number(st->dear), "whole", number(st->whole));
 }
 
 /* Why it was undone, the last time. */

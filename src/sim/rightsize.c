@@ -129,6 +129,9 @@ void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_fl
 
     if (e->end_ns >= s->sc->warm_ns && e->end_ns < s->sc->duration_ns)
         t->result.tpc_ns += (double)took_ns * width;
+    for (uint32_t i = 0; i < s->sc->tenant_count; i++)
+        if (&s->tenants[i] != t && s->tenants[i].rightsize)
+            lithos_rightsize_took(s->tenants[i].rightsize, f->tpcs, took_ns);
     if (!t->rightsize)
         return;
     struct lithos_rightsize_ticket ticket = f->sized;

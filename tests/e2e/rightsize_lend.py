@@ -48,6 +48,8 @@ def main():
         print(f"after {took:.1f} s: {json.dumps(sized(stack)['strip'])}", flush=True)
         wait_for("lithos says so", lambda: all("TPCs that its kernels leave" in stack.lithos(*of).stdout
                                                for of in (("explain", "service"), ("status",))), 40 * SLACK, 0.05)
+        used = wait_for("how much of it is used", lambda: sized(stack)["strip"]["used_percent"] > 10, 40 * SLACK, 0.05)[1]
+        print(f"after {used:.1f} s more: {json.dumps(sized(stack)['strip'])}", flush=True)
         before = sm_ns(stack, neighbour.pid)
         beside = rate(stack)
         worked = sm_ns(stack, neighbour.pid) - before

@@ -27,7 +27,7 @@ struct stand {
     bool idle;                                        /* nobody borrows */
     bool pauses; /* it does: its requests begin with others' work on all of its TPCs */
     bool halts;  /* it does within them: others come and go, and right-sized requests say nothing */
-    bool misses; /* what others have to do on a strip is over by the end of each request */
+    bool misses; /* what others have to do on a strip takes no time */
     uint64_t lent_until_ns; /* the last strip was given back */
     uint64_t lent;          /* requests that left a strip, in a row */
     uint64_t strips, over;  /* in all; slower than slip */
@@ -114,7 +114,7 @@ static uint32_t request(struct stand *s)
         s->strips++;
     }
     if (!is_empty(left) && !s->idle && !s->misses)
-        lithos_rightsize_beside(s->r, s->now_ns, s->now_ns + 1 * MS);
+        lithos_rightsize_took(s->r, left, took_ns);
     s->over += took_ns > alone_ns * 11 / 10;
     s->requests++;
     if (s->halts && c.why != LITHOS_RIGHTSIZE_REFERENCE && is_empty(lithos_rightsize_kept(s->r, s->own)))
