@@ -79,14 +79,15 @@ def main():
     failures, runs = 0, []
     with servers.Scratch() as scratch:
         result = results.Result("power-advise", cli.command_line(), o.repetitions, place, results.probe(place, servers.clean_env()))
-        for rep in range(1, o.repetitions + 1):
-            for name in ["sample"] if o.samples else models.choose(o, result):
-                try:
-                    runs.append(one(o, place, scratch, result, name, rep))
-                except (Failed, OSError, ValueError, KeyError) as e:
-                    failures += 1
-                    result.case(name, rep, error=str(e)[:1000])
-                    log(f"[{rep}] {name}: FAILED: {e!r}")
+        with result.keeps_what_was_measured():
+            for rep in range(1, o.repetitions + 1):
+                for name in ["sample"] if o.samples else models.choose(o, result):
+                    try:
+                        runs.append(one(o, place, scratch, result, name, rep))
+                    except (Failed, OSError, ValueError, KeyError) as e:
+                        failures += 1
+                        result.case(name, rep, error=str(e)[:1000])
+                        log(f"[{rep}] {name}: FAILED: {e!r}")
         result.bar("clocks set in advise mode", sum(r["locks"] for r in runs), "==", 0)
         result.bar("energy of the tenant over that of the card", max((r["tenant_joules"] / r["card_joules"] for r in runs), default=None), "<=", 1.1)
         result.note("Sensitivity is 1 for what has been seen at one clock only: a card that never changes its clock tells none. "
