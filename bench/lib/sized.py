@@ -1,4 +1,5 @@
 """Right-sizing on a card: a service by itself and beside a best-effort neighbour, with its slip and without by turns."""
+import statistics
 import time
 
 from lib import models, results, servers
@@ -13,10 +14,13 @@ SERVICES = ["resnet50 inference", "bert inference", "llama prefill", "llama deco
 def add_options(p):
     p.add_argument("--learn", type=float, default=20, help="on a card: seconds of the card's time that a service runs with its slip "
                    "before it is measured (default: %(default)s)")
-    p.add_argument("--window", type=float, default=4, help="on a card: seconds with its slip, and as many without, of a repetition "
+    p.add_argument("--window", type=float, default=2, help="on a card: seconds with its slip, and as many without, of a repetition "
                    "(default: %(default)s)")
-    p.add_argument("--turns", type=int, default=8, help="on a card: into which these are cut, by turns, for hosts are faster in one second "
+    p.add_argument("--turns", type=int, default=4, help="on a card: into which these are cut, by turns, for hosts are faster in one second "
                    "than in the next (default: %(default)s)")
+    p.add_argument("--close", type=float, default=6, metavar="S", help="on a card: seconds with its slip, and as many without, of a repetition in "
+                   "turns of a tenth of a second, which are what latency and throughput are told by where nobody is beside it; 0: told by the longer turns "
+                   "(default: %(default)s)")
     p.add_argument("--beside", metavar="MODEL", help="on a card: the best-effort neighbour, one of bench/models or burn (short kernels); "
                    "none: nobody (default: llama training; with --virtual burn)")
     p.add_argument("--batches", default="", metavar="FROM-TO", help="on a card: each request of another batch size")
@@ -59,6 +63,38 @@ class Service:
         models.settle()
         ran.take(figures, before, self.d.tenant("service"))
         return ran
+
+
+CLOSE_S = 0.1
+
+
+class Close:
+    """A service with its slip and without by short turns: a host that is slow for a second slows both. What each request took (of a decoder
+    each token), but for the first of each turn, which may have begun the other way."""
+
+    def __init__(self, o, s):
+        self.o, self.s = o, s
+        self.us = {True: [], False: []}
+
+    def turn(self, on):
+        self.s.switch(self.s.slip if on else "off")
+        figures = self.s.run(CLOSE_S)
+        self.us[on] += (figures.get("piece_us") or figures["us"])[1:]
+
+    def run(self):
+        """What it took with the slip and without, and by how much that is more; None: there were too few requests."""
+        for i in range(round(self.o.close / CLOSE_S)):
+            for on in (i % 2 == 0, i % 2 == 1):
+                self.turn(on)
+        if not all(self.us.values()):
+            return None
+        took = {name: {on: how(us) for on, us in self.us.items()} for name, how in
+                (("p50", results.median), ("p99", lambda us: results.quantile(us, 0.99)), ("mean", statistics.fmean))}
+        out = {"requests": len(self.us[True]), "whole_requests": len(self.us[False])}
+        for name, of in took.items():
+            out |= {f"{name}_us": round(of[True] / self.o.scale, 3), f"whole_{name}_us": round(of[False] / self.o.scale, 3)}
+        out |= {f"{name}_added_percent": round(100 * (took[name][True] / took[name][False] - 1), 3) for name in ("p50", "p99")}
+        return out | {"throughput_lost_percent": round(100 * (1 - took["mean"][False] / took["mean"][True]), 3)}
 
 
 class Ran:
@@ -171,8 +207,9 @@ def differences(pairs):
 
 
 def compare(result, name, reps):
-    """What the turns with a slip differ by from those without, by the median of the repetitions."""
-    got = {key: result.figures(f"{name}, slip", key) for key in ADDED}
+    """What the turns with a slip differ by from those without, by the median of the repetitions; latency and throughput by short turns, where
+    there were any."""
+    got = {key: result.figures(f"{name}, close", key) or result.figures(f"{name}, slip", key) for key in ADDED}
     if not all(got.values()):
         return None
     out = {key: results.median(values) for key, values in got.items()}
@@ -193,6 +230,10 @@ def turns(o, s, result, name, neighbour=None):
             figures = r.figures() | (differences(pairs) if on else {})
             result.case(case, rep, **figures)
             log(f"[{rep}] {case}: {figures}")
+        close = Close(o, s).run() if o.close and not neighbour else None
+        if close:
+            result.case(f"{name}, close", rep, **close)
+            log(f"[{rep}] {name}, close: {close}")
 
 
 def gained(result, name, beside, be_alone, reps, lost_percent):
@@ -276,7 +317,8 @@ def measure(o, place, result, slip):
         result.bar("throughput lost %, beside", over("throughput_lost_percent", max, together), "<=", 4)
         result.bar("aggregate throughput gained %, beside", over("gained", lambda v: sum(v) / len(v), together), ">", 0)
     result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process, "
-                "added, lost and saved being medians over pairs of turns beside each other; with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
+                "saved being medians over pairs of turns beside each other, and added and lost by turns of a tenth of a second (of a decoder each token is a "
+                "request there); with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
                 "the TPCs that they were confined to. Beside a best-effort neighbour, which owns nothing, added and lost are against the turns "
                 "without the slip, in which it is lent what is idle; together is the sum of both, each over what it does alone.")
     if o.virtual:

@@ -101,6 +101,8 @@ class Driver:
     def measure(self, batches, rate=0.0, poisson=False):
         """One iteration for each batch size that `batches` gives."""
         start_ns, us, sizes = [], [], []
+        pieces = getattr(self.runner, "pieces_us", [])
+        pieces.clear()
         begin = time.monotonic_ns()
         arrivals = random.Random(self.o.seed)  # the same each time
         due = begin
@@ -117,7 +119,8 @@ class Driver:
             us.append((time.monotonic_ns() - now) / 1e3)
             start_ns.append(now)
             sizes.append(batch)
-        return self.figures(start_ns, us, sizes, (time.monotonic_ns() - begin) / 1e9)
+        figures = self.figures(start_ns, us, sizes, (time.monotonic_ns() - begin) / 1e9)
+        return {**figures, "piece_us": pieces.copy()} if pieces else figures
 
     def figures(self, start_ns, us, sizes, seconds):
         o = self.o

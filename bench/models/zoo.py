@@ -4,6 +4,7 @@ build(options) gives a function of the batch size that runs one iteration and re
 Needs torch, and torchvision (resnet50, vgg19) or transformers (bert, llama). Nothing is downloaded."""
 import contextlib
 import os
+import time
 
 # jobs: what a model can be made to do, the first is the default; dtype, batch, seq: what is taken where nothing is said.
 MODELS = {
@@ -105,6 +106,7 @@ class Runner:
         self.network = network.train(training)
         self.inputs, self.targets = self.keep(inputs), None if targets is None else self.keep(targets)
         self.call = torch.compile(self.network) if o.compile else self.network
+        self.pieces_us = []  # of decoding, what each token took: whoever measures empties it
         self.optimizer = None
         if training:
             make = torch.optim.SGD if o.model in ("resnet50", "vgg19") else torch.optim.AdamW
@@ -140,10 +142,14 @@ class Runner:
         """A prompt, then tokens one by one, each read back as for somebody who waits for it."""
         with self.torch.inference_mode():
             ids, cache = self.take(self.inputs, batch), None
+            begin = time.monotonic_ns()
             for _ in range(self.o.tokens):
                 out = self.call(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
                 ids.tolist()
+                end = time.monotonic_ns()
+                self.pieces_us.append((end - begin) / 1e3)
+                begin = end
 
     def loss(self, batch):
         inputs = self.take(self.inputs, batch)
