@@ -37,8 +37,9 @@ FIELDS = {
     21: [("tenant", "u"), ("stream", "d"), ("pid", "u"), ("gpu", "u"), ("sequence", "u")],
     22: [("tenant", "u"), ("pid", "u"), ("gpu", "u"), ("reason", "u"), ("count", "u")],
     23: [("gpu", "u"), ("gpu_ns", "u"), ("offset", "d"), ("drift", "d"), ("bound", "u")],
+    24: [("tenant", "u"), ("stream", "u"), ("pid", "u"), ("gpu", "u"), ("sequence", "u"), ("tpcs", "set"), ("took", "u")],
 }
-KINDS = {17: "gpu", 18: "tenant", 19: "tenant_end", 20: "grant", 21: "sync", 22: "drop", 23: "clock"}
+KINDS = {17: "gpu", 18: "tenant", 19: "tenant_end", 20: "grant", 21: "sync", 22: "drop", 23: "clock", 24: "atom"}
 
 
 def blocks(data):

@@ -170,9 +170,12 @@ int lithos_trace_stat_print(const struct lithos_trace_input *in, struct lithos_t
 {
     const struct lithos_trace_reader_stats s = lithos_trace_reader_stats(in->reader);
 
-    fprintf(out, "%" PRIu64 " kernels of %zu tenants, %.3f ms of kernel time in %.3f ms, %" PRIu64 " syncs\n",
+    fprintf(out, "%" PRIu64 " kernels of %zu tenants, %.3f ms of kernel time in %.3f ms, %" PRIu64 " syncs",
             sum->events[LITHOS_TRACE_KERNEL], sum->tenant_count, sum->total_ns / 1e6, span_ns(sum) / 1e6,
             sum->events[LITHOS_TRACE_SYNC]);
+    if (sum->events[LITHOS_TRACE_ATOM])
+        fprintf(out, ", %" PRIu64 " atoms", sum->events[LITHOS_TRACE_ATOM]);
+    fputc('\n', out);
     print_gpus(sum, out);
     print_missing(stat, sum, out);
     print_remarks(sum, out);

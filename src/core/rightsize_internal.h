@@ -146,16 +146,16 @@ struct rightsize_strip {
     bool wide;     /* it begins with more the next time: little was of no use */
     bool halve;    /* in the next request */
     uint32_t good; /* requests on end that bore it, of the kind that leads */
-    float lent_ns,
-        used_ns; /* requests beside this level, lately; what others' work there took, if it had been on all of the strip */
-    bool used;              /* others went there, in this request */
-    float use;              /* in what part of them lately */
-    uint32_t taken;         /* requests in which they did, since nobody had */
-    bool patient;           /* others' kernels may take long there: nobody took it for less */
-    uint32_t impatient_for; /* they may not, for so many more requests: a launch has met such a one */
-    uint64_t beside_until_ns,
-        bore_ns;       /* others' work is there until then, as predicted; what they may go there with */
-    uint64_t begin_ns; /* not before: it was too much at any level, or nobody took it */
+    /* Of requests beside this level, lately: how long they took, and others' work there, as if all of it had been on all of the strip. */
+    float lent_ns, used_ns;
+    bool used;                /* others went there, in this request */
+    float use;                /* in what part of them lately */
+    uint32_t taken;           /* requests in which they did, since nobody had */
+    bool patient;             /* others' kernels may take long there: nobody took it for less */
+    uint32_t impatient_for;   /* they may not, for so many more requests: a launch has met such a one */
+    uint64_t beside_until_ns; /* others' work is there until then, as predicted; */
+    uint64_t bore_ns;         /* what they could go there with when it was left last */
+    uint64_t begin_ns;        /* not before: it was too much at any level, or nobody took it */
     uint64_t stop_for_ns, unused_for_ns;
     uint64_t ended_ns;             /* of the last request that ran beside it */
     float usual_us;                /* what references of the kind that leads take */

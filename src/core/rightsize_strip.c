@@ -182,8 +182,8 @@ float lithos_rightsize_used_part(const struct lithos_rightsize *r)
     return r->strip.lent_ns > 0 ? LITHOS_MIN(r->strip.used_ns / r->strip.lent_ns, 1.0f) : 0;
 }
 
-/* Does it cost more of the tenant's throughput than others use of its TPCs? Then both together lose by
- * it, though the slip would allow it: who borrows does no more with them than their owner did. */
+/* Does it cost more of the tenant's throughput than others use of its TPCs? Then both together lose by it, though the slip would allow it:
+ * who borrows does no more with them than their owner did. */
 static bool is_too_dear(struct lithos_rightsize *r)
 {
     const struct rightsize_strip *p = &r->strip;

@@ -456,6 +456,8 @@ static void finish_head(struct lithos_timeline *tl, uint32_t index, uint64_t now
     if (overlapped(tl, index, e.start_ns, e.end_ns))
         e.flags |= LITHOS_KERNEL_OVERLAPPED;
     remember_end(g, index, e.end_ns);
+    if (l->atoms && tl->config.atom)
+        tl->config.atom(ctx, &e);
     enum timeline_joined joined = l->atoms ? timeline_join(tl, index, slot, &e) : TIMELINE_JOIN_ENDED;
     if (joined == TIMELINE_JOIN_ENDED) {
         timeline_count_kernel(tl, &e);

@@ -100,6 +100,9 @@ struct lithos_timeline_config {
     uint32_t gpu_count;
     uint64_t missing_ns; /* a launch is missing when one behind it has ended for so long */
     uint64_t replay_ns;  /* a graph's node that shows nothing new for so long was overtaken by itself */
+    /* Told of each atom as it ends, with poll's ctx: its launch, its own times and TPCs. NULL: of kernels alone, when all of their atoms
+     * have. */
+    void (*atom)(void *ctx, const struct lithos_kernel_event *event);
     struct {
         uint32_t tpcs;
         uint64_t

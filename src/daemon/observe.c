@@ -70,6 +70,27 @@ int64_t lithosd_clock_drift_ppb(const struct lithosd_tenant *t, uint32_t i)
     return gpu->drift_known ? gpu->drift_ppb : 0;
 }
 
+/* Of a kernel that runs in parts each part is told of by itself: each has the TPCs of its moment. */
+static void atom_ended(void *ctx, const struct lithos_kernel_event *k)
+{
+    const struct lithosd_tenant *t = ctx;
+    const struct lithos_timeline_launch *l = k->launch;
+    if (!t->daemon->observe.recording_count)
+        return;
+    const struct lithos_trace_event e = {
+        .kind = LITHOS_TRACE_ATOM,
+        .time_ns = k->start_ns,
+        .atom = {.tenant = t->id,
+                 .stream = l->stream,
+                 .pid = (uint32_t)t->daemon->processes[l->process].pid,
+                 .gpu = t->daemon->gpus.gpu[t->gpu[l->gpu]].index,
+                 .sequence = l->sequence,
+                 .tpcs = l->tpcs,
+                 .took_ns = k->end_ns - k->start_ns},
+    };
+    lithosd_recordings_event(t, &e);
+}
+
 static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
 {
     struct lithosd *d = t->daemon;
@@ -81,7 +102,8 @@ static struct lithosd_observed *new_observed(const struct lithosd_tenant *t)
                                        .operators = 256,
                                        .gpu_count = t->grant.gpu_count,
                                        .missing_ns = 50 * LITHOS_NSEC_PER_MSEC,
-                                       .replay_ns = 2 * LITHOS_NSEC_PER_SEC};
+                                       .replay_ns = 2 * LITHOS_NSEC_PER_SEC,
+                                       .atom = atom_ended};
     for (uint32_t i = 0; i < c.gpu_count; i++) {
         c.gpu[i].tpcs = lithosd_gpu_tpcs(&d->gpus.gpu[t->gpu[i]]);
         c.gpu[i].launch_latency_ns = d->gpus.is_virtual ? VIRTUAL_LATENCY_NS : LAUNCH_LATENCY_NS;

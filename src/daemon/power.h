@@ -30,8 +30,8 @@ struct lithosd_power_gpu {
 /* Busy periods, which the governor goes by: from a launch that finds the tenant idle to the end of what it has launched. */
 struct lithosd_power_period {
     uint64_t begin_ns, end_ns; /* 0: none is open */
-    uint64_t
-        requests; /* what its energy is divided by: waits for what it had launched; such periods until the first of these */
+    /* What its energy is divided by: waits for what it had launched, and until it is first seen to wait such periods. */
+    uint64_t requests;
     bool waits;    /* it has been seen to */
     bool launched; /* something since the last one */
 };

@@ -295,6 +295,23 @@ static int add_clock(struct lithos_trace_export *x, const struct lithos_trace_ev
     return emit_counter(x, e->time_ns, GPUS_PROCESS, name, "ns", e->clock.bound_ns);
 }
 
+/* Within the slice of its kernel, which is told of later. */
+static int add_atom(struct lithos_trace_export *x, const struct lithos_trace_event *e)
+{
+    const struct lithos_trace_atom *a = &e->atom;
+    const struct lithos_trace_lane lane = {a->tenant, a->stream, a->pid, a->gpu};
+    uint32_t pid, tid;
+    int r = lane_thread(x, &lane, &pid, &tid);
+
+    if (r < 0)
+        return r;
+    return emit(x, json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:{s:I, s:I}}", "name", "atom", "cat",
+                             "atom", "ph", "X", "ts", microseconds(e->time_ns - x->start_ns), "dur",
+                             microseconds(a->took_ns), "pid", (json_int_t)pid, "tid", (json_int_t)tid, "args",
+                             "tpcs", (json_int_t)lithos_tpcset_count(&a->tpcs), "sequence",
+                             (json_int_t)a->sequence));
+}
+
 int lithos_trace_export_add(struct lithos_trace_export *x, const struct lithos_trace_event *e)
 {
     static int (*const add[])(struct lithos_trace_export *, const struct lithos_trace_event *) = {
@@ -302,6 +319,7 @@ int lithos_trace_export_add(struct lithos_trace_export *x, const struct lithos_t
         [LITHOS_TRACE_TENANT] = add_tenant, [LITHOS_TRACE_TENANT_END] = add_tenant_end,
         [LITHOS_TRACE_GRANT] = add_grant,   [LITHOS_TRACE_SYNC] = add_sync,
         [LITHOS_TRACE_DROP] = add_drop,     [LITHOS_TRACE_CLOCK] = add_clock,
+        [LITHOS_TRACE_ATOM] = add_atom,
     };
     _Static_assert(LITHOS_ARRAY_SIZE(add) == LITHOS_TRACE_KIND_MAX, "one each");
 

@@ -306,6 +306,7 @@ int lithos_trace_stat_add(struct lithos_trace_stat *s, const struct lithos_trace
     case LITHOS_TRACE_TENANT_END:
     case LITHOS_TRACE_GRANT:
     case LITHOS_TRACE_SYNC:
+    case LITHOS_TRACE_ATOM:
     case LITHOS_TRACE_KIND_MAX:
         break;
     }

@@ -152,6 +152,7 @@ const char *lithos_trace_kind_name(enum lithos_trace_kind kind)
         [LITHOS_TRACE_TENANT] = "tenant", [LITHOS_TRACE_TENANT_END] = "tenant_end",
         [LITHOS_TRACE_GRANT] = "grant",   [LITHOS_TRACE_SYNC] = "sync",
         [LITHOS_TRACE_DROP] = "drop",     [LITHOS_TRACE_CLOCK] = "clock",
+        [LITHOS_TRACE_ATOM] = "atom",
     };
     _Static_assert(LITHOS_ARRAY_SIZE(names) == LITHOS_TRACE_KIND_MAX, "a name each");
 

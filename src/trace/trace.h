@@ -26,6 +26,7 @@ enum lithos_trace_kind {
     LITHOS_TRACE_SYNC,       /* a process waited for its kernels */
     LITHOS_TRACE_DROP,       /* something is missing from the trace, and why */
     LITHOS_TRACE_CLOCK,      /* how a GPU's clock maps to CLOCK_MONOTONIC */
+    LITHOS_TRACE_ATOM,       /* a part of a kernel ran; the kernel's own event comes when all have */
     LITHOS_TRACE_KIND_MAX,
 };
 
@@ -114,9 +115,20 @@ struct lithos_trace_clock { /* host = gpu + offset + drift * (gpu - gpu_ns) / 1e
     uint64_t bound_ns; /* mapped times are off by no more */
 };
 
+struct lithos_trace_atom {
+    uint64_t tenant;
+    uint64_t stream;
+    uint32_t pid;
+    uint32_t gpu;
+    uint64_t sequence;         /* of the kernel that it is a part of */
+    struct lithos_tpcset tpcs; /* where it might run: each atom has those of its moment */
+    uint64_t took_ns;          /* from its start, which is the event's time */
+};
+
 struct lithos_trace_event {
     enum lithos_trace_kind kind;
-    uint64_t time_ns; /* when it happened; a kernel: when it was submitted */
+    uint64_t
+        time_ns; /* when it happened; a kernel: when it was submitted; an atom: when it began, an estimate */
     union {
         struct lithos_trace_kernel kernel;
         struct lithos_trace_gpu gpu;
@@ -125,6 +137,7 @@ struct lithos_trace_event {
         struct lithos_trace_sync sync;
         struct lithos_trace_drop drop;
         struct lithos_trace_clock clock;
+        struct lithos_trace_atom atom;
     };
 };
 

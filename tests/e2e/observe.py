@@ -130,6 +130,30 @@ def there_and_back(stack, trace):
         check(read == told, f"a kernel is {read} in the trace, {told} in its export")
 
 
+def atom_by_atom(stack):
+    """Of kernels that run in four parts each part is told of, within its kernel, and so is a picture drawn."""
+    path, picture = stack.dir / "cut.trace", stack.dir / "cut.svg"
+    cut = stack.run("8%", "cut", stack.sample("lithos-burn"), *SAMPLE, "--iters", "200", options=("--atom", "x4"))
+    wait_for("kernels are cut", lambda: (stack.tenants().get("cut", {}).get("atoms") or {}).get("cut", 0) > 20, 30 * SLACK)
+    done = stack.lithos("trace", "record", "-o", path, "--seconds", "1", "--tenant", "cut")
+    check(done.returncode == 0, done.stderr)
+    cut.kill()
+    kernels, atoms = {}, {}
+    for kind, e in bench_trace.events(path.read_bytes()):
+        if kind == "kernel" and not e["flags"]:
+            kernels[e["sequence"]] = e
+        elif kind == "atom":
+            atoms.setdefault(e["sequence"], []).append(e)
+    whole = [n for n in kernels if len(atoms.get(n, ())) == 4]
+    check(len(whole) > 5 and len(whole) >= len(kernels) - 2, f"{len(whole)} of {len(kernels)} kernels have four atoms")
+    for n in whole:
+        k, of = kernels[n], atoms[n]
+        check(all(k["start"] <= a["time"] and a["time"] + a["took"] <= k["end"] and a["tpcs"] == k["tpcs"] for a in of), f"{of} of {k}")
+    check("atoms" in stack.lithos("trace", "stat", path).stdout, "`lithos trace stat` knows of no atoms")
+    done = subprocess.run([sys.executable, pathlib.Path(__file__).resolve().parents[2] / "tools/trace-picture", path, "-o", picture], capture_output=True, text=True, timeout=60)
+    check(done.returncode == 0 and "<svg" in picture.read_text(), done.stderr)
+
+
 def kills(stack, seed, rounds):
     """Tenants of two processes, one of which is killed with kernels in flight: the accounts still close."""
     random.seed(seed)
@@ -198,7 +222,7 @@ def main():
         if not all(g["stamps"] for g in stack.status()["gpus"]):
             print("the probe has not seen stamps work on the virtual GPU")
             return 1
-        for step in (exact_and_true, bad_traces):
+        for step in (exact_and_true, bad_traces, atom_by_atom):
             print(step.__name__, flush=True)
             step(stack)
         for child in stack.children:

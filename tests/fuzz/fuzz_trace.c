@@ -215,6 +215,7 @@ static size_t small_trace(uint8_t *buf, size_t size, int level)
         {.kind = LITHOS_TRACE_CLOCK, .clock = {0, 77, -1234567, 12, 900}},
         {.kind = LITHOS_TRACE_SYNC, .sync = {7, LITHOS_TRACE_ALL_STREAMS, 1234, 0, 9}},
         {.kind = LITHOS_TRACE_DROP, .drop = {7, 1234, 0, LITHOS_TRACE_DROP_RECORD_RING, 3}},
+        {.kind = LITHOS_TRACE_ATOM, .atom = {7, 2, 1234, 0, 9, tpcs, 250000}},
         {.kind = LITHOS_TRACE_KERNEL},
         {.kind = LITHOS_TRACE_TENANT_END, .tenant = {.id = 7}},
     };

@@ -27,6 +27,10 @@ struct world {
     struct lithos_timeline_launch last_launch;
     unsigned events;
     uint32_t tpcs; /* of what is given next */
+    /* Of atoms, told one by one: how many, how long they took, on how many TPCs in all. */
+    unsigned atoms;
+    uint64_t atoms_ns;
+    uint32_t atoms_tpcs;
 };
 
 static int teardown(void **state)
@@ -87,6 +91,14 @@ static void emitted(void *ctx, const struct lithos_kernel_event *e)
     w->events++;
 }
 
+static void atom_emitted(void *ctx, const struct lithos_kernel_event *e)
+{
+    struct world *w = ctx;
+    w->atoms++;
+    w->atoms_ns += e->end_ns - e->start_ns;
+    w->atoms_tpcs += e->launch->tpc_count;
+}
+
 static void poll(struct world *w, uint64_t at_ns)
 {
     w->now_ns = w->base_ns + at_ns;
@@ -107,7 +119,8 @@ static int setup(void **state)
                                        .operators = 8,
                                        .gpu_count = 1,
                                        .missing_ns = MISSING_NS,
-                                       .replay_ns = 2000000000};
+                                       .replay_ns = 2000000000,
+                                       .atom = atom_emitted};
     size_t bytes;
     c.gpu[0].tpcs = 66;
     c.gpu[0].launch_latency_ns = LATENCY_NS;
@@ -138,10 +151,13 @@ static void one_event(void **state)
     assert_int_equal(outstanding(w), 2);
     poll(w, 350000); /* three of four */
     assert_int_equal(w->events - w->calibrating, 0);
+    assert_int_equal(w->atoms, 3);
     assert_int_equal(outstanding(w), 2);
     poll(w, 410000);
     assert_int_equal(w->events - w->calibrating, 1);
     assert_int_equal(w->last.atoms, 4);
+    assert_int_equal(w->atoms, 4);
+    assert_about(w->atoms_ns, w->last.end_ns - w->last.start_ns);
     assert_int_equal(w->last_launch.sequence, 1);
     assert_int_equal(w->last_launch.atom, 0); /* the first's: its prediction is the launch's */
     assert_about(w->last.start_ns, w->base_ns + 1000 + LATENCY_NS);
@@ -173,6 +189,7 @@ static void one_by_one(void **state)
     assert_int_equal(w->events - w->calibrating, 1);
     assert_about(w->last.end_ns - w->last.start_ns, 700000);
     assert_about(w->last.busy_ns, 300000);
+    assert_int_equal(w->atoms_tpcs, 10 + 30 + 30);
     assert_int_equal(w->last_launch.tpc_count, 23); /* 10, 30 and 30 */
     assert_in_range(lithos_timeline_stats(w->tl)->tpc_ns - before, 6850000, 6950000);
 }

@@ -106,6 +106,17 @@ static void add_drop(const struct lithos_trace_event *e)
     add(e, "count", e->drop.count);
 }
 
+static void add_atom(const struct lithos_trace_event *e)
+{
+    add(e, "tenant", e->atom.tenant);
+    add(e, "stream", e->atom.stream);
+    add(e, "pid", e->atom.pid);
+    add(e, "gpu", e->atom.gpu);
+    add(e, "sequence", e->atom.sequence);
+    add_set(e, "tpcs", &e->atom.tpcs);
+    add(e, "took", e->atom.took_ns);
+}
+
 static void add_event(const struct lithos_trace_event *e)
 {
     add(e, "events", 1);
@@ -137,6 +148,9 @@ static void add_event(const struct lithos_trace_event *e)
         break;
     case LITHOS_TRACE_CLOCK:
         add_clock(e);
+        break;
+    case LITHOS_TRACE_ATOM:
+        add_atom(e);
         break;
     case LITHOS_TRACE_KIND_MAX:
         abort();

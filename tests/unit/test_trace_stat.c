@@ -153,7 +153,9 @@ static void any_trace_exports_to_json(void **state)
         if (!document)
             fail_msg("%s at %d", error.text, error.position);
         const json_t *events = json_object_get(document, "traceEvents");
-        assert_int_equal(count_of(events, "X", NULL), counts[LITHOS_TRACE_KERNEL]);
+        assert_int_equal(count_of(events, "X", NULL),
+                         counts[LITHOS_TRACE_KERNEL] + counts[LITHOS_TRACE_ATOM]);
+        assert_int_equal(count_of(events, "X", "atom"), counts[LITHOS_TRACE_ATOM]);
         assert_int_equal(count_of(events, "i", "grant"), counts[LITHOS_TRACE_GRANT]);
         assert_int_equal(count_of(events, "i", "admitted"), counts[LITHOS_TRACE_TENANT]);
         assert_int_equal(count_of(events, "i", "ended"), counts[LITHOS_TRACE_TENANT_END]);

@@ -134,6 +134,12 @@ struct lithos_trace_event trace_random_event(struct trace_random *r, bool wild)
                                               (int64_t)(number(r, wild, 1000) - 500),
                                               (int64_t)(number(r, wild, 100) - 50), number(r, wild, 2000)};
         break;
+    case LITHOS_TRACE_ATOM:
+        e.atom = (struct lithos_trace_atom){number(r, wild, 4),           number(r, wild, 4),
+                                            (uint32_t)number(r, wild, 4), (uint32_t)number(r, wild, 2),
+                                            number(r, wild, 1000),        tpcs(r, wild),
+                                            number(r, wild, 1000000)};
+        break;
     case LITHOS_TRACE_KIND_MAX:
         abort();
     }
@@ -180,6 +186,11 @@ bool trace_events_equal(const struct lithos_trace_event *a, const struct lithos_
         return a->clock.gpu == b->clock.gpu && a->clock.gpu_ns == b->clock.gpu_ns &&
                a->clock.offset_ns == b->clock.offset_ns && a->clock.drift_ppb == b->clock.drift_ppb &&
                a->clock.bound_ns == b->clock.bound_ns;
+    case LITHOS_TRACE_ATOM:
+        return a->atom.tenant == b->atom.tenant && a->atom.stream == b->atom.stream &&
+               a->atom.pid == b->atom.pid && a->atom.gpu == b->atom.gpu &&
+               a->atom.sequence == b->atom.sequence && lithos_tpcset_equal(&a->atom.tpcs, &b->atom.tpcs) &&
+               a->atom.took_ns == b->atom.took_ns;
     case LITHOS_TRACE_KIND_MAX:
         break;
     }
