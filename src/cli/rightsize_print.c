@@ -32,8 +32,8 @@ void lithos_rightsize_print(const json_t *rightsize, FILE *out)
         fprintf(out, "; stopped %lld times", (long long)lithos_json_integer(rightsize, "stopped"));
     const json_t *strip = json_object_get(rightsize, "strip");
     if (lithos_json_integer(strip, "tpcs"))
-        fprintf(out, "; lends %lld TPCs that its kernels leave",
-                (long long)lithos_json_integer(strip, "tpcs"));
+        fprintf(out, "; lends %lld TPCs that its kernels leave, of which %.0f %% are used",
+                (long long)lithos_json_integer(strip, "tpcs"), number(strip, "used_percent"));
     fputs(lithos_json_true(rightsize, "whole") ? "; all TPCs just now\n" : "\n", out);
 }
 
