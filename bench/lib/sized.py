@@ -75,17 +75,21 @@ class Close:
     def __init__(self, o, s):
         self.o, self.s = o, s
         self.us = {True: [], False: []}
+        self.seconds = 0  # with it and without
 
     def turn(self, on):
         self.s.switch(self.s.slip if on else "off")
         figures = self.s.run(CLOSE_S)
         self.us[on] += (figures.get("piece_us") or figures["us"])[1:]
+        self.seconds += figures["seconds"] / self.o.scale
 
     def run(self):
         """What it took with the slip and without, and by how much that is more; None: there were too few requests."""
-        for i in range(round(self.o.close / CLOSE_S)):
-            for on in (i % 2 == 0, i % 2 == 1):
-                self.turn(on)
+        first = True
+        while self.seconds < 2 * self.o.close:
+            self.turn(first)
+            self.turn(not first)
+            first = not first
         if not all(self.us.values()):
             return None
         took = {name: {on: how(us) for on, us in self.us.items()} for name, how in
