@@ -11,8 +11,9 @@ rm -rf "$stage"
 mkdir -p "$stage" dist
 cmake --install $build --prefix "$stage/$name" > "$build/install.log"
 
-# Benchmarks lie at the top, where one looks for them; documents beside them.
+# Benchmarks lie at the top, where one looks for them; what draws their traces and documents beside them.
 mv "$stage/$name/share/lithos/bench" "$stage/$name/bench"
+mv "$stage/$name/share/lithos/tools" "$stage/$name/tools"
 mkdir -p "$stage/$name/docs"
 cp -r docs/*.md docs/adr "$stage/$name/docs/"
 cp LICENSE README.md CHANGELOG.md "$stage/$name/"

@@ -20,7 +20,7 @@ for file in bin/lithos bin/lithosd lib/lithos/liblithos.so lib/lithos/vgpu/libcu
     libexec/lithos/vgpu/nvidia-cuda-mps-control share/lithos/cards/h200.json share/lithos/costs/default.json \
     share/lithos/kernels/samples.ptx share/man/man1/lithos.1 bench/isolation.py bench/overhead.py bench/transparency.py \
     bench/stamps.py bench/preempt.py bench/kernels/gemm.py bench/predict.py bench/predict_replay.py libexec/lithos/lithos-predictreplay bench/traces.py bench/show.py bench/models/run.py bench/lib/trace.py \
-    bench/run_all.sh bench/workloads/torch_train.py bench/graphs.py bench/graphload/llama.py bench/graph_hold.py docs/ARCHITECTURE.md docs/bench.md LICENSE README.md CHANGELOG.md COMMIT; do
+    bench/run_all.sh bench/workloads/torch_train.py bench/graphs.py bench/graphload/llama.py bench/graph_hold.py tools/trace-picture docs/ARCHITECTURE.md docs/bench.md LICENSE README.md CHANGELOG.md COMMIT; do
     [[ -e $root/$file ]] || fail "$file is not in the archive"
 done
 
@@ -54,6 +54,7 @@ echo "newest symbol version needed: GLIBC_$newest (limit $GLIBC_MAX)"
 soname=$(readelf -d "$root/lib/lithos/liblithos.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
 [[ $soname == libcuda.so.1 ]] || fail "liblithos.so is called '$soname': programs that open libcuda.so.1 would pass it by"
 
+"$root/tools/trace-picture" --help > /dev/null || fail "trace-picture does not find what it needs"
 said=$("$root/bin/lithos" version) || fail "lithos version: exit code $?"
 [[ $said == *"$version"* ]] || fail "lithos version says '$said', the archive $version"
 
