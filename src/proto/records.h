@@ -93,8 +93,8 @@ struct lithos_record {
             uint16_t blocks_per_sm; /* LAUNCH: most that an SM may hold at once; 0: not found out */
             uint16_t reserved;
             uint64_t operator_key; /* LAUNCH: where kernels are cut by their length, the operator's; else 0 */
-            uint32_t
-                before; /* LAUNCH: lithos_size_shape() of the launch before it on its stream, 0: none is known */
+            /* LAUNCH: lithos_size_shape() of the launch before it on its stream, 0: none is known */
+            uint32_t before;
             uint32_t padding;
         } launch; /* LAUNCH, DRIVER, GRAPH_NODE */
         struct {

@@ -167,20 +167,30 @@ static json_t *kernel_args(const struct lithos_trace_event *e)
     return args;
 }
 
+/* name and args are taken, also where that fails. */
+static int emit_slice(struct lithos_trace_export *x, const struct lithos_trace_lane *lane, json_t *name,
+                      const char *category, uint64_t start_ns, uint64_t took_ns, json_t *args)
+{
+    uint32_t pid, tid;
+    int r = lane_thread(x, lane, &pid, &tid);
+
+    if (r < 0) {
+        json_decref(name);
+        json_decref(args);
+        return r;
+    }
+    return emit(x, json_pack("{s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:o}", "name", name, "cat", category, "ph",
+                             "X", "ts", microseconds(start_ns - x->start_ns), "dur", microseconds(took_ns),
+                             "pid", (json_int_t)pid, "tid", (json_int_t)tid, "args", args));
+}
+
 static int add_kernel(struct lithos_trace_export *x, const struct lithos_trace_event *e)
 {
     const struct lithos_trace_kernel *k = &e->kernel;
     const struct lithos_trace_lane lane = {k->tenant, k->stream, k->pid, k->gpu};
-    uint32_t pid, tid;
-    int r = lane_thread(x, &lane, &pid, &tid);
 
-    if (r < 0)
-        return r;
-    return emit(x, json_pack("{s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:o}", "name",
-                             lithos_trace_json_text(k->function), "cat", "kernel", "ph", "X", "ts",
-                             microseconds(k->start_ns - x->start_ns), "dur",
-                             microseconds(lithos_trace_duration_ns(k)), "pid", (json_int_t)pid, "tid",
-                             (json_int_t)tid, "args", kernel_args(e)));
+    return emit_slice(x, &lane, lithos_trace_json_text(k->function), "kernel", k->start_ns,
+                      lithos_trace_duration_ns(k), kernel_args(e));
 }
 
 static int add_gpu(struct lithos_trace_export *x, const struct lithos_trace_event *e)
@@ -300,16 +310,10 @@ static int add_atom(struct lithos_trace_export *x, const struct lithos_trace_eve
 {
     const struct lithos_trace_atom *a = &e->atom;
     const struct lithos_trace_lane lane = {a->tenant, a->stream, a->pid, a->gpu};
-    uint32_t pid, tid;
-    int r = lane_thread(x, &lane, &pid, &tid);
 
-    if (r < 0)
-        return r;
-    return emit(x, json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:{s:I, s:I}}", "name", "atom", "cat",
-                             "atom", "ph", "X", "ts", microseconds(e->time_ns - x->start_ns), "dur",
-                             microseconds(a->took_ns), "pid", (json_int_t)pid, "tid", (json_int_t)tid, "args",
-                             "tpcs", (json_int_t)lithos_tpcset_count(&a->tpcs), "sequence",
-                             (json_int_t)a->sequence));
+    return emit_slice(x, &lane, json_string("atom"), "atom", e->time_ns, a->took_ns,
+                      json_pack("{s:I, s:I}", "tpcs", (json_int_t)lithos_tpcset_count(&a->tpcs), "sequence",
+                                (json_int_t)a->sequence));
 }
 
 int lithos_trace_export_add(struct lithos_trace_export *x, const struct lithos_trace_event *e)

@@ -127,8 +127,8 @@ struct lithos_trace_atom {
 
 struct lithos_trace_event {
     enum lithos_trace_kind kind;
-    uint64_t
-        time_ns; /* when it happened; a kernel: when it was submitted; an atom: when it began, an estimate */
+    /* When it happened; a kernel: when it was submitted; an atom: when it began, an estimate. */
+    uint64_t time_ns;
     union {
         struct lithos_trace_kernel kernel;
         struct lithos_trace_gpu gpu;
