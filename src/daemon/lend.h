@@ -52,8 +52,7 @@ struct lithosd_lend {
     bool spins;      /* a processor can be spared to watch without a pause */
     struct lithosd_lend_gpu gpu[LITHOS_MAX_GPUS];
     struct lithosd_timer timer;
-    unsigned strips;  /* tenants that leave one to others (rightsize.h) */
-    unsigned keep;    /* whose launches keep to a part of theirs: until it is empty as well */
+    unsigned keep;    /* tenants that leave others a strip, or have until it is empty (rightsize.h) */
     unsigned holds;   /* tenants whose graphs may have to wait (hold.h) */
     uint64_t changes; /* rules written */
     uint64_t reactions[LITHOSD_REACTIONS]; /* from a record being seen to the rules that follow from it */

@@ -355,7 +355,7 @@ void lithosd_power_kernel(struct lithosd_tenant *t, const struct lithos_kernel_e
     const struct lithos_timeline_launch *l = k->launch;
     const uint32_t slot = slot_of(t);
 
-    if (p->mode == LITHOSD_POWER_OFF || slot >= LITHOS_ENERGY_TENANTS_MAX)
+    if (!period_of(t))
         return;
     struct lithosd_power_gpu *g = &p->gpu[t->gpu[l->gpu]];
     const uint32_t tpcs =

@@ -94,8 +94,6 @@ static void leave(struct lithosd_tenant *t, struct lithos_tpcset strip, uint64_t
     struct lithosd_rightsize *s = t->rightsize;
     if (lithos_tpcset_empty(&strip) && lithos_tpcset_empty(&s->strip))
         return;
-    t->daemon->lend.strips -= !lithos_tpcset_empty(&s->strip);
-    t->daemon->lend.strips += !lithos_tpcset_empty(&strip);
     s->strip = strip;
     s->bears_ns = bears_ns;
     lithosd_lend_strip(t, strip, bears_ns);
@@ -113,7 +111,6 @@ void lithosd_rightsize_ended(struct lithosd_tenant *t)
 {
     if (!t->rightsize)
         return;
-    t->daemon->lend.strips -= !lithos_tpcset_empty(&t->rightsize->strip);
     t->daemon->lend.keep -= !lithos_tpcset_empty(&t->rightsize->kept);
     free(t->rightsize->core);
     free(t->rightsize);
@@ -361,7 +358,7 @@ struct lithos_tpcset lithosd_rightsize_strip(const struct lithosd_tenant *t)
 
 void lithosd_rightsize_beside(struct lithosd *d, unsigned gpu, const struct lithos_tpcset *tpcs)
 {
-    for (unsigned i = 0; d->lend.strips && i < LITHOSD_TENANT_MAX; i++) {
+    for (unsigned i = 0; d->lend.keep && i < LITHOSD_TENANT_MAX; i++) {
         const struct lithosd_tenant *t = &d->tenants[i];
         const struct lithos_tpcset strip = lithosd_rightsize_strip(t);
         const struct lithos_tpcset there = lithos_tpcset_and(strip, *tpcs);
