@@ -320,9 +320,9 @@ def measure(o, place, result, slip):
         result.bar("p99 added %, beside", over("p99_added_percent", max, together), "<=", 4)
         result.bar("throughput lost %, beside", over("throughput_lost_percent", max, together), "<=", 4)
         result.bar("aggregate throughput gained %, beside", over("gained", lambda v: sum(v) / len(v), together), ">", 0)
+    by = "turns of a tenth of a second (of a decoder each token is a request there)" if o.close else "the same turns"
     result.note("A service at a time, alone on the card, requests one after the other. With its slip and without by turns in one process, "
-                "saved being medians over pairs of turns beside each other, and added and lost by turns of a tenth of a second (of a decoder each token is a "
-                "request there); with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
+                f"saved being medians over pairs of turns beside each other, and added and lost by {by}; with it one request in 8, later in 32, has all TPCs, and counts. TPC time is that of all its kernels, durations times "
                 "the TPCs that they were confined to. Beside a best-effort neighbour, which owns nothing, added and lost are against the turns "
                 "without the slip, in which it is lent what is idle; together is the sum of both, each over what it does alone.")
     if o.virtual:
