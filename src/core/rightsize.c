@@ -9,6 +9,8 @@
 #define OPERATORS_MOST (1u << 20)
 #define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
 #define WORTH_PERCENT 6u
+/* Its time counts as if it took so much of all TPCs besides. */
+#define TIME_PRICE 0.1f
 /* Of what a request earns, tries may spend all while it is new, and in one request of so many, for programs of few kernels; else this
  * part: widths in use spend of it as well, and there is always something to try. */
 #define TRIES_PART 0.2
@@ -68,32 +70,31 @@ uint32_t rightsize_worth(uint32_t all)
 
 /* Is a width enough? What both medians may be off by counts against it where it is new, and for it where it is in use:
  * otherwise one near the limit would be taken and left by turns. */
-static bool enough(const struct rightsize_bounds *b, const struct rightsize_point *all,
-                   const struct rightsize_point *p, bool in_use)
+static bool enough(float limit_ns, const struct rightsize_point *all, const struct rightsize_point *p,
+                   bool in_use)
 {
     const float doubt_ns = (p->error_ns + all->error_ns) / 2;
-    return p->median_ns + (in_use ? -doubt_ns : doubt_ns) / (in_use ? 2 : 1) <= b->limit_ns;
+    return p->median_ns + (in_use ? -doubt_ns : doubt_ns) / (in_use ? 2 : 1) <= limit_ns;
 }
 
-struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
-                                           const struct rightsize_operator *op,
-                                           const struct lithos_rightsize_kernel *k,
-                                           const struct rightsize_point *all)
-{
-    struct rightsize_bounds b = {.all_ns = all->median_ns, .all = all->width, .good = all->width};
+/* Widths that were measured, against what it may take; wider than `bad` from the start. */
+struct bracket {
+    uint32_t bad;  /* the widest that is too narrow */
+    uint32_t good; /* the narrowest that is enough, or all */
+};
 
-    if (k->least_tpcs > 1)
-        b.bad = LITHOS_MIN(k->least_tpcs, b.all) - 1;
-    if (rightsize_is_mixed(op))
-        b.bad = b.all - 1;
-    b.limit_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
+static struct bracket bracket(const struct rightsize_operator *op, const struct rightsize_point *all,
+                              uint32_t bad, float limit_ns)
+{
+    struct bracket b = {.bad = bad, .good = all->width};
+
     for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
         const struct rightsize_point *p = &op->point[i];
-        if (!p->width || p->width >= b.all)
+        if (!p->width || p->width >= all->width)
             continue;
-        const bool far = p->count >= 2 && p->median_ns > 1.3f * b.limit_ns;
-        if (far || (p->count >= RIGHTSIZE_ENOUGH &&
-                    !enough(&b, all, p, p->width == op->best && op->best_of == b.all)))
+        const bool far = p->count >= 2 && p->median_ns > 1.3f * limit_ns;
+        const bool in_use = p->width == op->best && op->best_of == all->width;
+        if (far || (p->count >= RIGHTSIZE_ENOUGH && !enough(limit_ns, all, p, in_use)))
             b.bad = LITHOS_MAX(b.bad, p->width);
     }
     for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
@@ -101,6 +102,49 @@ struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
         if (p->width > b.bad && p->width < b.good && p->count >= RIGHTSIZE_ENOUGH)
             b.good = p->width;
     }
+    return b;
+}
+
+static float costs(const struct rightsize_point *p, uint32_t all)
+{
+    return ((float)p->width + TIME_PRICE * (float)all) * p->median_ns;
+}
+
+/* Within the slip the narrowest that is enough. Narrower ones, for which there is room, have to be worth it: many kernels take just as many times
+ * as long as they have fewer TPCs, which saves nobody anything. */
+static uint32_t most_worth(const struct rightsize_operator *op, uint32_t within, uint32_t good, uint32_t all)
+{
+    const struct rightsize_point *use = rightsize_point(op, within);
+
+    for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
+        const struct rightsize_point *p = &op->point[i];
+        if (p->width >= good && p->width < within && p->count >= RIGHTSIZE_ENOUGH &&
+            costs(p, all) < costs(use, all))
+            use = p;
+    }
+    return use->width;
+}
+
+struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
+                                           const struct rightsize_operator *op,
+                                           const struct lithos_rightsize_kernel *k,
+                                           const struct rightsize_point *all, float kernel_slip)
+{
+    struct rightsize_bounds b = {.all_ns = all->median_ns, .all = all->width};
+    uint32_t bad = 0;
+
+    if (k->least_tpcs > 1)
+        bad = LITHOS_MIN(k->least_tpcs, b.all) - 1;
+    if (rightsize_is_mixed(op))
+        bad = b.all - 1;
+    b.slip_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
+    b.limit_ns = rightsize_is_last(r, op) ? LITHOS_MIN(b.slip_ns, all->median_ns * kernel_slip)
+                                          : all->median_ns * kernel_slip;
+    const struct bracket room = bracket(op, all, bad, b.limit_ns);
+    const struct bracket slip = bracket(op, all, bad, b.slip_ns);
+    b.bad = room.bad;
+    b.good = room.good;
+    b.use = most_worth(op, slip.good, room.good, b.all);
     return b;
 }
 
@@ -116,6 +160,37 @@ static uint32_t same_waves(const struct lithos_topology *t, const struct lithos_
     return (uint32_t)((k->blocks + waves * per_tpc - 1) / (waves * per_tpc));
 }
 
+/* A width between the one in use and a narrower one that was not worth it, unless one was tried there. */
+static uint32_t between(const struct lithos_rightsize *r, const struct rightsize_operator *op,
+                        const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b)
+{
+    const uint32_t worth = rightsize_worth(b->all);
+    const uint32_t width =
+        LITHOS_MAX(same_waves(&r->config.topology, k, (b->good + b->use) / 2), b->good + worth);
+
+    for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++)
+        if (op->point[i].width > b->good && op->point[i].width < b->use &&
+            op->point[i].count >= RIGHTSIZE_ENOUGH)
+            return 0;
+    return width + worth <= b->use ? width : 0;
+}
+
+/* A few samples each of many widths say nothing: one of which there are some, that being tried first. 0: there is none. */
+static uint32_t begun_width(const struct rightsize_operator *op, const struct rightsize_bounds *b)
+{
+    const struct rightsize_point *most = NULL;
+
+    for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
+        const struct rightsize_point *p = &op->point[i];
+        if (!p->count || p->count >= RIGHTSIZE_ENOUGH || p->width <= b->bad || p->width >= b->use)
+            continue;
+        if (p->width == op->trying)
+            return p->width;
+        most = !most || p->count > most->count ? p : most;
+    }
+    return most ? most->width : 0;
+}
+
 /* The width to try next, between what is too narrow and what is enough; 0: none is worth it. */
 uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
                             const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b)
@@ -126,9 +201,11 @@ uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct right
     double m_ns, base_ns;
     uint32_t width;
 
-    const struct rightsize_point *begun = op->trying ? rightsize_point(op, op->trying) : NULL;
-    if (begun && begun->count < RIGHTSIZE_ENOUGH && op->trying > b->bad && op->trying < b->good)
-        return op->trying; /* a few samples each of many widths say nothing */
+    const uint32_t begun = begun_width(op, b);
+    if (begun)
+        return begun;
+    if (b->good < b->use && b->good <= bound)
+        return between(r, op, k, b); /* narrower than is worth anything already */
     if (b->good - b->bad <= worth)
         return 0;
     if (bound + worth <= b->good && bound > b->bad)
@@ -160,7 +237,7 @@ float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsiz
     const struct rightsize_point *good = rightsize_point(op, b->good);
 
     if (width == lithos_rightsize_bound(t, k, b->all) && waves <= 1)
-        return b->limit_ns;
+        return b->slip_ns;
     if (seen && seen->count)
         return LITHOS_MAX(seen->median_ns * 1.1f, b->all_ns);
     return LITHOS_MAX(good->median_ns * slower, b->all_ns);
@@ -204,28 +281,30 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
 
     if (!p || p->count < RIGHTSIZE_ENOUGH)
         return LITHOS_RIGHTSIZE_LEARN;
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, p);
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, p, lithos_rightsize_kernel_slip(r));
+    const struct rightsize_bounds next = rightsize_measured(r, op, k, p, rightsize_next_kernel_slip(r));
     const float earns_ns = b.limit_ns - b.all_ns;
-    const struct rightsize_point *good = rightsize_point(op, b.good);
-    const float costs_ns = LITHOS_MAX(good->median_ns - b.all_ns, 0.0f);
-    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &b) : 0;
+    const struct rightsize_point *used = rightsize_point(op, b.use);
+    const float costs_ns = LITHOS_MAX(used->median_ns - b.all_ns, 0.0f);
+    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &next) : 0;
 
-    op->best = (uint16_t)b.good;
+    rightsize_room_operator(r, op, k, p);
+    op->best = (uint16_t)b.use;
     op->best_of = (uint16_t)all;
     r->earned_ns += (double)earns_ns;
-    r->tries_ns += (double)earns_ns * tries_part(r);
+    r->tries_ns += (double)(b.slip_ns - b.all_ns) * tries_part(r);
     if (!r->loop.open) {
         r->earned_ns = LITHOS_MIN(r->earned_ns, (double)r->config.earn_most_ns);
         r->tries_ns = r->earned_ns;
     }
-    const uint32_t width = try ? affordable(r, op, k, &b, try) : 0;
+    const uint32_t width = try ? affordable(r, op, k, &next, try) : 0;
     if (width) {
         *ret_width = width;
         return LITHOS_RIGHTSIZE_PROBE;
     }
     r->earned_ns -= (double)costs_ns;
-    *ret_width = b.good;
-    return b.good < all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
+    *ret_width = b.use;
+    return b.use < all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
 }
 
 /* While others may be on the strip, launches have all of the rest: less would free nothing more. False: that is not the case, or

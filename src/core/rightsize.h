@@ -25,7 +25,7 @@ struct lithos_rightsize; /* opaque */
 
 struct lithos_rightsize_config {
     struct lithos_topology topology;
-    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 336 bytes each */
+    uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 376 bytes each */
     uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
     bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
@@ -103,7 +103,7 @@ struct lithos_rightsize_stats {
     uint64_t dear;      /* or since it cost more of the tenant's throughput than it was of its TPCs */
     uint64_t met;       /* or since a launch went there all the same */
     uint64_t whole;     /* requests that had all TPCs, since a strip was wanted and had been too much */
-    uint32_t slip_ppm;  /* in force */
+    uint32_t slip_ppm;  /* in force, for requests */
     struct lithos_rightsize_undone last_undone;
 };
 
@@ -148,6 +148,15 @@ void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_ri
 void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
                             struct lithos_tpcset available, uint64_t duration_ns, uint32_t tpcs,
                             struct lithos_rightsize_advice *ret_advice);
+/* A kernel of this tenant's has run, alone of it; in the order of their ends. key: of its operator; 0: it is never given fewer TPCs.
+ * launched_ns: when it was launched, or later, but before its request has ended. How long the card is idle between a request's kernels is how
+ * much slower they may be without its being later. Not told of any: they may be slower by the slip. */
+void lithos_rightsize_ran(struct lithos_rightsize *r, uint64_t key, uint64_t launched_ns, uint64_t start_ns,
+                          uint64_t end_ns);
+/* The request that runs has launched work whose kernels are not told of. */
+void lithos_rightsize_unseen(struct lithos_rightsize *r);
+/* In parts of their time on all TPCs, what kernels may take: the slip, or more. */
+float lithos_rightsize_kernel_slip(const struct lithos_rightsize *r);
 /* Are all launches to have all TPCs now? The request that runs is one to compare with, or right-sizing has stopped, or would be for nothing. */
 bool lithos_rightsize_whole(const struct lithos_rightsize *r);
 /* Another slip, from 1 to 100: what is known of operators stays, what is known of requests and of what is left for others does not. 0 or

@@ -8,6 +8,8 @@
 /* Requests differ: of what they have left over on the average, tries may cost a part. */
 #define SPARE_PART 0.5
 #define SPARE_SMOOTH 8.0
+/* And of the time for which the card is idle within them, which most tries fall before. */
+#define IDLE_PART 0.1
 /* Every so many requests, what was set aside for operators that have not run for so many launches is free again. */
 #define SWEEP_EVERY 64u
 #define SWEEP_AGE 8192u
@@ -22,7 +24,8 @@ static void end_trial(struct lithos_rightsize *r, struct rightsize_operator *op)
 
 void rightsize_advise_request(struct lithos_rightsize *r)
 {
-    r->spare_ns += (r->earned_ns - r->spare_ns) / SPARE_SMOOTH;
+    r->spare_ns += (LITHOS_MIN(r->earned_ns, r->slip_ns) - r->spare_ns) / SPARE_SMOOTH;
+    r->slip_ns = 0;
     if (r->stats.requests % SWEEP_EVERY)
         return;
     for (uint32_t i = 0; i < r->sets * RIGHTSIZE_WAYS; i++)
@@ -45,6 +48,7 @@ int lithos_rightsize_set_slip(struct lithos_rightsize *r, uint32_t slip_ppm)
     r->config.slip_ppm = r->stats.slip_ppm = slip_ppm;
     memset(&r->loop, 0, sizeof r->loop);
     memset(&r->kinds, 0, sizeof r->kinds);
+    memset(&r->room, 0, sizeof r->room);
     rightsize_strip_anew(r);
     return 0;
 }
@@ -77,28 +81,30 @@ static uint32_t probe_every(const struct lithos_rightsize *r, const struct right
 
 /* What a try of that width can cost, beyond what a launch takes now; nothing where a launch earns as much by itself. */
 static float extra_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
-                      const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, float now_ns,
-                      uint32_t width)
+                      const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, float may_ns,
+                      float now_ns, uint32_t width)
 {
-    const float extra = rightsize_worst_ns(r, op, k, b, width) - now_ns;
-    return now_ns + extra <= b->limit_ns ? 0 : extra;
+    const float worst_ns = rightsize_worst_ns(r, op, k, b, width);
+    return worst_ns <= may_ns ? 0 : worst_ns - now_ns;
 }
 
 /* The width to try: that, or one nearer to the one in use, as far as there is something left for it. 0: none now. */
 static uint32_t trial(struct lithos_rightsize *r, struct rightsize_operator *op,
-                      const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, float now_ns,
-                      uint32_t width)
+                      const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b, float may_ns,
+                      float now_ns, uint32_t width)
 {
-    const double left_ns = r->loop.open ? r->spare_ns * SPARE_PART : (double)r->config.earn_most_ns;
+    const double left_ns = r->loop.open ? r->spare_ns * SPARE_PART + rightsize_idle_ns(r) * IDLE_PART
+                                        : (double)r->config.earn_most_ns;
     const double budget_ns = left_ns - (r->committed_ns - (double)op->costs_ns);
-    float costs_ns = extra_ns(r, op, k, b, now_ns, width);
+    float costs_ns = extra_ns(r, op, k, b, may_ns, now_ns, width);
 
     if ((double)costs_ns > budget_ns && costs_ns > 0 && width != op->trying) {
         const double good_ns = (double)rightsize_point(op, b->good)->median_ns;
-        width = (uint32_t)(good_ns * b->good / ((double)now_ns + LITHOS_MAX(budget_ns, 0.0))) + 2;
+        const double most_ns = LITHOS_MAX((double)now_ns + budget_ns, (double)may_ns);
+        width = (uint32_t)(good_ns * b->good / most_ns) + 2;
         if (width <= b->bad || width + rightsize_worth(b->all) > b->good)
             return 0;
-        costs_ns = extra_ns(r, op, k, b, now_ns, width);
+        costs_ns = extra_ns(r, op, k, b, may_ns, now_ns, width);
     }
     if (costs_ns > 0 && (double)costs_ns > budget_ns)
         return 0;
@@ -121,16 +127,19 @@ static void advise(struct lithos_rightsize *r, struct rightsize_operator *op,
         end_trial(r, op);
         return;
     }
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, all);
-    const float now_ns = LITHOS_MAX(rightsize_point(op, b.good)->median_ns, b.all_ns);
-    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &b) : 0;
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, all, lithos_rightsize_kernel_slip(r));
+    const struct rightsize_bounds next = rightsize_measured(r, op, k, all, rightsize_next_kernel_slip(r));
+    const float now_ns = LITHOS_MAX(rightsize_point(op, b.use)->median_ns, b.all_ns);
+    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &next) : 0;
 
-    op->best = (uint16_t)b.good;
+    rightsize_room_operator(r, op, k, all);
+    op->best = (uint16_t)b.use;
     op->best_of = (uint16_t)b.all;
     r->earned_ns += (double)(b.limit_ns - now_ns);
-    ret->why = b.good < b.all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
-    ret->tpcs = lithos_rightsize_pick(t, available, b.good, k->cluster_blocks);
-    const uint32_t width = try ? trial(r, op, k, &b, now_ns, try) : 0;
+    r->slip_ns += (double)(b.slip_ns - b.all_ns);
+    ret->why = b.use < b.all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);
+    ret->tpcs = lithos_rightsize_pick(t, available, b.use, k->cluster_blocks);
+    const uint32_t width = try ? trial(r, op, k, &next, b.limit_ns, now_ns, try) : 0;
     if (!width) {
         end_trial(r, op);
         return;

@@ -1,6 +1,6 @@
 /* The parts of right-sizing: operators and their widths (rightsize_operator.c), choices (rightsize.c), what is said beforehand
- * (rightsize_advise.c), the tenant's own latency (rightsize_loop.c, rightsize_evidence.c, rightsize_kind.c), what is left for others
- * (rightsize_strip.c), which TPCs (rightsize_set.c). */
+ * (rightsize_advise.c), how much slower they may be (rightsize_room.c), the tenant's own latency (rightsize_loop.c, rightsize_evidence.c,
+ * rightsize_kind.c), what is left for others (rightsize_strip.c), which TPCs (rightsize_set.c). */
 #pragma once
 
 #include "base/util.h"
@@ -10,6 +10,9 @@
 #define RIGHTSIZE_WIDTHS 6u
 #define RIGHTSIZE_WINDOW 8u
 #define RIGHTSIZE_WAYS 8u
+/* How many times as long kernels may take: so many such factors are looked at (rightsize_room.c). */
+#define RIGHTSIZE_ROOM_STEPS 8u
+#define RIGHTSIZE_ROOM_LAST 16u
 /* Samples at a width before it is believed to be enough; at all TPCs, before anything else is tried. */
 #define RIGHTSIZE_ENOUGH 4u
 /* Latencies kept of requests of each kind. */
@@ -34,6 +37,10 @@ struct rightsize_operator {
     uint32_t request;    /* that now is of */
     float costs_ns;      /* set aside for its tries */
     float odd; /* part of its launches that take another time than the median of their width, lately */
+    float slower
+        [RIGHTSIZE_ROOM_STEPS]; /* so many times as long it would take if it might take that much; 0: not known yet */
+    uint8_t looked;             /* launches since that was looked at */
+    uint64_t last_until; /* until so many references it is one that nothing follows in its request */
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
@@ -163,15 +170,43 @@ struct rightsize_strip {
     uint32_t kept_level;
 };
 
+/* One that has ended; more of its kernels may come in. */
+struct rightsize_room_request {
+    uint64_t ended_ns; /* 0: there is none */
+    float took_us;
+    uint32_t launches;
+    bool counts; /* it had all TPCs */
+};
+
+/* If kernels might take longer by a factor, for each of a few: how much later would requests have been that had all TPCs? */
+struct rightsize_room {
+    struct rightsize_room_request request;
+    bool unseen;      /* the one that runs has work of which no kernels come in */
+    uint32_t kernels; /* that came in since the one before it was complete, */
+    /* Those since the card was idle last, or the first of them. */
+    struct {
+        uint32_t op, tag;
+    } last[RIGHTSIZE_ROOM_LAST];
+    uint32_t last_count;
+    uint64_t last_ns;                                      /* the end of the last of them, */
+    float lag_ns[RIGHTSIZE_ROOM_STEPS];                    /* and how much later that would have been */
+    float idle_ns;                                         /* the card between them */
+    float took_us, idle_us, late_us[RIGHTSIZE_ROOM_STEPS]; /* requests, lately */
+    uint32_t references, over; /* of these; of the last, those that would have been over the slip */
+    uint32_t step;             /* the factor that requests bear; 0: the slip */
+};
+
 struct lithos_rightsize {
     struct lithos_rightsize_config config;
     struct lithos_rightsize_stats stats;
     struct rightsize_loop loop;
+    struct rightsize_room room;
     struct rightsize_kinds kinds;
     struct rightsize_strip strip;
     double earned_ns;
-    double tries_ns;     /* what of it tries may spend */
-    double spare_ns;     /* what requests have earned and not spent, on the average: for rightsize_advise.c */
+    double tries_ns; /* what of it tries may spend */
+    double slip_ns;  /* what launches of this request earned by the slip alone: for rightsize_advise.c, as */
+    double spare_ns; /* what requests have earned by it at most and not spent, on the average */
     double committed_ns; /* of that, set aside for tries under way */
     uint64_t clock;      /* of choices, and of launches that were told of when they had ended */
     uint32_t sets, tags;
@@ -191,16 +226,18 @@ bool rightsize_fit(const struct rightsize_operator *op, double *ret_m_ns, double
 
 /* rightsize.c: what is measured of an operator that is known on all TPCs, and the width to try next. */
 struct rightsize_bounds {
-    float all_ns;      /* measured with all */
-    float limit_ns;    /* what it may take */
+    float all_ns;   /* measured with all */
+    float limit_ns; /* what it may take */
+    float slip_ns; /* the same by the slip alone, whatever room its requests have: tries are paid from that */
     uint32_t all, bad; /* the widest known to be too narrow; 0: none */
     uint32_t good;     /* the narrowest known to be enough */
+    uint32_t use;      /* of those known to be enough, the one that is worth most */
 };
 
 struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
                                            const struct rightsize_operator *op,
                                            const struct lithos_rightsize_kernel *k,
-                                           const struct rightsize_point *all);
+                                           const struct rightsize_point *all, float kernel_slip);
 /* A width worth a try, or 0. */
 uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
                             const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b);
@@ -210,6 +247,21 @@ float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsiz
                          uint32_t width);
 /* A width closer than this to the one in use is not worth a try. */
 uint32_t rightsize_worth(uint32_t all);
+
+/* rightsize_room.c: what kernels would be tried on that might take more than they may now: the next factor, where the card is idle within
+ * requests. */
+float rightsize_next_kernel_slip(const struct lithos_rightsize *r);
+/* Its requests end with it, or may: there is no idle time behind it that it could use. */
+bool rightsize_is_last(const struct lithos_rightsize *r, const struct rightsize_operator *op);
+/* Within a request, about. */
+double rightsize_idle_ns(const struct lithos_rightsize *r);
+/* One of it was launched. all: what it takes on all TPCs. */
+void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_operator *op,
+                             const struct lithos_rightsize_kernel *k, const struct rightsize_point *all);
+/* A request has ended; `reference`: with all TPCs for all of its launches. */
+void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
+                            uint32_t launches, bool reference);
+void rightsize_room_pause(struct lithos_rightsize *r); /* what runs is of none */
 
 /* rightsize_advise.c: a request begins */
 void rightsize_advise_request(struct lithos_rightsize *r);

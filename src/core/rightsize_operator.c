@@ -120,6 +120,7 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
 
     if (p->count && strikes(op, p, ns)) {
         memset(op->point, 0, sizeof op->point);
+        memset(op->slower, 0, sizeof op->slower);
         op->best = 0;
         op->odd = 0;
         op->strikes = 0;

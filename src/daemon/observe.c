@@ -254,8 +254,7 @@ static void kernel_ended(void *ctx, const struct lithos_kernel_event *k)
     lithosd_rightsize_took(t, k);
     if (l->operator_key)
         lithosd_plans_observe(t, k);
-    if (l->size_key)
-        lithosd_rightsize_kernel(t, k);
+    lithosd_rightsize_kernel(t, k);
     lithosd_power_kernel(t, k);
     if (!t->daemon->observe.recording_count || l->kernels > 1) /* under way already when it began to record */
         return;

@@ -216,9 +216,12 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
 {
     const struct lithos_timeline_launch *l = k->launch;
     struct lithosd_process *p = &t->daemon->processes[l->process];
-    if (!t->rightsize || t->rightsize->paused ||
-        k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_CLAMPED) || !p->used ||
-        p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
+    if (!t->rightsize || t->rightsize->paused || l->flags & LITHOS_KERNEL_GRAPH_NODE ||
+        k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_CLAMPED))
+        return;
+    const uint64_t key = l->size_key ? lithos_size_key(l->function, l->grid, l->block, l->size_before) : 0;
+    lithos_rightsize_ran(t->rightsize->core, key, l->submit_ns, k->start_ns, k->end_ns);
+    if (!l->size_key || !p->used || p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
         return;
     const struct lithos_tpcset own = lithosd_lend_own(t, 0);
     const uint32_t all = lithos_tpcset_count(&own);
@@ -289,6 +292,8 @@ void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_rec
     if (!request->begin_ns)
         *request = (struct lithosd_request){.begin_ns = LITHOS_MAX(r->submit_ns, 1ull)};
     request->launches++;
+    if (!l)
+        lithos_rightsize_unseen(s->core);
     const struct lithosd_size *row = l && l->size_key ? find(p->reader->sizes, l->size_key) : NULL;
     if (!row)
         return;

@@ -45,7 +45,7 @@ void lithosd_rightsize_attach(struct lithosd_process *p);
 void lithosd_rightsize_detach(struct lithosd_process *p);
 /* By what the process looks up a launch; 0: it does not. */
 uint64_t lithosd_rightsize_key(const struct lithosd_tenant *t, const struct lithos_record *r);
-/* A launch was read (l NULL: of a graph), or a wait that is over; a kernel with a size_key has ended. */
+/* A launch was read (l NULL: of a graph), or a wait that is over; a kernel has ended. */
 void lithosd_rightsize_launch(struct lithosd_process *p, const struct lithos_record *r,
                               const struct lithos_timeline_launch *l);
 void lithosd_rightsize_sync(struct lithosd_process *p, const struct lithos_record *r);

@@ -137,6 +137,8 @@ void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_fl
     struct lithos_rightsize_ticket ticket = f->sized;
     ticket.beside |= e->start_ns < t->foreign_ns;
     lithos_rightsize_observe(t->rightsize, &ticket, took_ns, width);
+    lithos_rightsize_ran(t->rightsize, sim_kernel_key(&t->program->kernels[f->kernel]), e->start_ns,
+                         e->start_ns, e->end_ns);
 }
 
 void sim_rightsize_finish(struct sim_tenant *t)
