@@ -10,7 +10,7 @@
 #define SLIP_MOST_PPM (100 * LITHOS_RIGHTSIZE_PPM)
 #define WORTH_PERCENT 6u
 /* Its time counts as if it took so much of all TPCs besides. */
-#define TIME_PRICE 0.1f
+#define TIME_PRICE 0.15f
 /* Of what a request earns, tries may spend all while it is new, and in one request of so many, for programs of few kernels; else this
  * part: widths in use spend of it as well, and there is always something to try. */
 #define TRIES_PART 0.2

@@ -188,10 +188,11 @@ struct rightsize_room {
         uint32_t op, tag;
     } last[RIGHTSIZE_ROOM_LAST];
     uint32_t last_count;
-    uint64_t last_ns;                                      /* the end of the last of them, */
-    float lag_ns[RIGHTSIZE_ROOM_STEPS];                    /* and how much later that would have been */
-    float idle_ns;                                         /* the card between them */
-    float took_us, idle_us, late_us[RIGHTSIZE_ROOM_STEPS]; /* requests, lately */
+    uint64_t last_ns;                   /* the end of the last of them, */
+    float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* and how much later that would have been */
+    float next_ns; /* the same for the next factor, by what is known of operators alone */
+    float idle_ns; /* the card between them */
+    float took_us, idle_us, next_us, late_us[RIGHTSIZE_ROOM_STEPS]; /* requests, lately */
     uint32_t references, over; /* of these; of the last, those that would have been over the slip */
     uint32_t step;             /* the factor that requests bear; 0: the slip */
 };

@@ -3,8 +3,9 @@
 
 #include "core/rightsize_internal.h"
 
-/* Samples at other widths after which what a width showed is out of date. */
+/* Samples at other widths after which what a width showed is out of date; of what is launched often in a request, those of so many. */
 #define OLD_SAMPLES 1024u
+#define OLD_REQUESTS 128u
 /* So many samples in a row off the median by more than this are no noise: the operator is another one now. */
 #define STRIKES 4u
 #define BAND_PART 0.2f
@@ -116,6 +117,7 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
                    uint32_t tpcs)
 {
     const float ns = (float)duration_ns;
+    const uint32_t old = LITHOS_MAX(OLD_SAMPLES, OLD_REQUESTS * op->usual);
     struct rightsize_point *p = make_point(op, tpcs);
 
     if (p->count && strikes(op, p, ns)) {
@@ -134,7 +136,7 @@ void rightsize_add(struct lithos_rightsize *r, struct rightsize_operator *op, ui
     renew(p);
     for (unsigned i = 0; i < RIGHTSIZE_WIDTHS; i++) {
         struct rightsize_point *other = &op->point[i];
-        if (other != p && other->width && ++other->idle > OLD_SAMPLES)
+        if (other != p && other->width && ++other->idle > old)
             *other = (struct rightsize_point){0};
     }
 }

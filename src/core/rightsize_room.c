@@ -66,12 +66,20 @@ double rightsize_idle_ns(const struct lithos_rightsize *r)
     return r->room.references >= ENOUGH ? (double)r->room.idle_us * 1000 : 0;
 }
 
+/* Later than by the slip alone. */
+static float may_us(const struct rightsize_room *m, float slip)
+{
+    return m->late_us[0] + PART * (slip - 1) * m->took_us;
+}
+
+/* What is known of kernels alone may say that requests do not bear it: then nothing is tried for it. */
 float rightsize_next_kernel_slip(const struct lithos_rightsize *r)
 {
     const struct rightsize_room *m = &r->room;
-    const bool is_idle = m->references >= ENOUGH && m->idle_us > IDLE_PART * m->took_us;
+    const bool is_worth = m->references >= ENOUGH && m->step + 1 < RIGHTSIZE_ROOM_STEPS &&
+                          m->idle_us > IDLE_PART * m->took_us && m->next_us <= may_us(m, factor(r, 0));
 
-    return slip_at(r, is_idle && m->step + 1 < RIGHTSIZE_ROOM_STEPS ? m->step + 1 : m->step);
+    return slip_at(r, m->step + is_worth);
 }
 
 void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_operator *op,
@@ -89,14 +97,16 @@ void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_
 static void judge(struct lithos_rightsize *r)
 {
     struct rightsize_room *m = &r->room;
-    const float may_us = m->late_us[0] + PART * (factor(r, 0) - 1) * m->took_us;
-    const float up_us = m->late_us[0] + UP_PART * (may_us - m->late_us[0]);
+    const float most_us = may_us(m, factor(r, 0));
+    const float up_us = m->late_us[0] + UP_PART * (most_us - m->late_us[0]);
     uint32_t step = 0;
 
     if (m->references < ENOUGH)
         return;
-    while (step + 1 < RIGHTSIZE_ROOM_STEPS && m->late_us[step + 1] <= (step < m->step ? may_us : up_us))
+    while (step + 1 < RIGHTSIZE_ROOM_STEPS && m->late_us[step + 1] <= (step < m->step ? most_us : up_us))
         step++;
+    if (step != m->step)
+        m->next_us = 0;
     m->step = step;
 }
 
@@ -117,6 +127,7 @@ static void complete(struct lithos_rightsize *r)
         const float weight = forget ? 1 : 1 / (float)m->references;
         m->took_us += (m->request.took_us - m->took_us) * weight;
         m->idle_us += (m->idle_ns / 1000 - m->idle_us) * weight;
+        m->next_us += (m->next_ns / 1000 - m->next_us) * weight;
         for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++)
             m->late_us[i] += (m->lag_ns[i] / 1000 - m->late_us[i]) * weight;
         remember_last(r);
@@ -169,6 +180,9 @@ void lithos_rightsize_ran(struct lithos_rightsize *r, uint64_t key, uint64_t lau
         const float slower = op && op->slower[i] > 0 ? op->slower[i] : factor(r, i);
         m->lag_ns[i] = lag_ns + (key ? slower - 1 : 0) * took_ns;
     }
+    const uint32_t next = LITHOS_MIN(m->step + 1, RIGHTSIZE_ROOM_STEPS - 1);
+    const float known = op && op->slower[next] > 0 ? op->slower[next] - 1 : 0;
+    m->next_ns = (m->kernels ? LITHOS_MAX(m->next_ns - made_up_ns, 0.0f) : 0) + known * took_ns;
     if (made_up_ns > 0)
         m->last_count = 0;
     if (op && m->last_count < RIGHTSIZE_ROOM_LAST) {
