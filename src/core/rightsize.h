@@ -41,6 +41,15 @@ struct lithos_rightsize_kernel {
         least_tpcs; /* never fewer: what its blocks take to be there all at once, where they may wait for each other; 0: any */
 };
 
+/* When a kernel has run. */
+struct lithos_rightsize_run {
+    uint64_t key; /* of its operator; 0: it is never given fewer TPCs */
+    uint64_t
+        ready_ns; /* it could have begun then or a constant later, had nothing been before it: when its launch was made */
+    uint64_t start_ns, end_ns;
+    uint32_t tpcs, all; /* on so many, of so many */
+};
+
 enum lithos_rightsize_why {
     LITHOS_RIGHTSIZE_OFF, /* slip 1, or stopped because the tenant was slower than it may be, or nothing can be left to others */
     LITHOS_RIGHTSIZE_REFERENCE, /* all TPCs, to compare with */
@@ -148,11 +157,9 @@ void lithos_rightsize_observe(struct lithos_rightsize *r, const struct lithos_ri
 void lithos_rightsize_ended(struct lithos_rightsize *r, const struct lithos_rightsize_kernel *kernel,
                             struct lithos_tpcset available, uint64_t duration_ns, uint32_t tpcs,
                             struct lithos_rightsize_advice *ret_advice);
-/* A kernel of this tenant's has run, alone of it; in the order of their ends. key: of its operator; 0: it is never given fewer TPCs.
- * launched_ns: when it was launched, or later, but before its request has ended. How long the card is idle between a request's kernels is how
+/* A kernel of this tenant's has run, alone of it; in the order of their ends. How long the card is idle between a request's kernels is how
  * much slower they may be without its being later. Not told of any: they may be slower by the slip. */
-void lithos_rightsize_ran(struct lithos_rightsize *r, uint64_t key, uint64_t launched_ns, uint64_t start_ns,
-                          uint64_t end_ns);
+void lithos_rightsize_ran(struct lithos_rightsize *r, const struct lithos_rightsize_run *run);
 /* The request that runs has launched work whose kernels are not told of. */
 void lithos_rightsize_unseen(struct lithos_rightsize *r);
 /* In parts of their time on all TPCs, what kernels may take: the slip, or more. */

@@ -40,7 +40,7 @@ struct rightsize_operator {
     float slower
         [RIGHTSIZE_ROOM_STEPS]; /* so many times as long it would take if it might take that much; 0: not known yet */
     uint8_t looked;             /* launches since that was looked at */
-    uint64_t last_until; /* until so many references it is one that nothing follows in its request */
+    uint64_t last_until; /* until so many requests it is one that nothing follows in its own */
     struct rightsize_point point[RIGHTSIZE_WIDTHS];
 };
 
@@ -175,26 +175,26 @@ struct rightsize_room_request {
     uint64_t ended_ns; /* 0: there is none */
     float took_us;
     uint32_t launches;
-    bool counts; /* it had all TPCs */
+    bool counts; /* nobody was beside it, and all of its work is told of */
 };
 
-/* If kernels might take longer by a factor, for each of a few: how much later would requests have been that had all TPCs? */
+/* If kernels might take longer by a factor, for each of a few: how much later would requests be than with all TPCs? */
 struct rightsize_room {
     struct rightsize_room_request request;
     bool unseen;      /* the one that runs has work of which no kernels come in */
-    uint32_t kernels; /* that came in since the one before it was complete, */
+    uint32_t kernels; /* that came in since the one before it was complete; with all TPCs, */
+    double end_ns;    /* the end of the last of them, */
+    float idle_ns;    /* and the card's idle time between them */
+    float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* by so much it would be later; */
+    float next_ns; /* the same for the next factor, by what is known of operators alone */
     /* Those since the card was idle last, or the first of them. */
     struct {
         uint32_t op, tag;
     } last[RIGHTSIZE_ROOM_LAST];
     uint32_t last_count;
-    uint64_t last_ns;                   /* the end of the last of them, */
-    float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* and how much later that would have been */
-    float next_ns; /* the same for the next factor, by what is known of operators alone */
-    float idle_ns; /* the card between them */
-    float took_us, idle_us, next_us, late_us[RIGHTSIZE_ROOM_STEPS]; /* requests, lately */
-    uint32_t references, over; /* of these; of the last, those that would have been over the slip */
-    uint32_t step;             /* the factor that requests bear; 0: the slip */
+    uint32_t requests; /* of these, lately: */
+    float took_us, idle_us, next_us, late_us[RIGHTSIZE_ROOM_STEPS];
+    uint32_t step; /* the factor that they bear; 0: the slip */
 };
 
 struct lithos_rightsize {
@@ -259,9 +259,9 @@ double rightsize_idle_ns(const struct lithos_rightsize *r);
 /* One of it was launched. all: what it takes on all TPCs. */
 void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_operator *op,
                              const struct lithos_rightsize_kernel *k, const struct rightsize_point *all);
-/* A request has ended; `reference`: with all TPCs for all of its launches. */
+/* A request has ended; `alone`: nobody was beside it. */
 void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
-                            uint32_t launches, bool reference);
+                            uint32_t launches, bool alone);
 void rightsize_room_pause(struct lithos_rightsize *r); /* what runs is of none */
 
 /* rightsize_advise.c: a request begins */

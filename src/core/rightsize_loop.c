@@ -277,7 +277,8 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
     struct rightsize_kind *k = ended(r, now_ns, latency_ns, launches);
     const float us = (float)latency_ns / 1000;
 
-    rightsize_room_request(r, now_ns, latency_ns, launches, l->mode == RIGHTSIZE_REFERENCE);
+    rightsize_room_request(r, now_ns, latency_ns, launches,
+                           l->mode == RIGHTSIZE_REFERENCE || l->mode == RIGHTSIZE_SIZED);
     if (!k)
         return;
     if (l->mode == RIGHTSIZE_REFERENCE && !l->begun_stopped)

@@ -1,5 +1,6 @@
 /* How much slower kernels may be before their requests are: a host that launches more slowly than the card runs leaves the card idle within
- * a request, and a kernel that takes longer runs into that time first. */
+ * a request, and a kernel that takes longer runs into that time first. When each could have begun and what it takes on all TPCs is known, so
+ * the end of a request can be reckoned for any widths. */
 #include <string.h>
 
 #include "core/rightsize_internal.h"
@@ -13,21 +14,23 @@ static float factor(const struct lithos_rightsize *r, uint32_t step)
     return LITHOS_MAX(factors[step], slip);
 }
 
-/* Of what requests may take longer, this part may be for kernels that are slower than the slip alone would have them. */
-#define PART 0.1f
+/* Of what requests may take longer, they may take this part for kernels that are slower than the slip alone would have them; and where they are
+ * later than that by the slip alone, that much more. */
+#define PART 0.15f
+#define MORE_PART 0.04f
 /* A step up takes so much less than that. */
 #define UP_PART 0.8f
-/* From one kernel's end to the next one's start, where that waited in its queue: a turn of the card, and how well starts are known. */
-#define TURN_NS 3000u
-/* References before anything is said; and that are remembered, about. */
+/* For so long the card is not idle from one kernel to the next, but turns; and as well as that times are known. */
+#define TURN_NS 3000.0f
+/* Requests before anything is said; and that are remembered, about. */
 #define ENOUGH 8u
 #define REMEMBERED 16u
-/* References on end that would have been over the slip: the rest is forgotten. */
-#define OVER_MOST 2u
 /* The card is idle within requests: for such a part of them. */
 #define IDLE_PART 0.05f
 /* An operator is looked at once in so many launches. */
-#define LOOK_EVERY 8u
+#define LOOK_EVERY 16u
+/* What was the last of a request is taken for it for so many more. */
+#define LAST_REQUESTS 16u
 /* Of a request's kernels, so many of ten at least are known. */
 #define KNOWN_OF_TEN 9u
 
@@ -47,37 +50,33 @@ float lithos_rightsize_kernel_slip(const struct lithos_rightsize *r)
 
 bool rightsize_is_last(const struct lithos_rightsize *r, const struct rightsize_operator *op)
 {
-    return r->stats.references < op->last_until;
-}
-
-static void remember_last(struct lithos_rightsize *r)
-{
-    const struct rightsize_room *m = &r->room;
-
-    for (unsigned i = 0; i < m->last_count; i++) {
-        struct rightsize_operator *op = &r->op[m->last[i].op];
-        if (op->tag == m->last[i].tag)
-            op->last_until = r->stats.references + REMEMBERED;
-    }
+    return r->stats.requests < op->last_until;
 }
 
 double rightsize_idle_ns(const struct lithos_rightsize *r)
 {
-    return r->room.references >= ENOUGH ? (double)r->room.idle_us * 1000 : 0;
+    return r->room.requests >= ENOUGH ? (double)r->room.idle_us * 1000 : 0;
 }
 
-/* Later than by the slip alone. */
-static float may_us(const struct rightsize_room *m, float slip)
+/* How much later they may be. */
+static float may_us(const struct lithos_rightsize *r, float part)
 {
-    return m->late_us[0] + PART * (slip - 1) * m->took_us;
+    const struct rightsize_room *m = &r->room;
+    const float slip_us = part * (factor(r, 0) - 1) * m->took_us;
+
+    return LITHOS_MAX(PART * slip_us, m->late_us[0] + MORE_PART * slip_us);
+}
+
+static bool is_idle(const struct rightsize_room *m)
+{
+    return m->requests >= ENOUGH && m->idle_us > IDLE_PART * m->took_us;
 }
 
 /* What is known of kernels alone may say that requests do not bear it: then nothing is tried for it. */
 float rightsize_next_kernel_slip(const struct lithos_rightsize *r)
 {
     const struct rightsize_room *m = &r->room;
-    const bool is_worth = m->references >= ENOUGH && m->step + 1 < RIGHTSIZE_ROOM_STEPS &&
-                          m->idle_us > IDLE_PART * m->took_us && m->next_us <= may_us(m, factor(r, 0));
+    const bool is_worth = is_idle(m) && m->step + 1 < RIGHTSIZE_ROOM_STEPS && m->next_us <= may_us(r, 1);
 
     return slip_at(r, m->step + is_worth);
 }
@@ -97,34 +96,38 @@ void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_
 static void judge(struct lithos_rightsize *r)
 {
     struct rightsize_room *m = &r->room;
-    const float most_us = may_us(m, factor(r, 0));
-    const float up_us = m->late_us[0] + UP_PART * (most_us - m->late_us[0]);
+    const float most_us = may_us(r, 1), up_us = may_us(r, UP_PART);
     uint32_t step = 0;
 
-    if (m->references < ENOUGH)
-        return;
-    while (step + 1 < RIGHTSIZE_ROOM_STEPS && m->late_us[step + 1] <= (step < m->step ? most_us : up_us))
+    while (is_idle(m) && step + 1 < RIGHTSIZE_ROOM_STEPS &&
+           m->late_us[step + 1] <= (step < m->step ? most_us : up_us))
         step++;
     if (step != m->step)
         m->next_us = 0;
     m->step = step;
 }
 
+static void remember_last(struct lithos_rightsize *r)
+{
+    const struct rightsize_room *m = &r->room;
+
+    for (unsigned i = 0; i < m->last_count; i++) {
+        struct rightsize_operator *op = &r->op[m->last[i].op];
+        if (op->tag == m->last[i].tag)
+            op->last_until = r->stats.requests + LAST_REQUESTS;
+    }
+}
+
 /* Its kernels are all there. */
 static void complete(struct lithos_rightsize *r)
 {
     struct rightsize_room *m = &r->room;
-    const float may_ns = (factor(r, 0) - 1) * m->request.took_us * 1000;
     const bool known = m->kernels * 10 >= m->request.launches * KNOWN_OF_TEN &&
                        m->kernels * KNOWN_OF_TEN <= m->request.launches * 10;
 
     if (m->request.counts && known && m->kernels) {
-        const bool over = m->step && m->lag_ns[m->step] > may_ns;
-        m->over = over ? m->over + 1 : 0;
-        const bool forget = m->over == OVER_MOST;
-        m->over = forget ? 0 : m->over;
-        m->references = forget ? ENOUGH : LITHOS_MIN(m->references + 1, REMEMBERED);
-        const float weight = forget ? 1 : 1 / (float)m->references;
+        m->requests += m->requests < REMEMBERED;
+        const float weight = 1 / (float)m->requests;
         m->took_us += (m->request.took_us - m->took_us) * weight;
         m->idle_us += (m->idle_ns / 1000 - m->idle_us) * weight;
         m->next_us += (m->next_ns / 1000 - m->next_us) * weight;
@@ -138,15 +141,16 @@ static void complete(struct lithos_rightsize *r)
 
 void rightsize_room_pause(struct lithos_rightsize *r)
 {
-    r->room.request = (struct rightsize_room_request){0};
-    r->room.kernels = 0;
-    r->room.last_ns = 0;
-    r->room.idle_ns = 0;
-    r->room.last_count = 0;
+    struct rightsize_room *m = &r->room;
+
+    m->request = (struct rightsize_room_request){0};
+    m->kernels = m->last_count = 0;
+    m->idle_ns = m->next_ns = 0;
+    memset(m->lag_ns, 0, sizeof m->lag_ns);
 }
 
 void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
-                            uint32_t launches, bool reference)
+                            uint32_t launches, bool alone)
 {
     struct rightsize_room *m = &r->room;
 
@@ -155,7 +159,7 @@ void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_
     m->request = (struct rightsize_room_request){.ended_ns = now_ns,
                                                  .took_us = (float)latency_ns / 1000,
                                                  .launches = launches,
-                                                 .counts = reference && !m->unseen};
+                                                 .counts = alone && !m->unseen};
     m->unseen = false;
 }
 
@@ -164,32 +168,50 @@ void lithos_rightsize_unseen(struct lithos_rightsize *r)
     r->room.unseen = true;
 }
 
-void lithos_rightsize_ran(struct lithos_rightsize *r, uint64_t key, uint64_t launched_ns, uint64_t start_ns,
-                          uint64_t end_ns)
+/* What it would take on all TPCs. */
+static float whole_ns(const struct rightsize_operator *op, const struct lithos_rightsize_run *run)
+{
+    const struct rightsize_point *all = op ? rightsize_point(op, run->all) : NULL;
+    const struct rightsize_point *ran = op ? rightsize_point(op, run->tpcs) : NULL;
+    const float took_ns = run->end_ns > run->start_ns ? (float)(run->end_ns - run->start_ns) : 0;
+
+    return run->tpcs < run->all && all && ran && all->count && ran->count && ran->median_ns > 0
+               ? took_ns * all->median_ns / ran->median_ns
+               : took_ns;
+}
+
+/* Later by so much than on all TPCs: idle time before it makes up for some, and it adds what it takes longer. */
+static float add(float lag_ns, float idle_ns, float longer_ns)
+{
+    return LITHOS_MAX(lag_ns - idle_ns, 0.0f) + longer_ns;
+}
+
+void lithos_rightsize_ran(struct lithos_rightsize *r, const struct lithos_rightsize_run *run)
 {
     struct rightsize_room *m = &r->room;
-    const struct rightsize_operator *op = key ? rightsize_find(r, key, false) : NULL;
-
-    if (m->request.ended_ns && launched_ns >= m->request.ended_ns)
-        complete(r);
-    const uint64_t idle_ns = m->kernels && start_ns > m->last_ns ? start_ns - m->last_ns : 0;
-    const float made_up_ns = idle_ns > TURN_NS ? (float)(idle_ns - TURN_NS) : 0;
-    const float took_ns = end_ns > start_ns ? (float)(end_ns - start_ns) : 0;
-    for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
-        const float lag_ns = m->kernels ? LITHOS_MAX(m->lag_ns[i] - made_up_ns, 0.0f) : 0;
-        const float slower = op && op->slower[i] > 0 ? op->slower[i] : factor(r, i);
-        m->lag_ns[i] = lag_ns + (key ? slower - 1 : 0) * took_ns;
-    }
+    const struct rightsize_operator *op = run->key ? rightsize_find(r, run->key, false) : NULL;
     const uint32_t next = LITHOS_MIN(m->step + 1, RIGHTSIZE_ROOM_STEPS - 1);
-    const float known = op && op->slower[next] > 0 ? op->slower[next] - 1 : 0;
-    m->next_ns = (m->kernels ? LITHOS_MAX(m->next_ns - made_up_ns, 0.0f) : 0) + known * took_ns;
-    if (made_up_ns > 0)
+
+    if (m->request.ended_ns && run->ready_ns >= m->request.ended_ns)
+        complete(r);
+    const float took_ns = whole_ns(op, run);
+    if (!m->kernels)
+        m->end_ns = (double)run->ready_ns;
+    const double free_ns = m->end_ns + (double)TURN_NS;
+    const float idle_ns = (double)run->ready_ns > free_ns ? (float)((double)run->ready_ns - free_ns) : 0;
+    for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
+        const bool known = op && op->slower[i] > 0;
+        const float slower = known ? op->slower[i] : run->key && i ? factor(r, i) : 1;
+        m->lag_ns[i] = add(m->lag_ns[i], idle_ns, (slower - 1) * took_ns);
+    }
+    m->next_ns = add(m->next_ns, idle_ns, op && op->slower[next] > 0 ? (op->slower[next] - 1) * took_ns : 0);
+    if (idle_ns > 0)
         m->last_count = 0;
     if (op && m->last_count < RIGHTSIZE_ROOM_LAST) {
         m->last[m->last_count].op = (uint32_t)(op - r->op);
         m->last[m->last_count++].tag = op->tag;
     }
-    m->idle_ns += made_up_ns;
+    m->end_ns = LITHOS_MAX(m->end_ns, (double)run->ready_ns) + (double)took_ns;
+    m->idle_ns += idle_ns;
     m->kernels++;
-    m->last_ns = LITHOS_MAX(end_ns, m->last_ns);
 }

@@ -219,12 +219,18 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     if (!t->rightsize || t->rightsize->paused || l->flags & LITHOS_KERNEL_GRAPH_NODE ||
         k->flags & (LITHOS_KERNEL_AFTER_GAP | LITHOS_KERNEL_OVERLAPPED | LITHOS_KERNEL_CLAMPED))
         return;
-    const uint64_t key = l->size_key ? lithos_size_key(l->function, l->grid, l->block, l->size_before) : 0;
-    lithos_rightsize_ran(t->rightsize->core, key, l->submit_ns, k->start_ns, k->end_ns);
-    if (!l->size_key || !p->used || p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
-        return;
     const struct lithos_tpcset own = lithosd_lend_own(t, 0);
     const uint32_t all = lithos_tpcset_count(&own);
+    const struct lithos_rightsize_run run = {
+        .key = l->size_key ? lithos_size_key(l->function, l->grid, l->block, l->size_before) : 0,
+        .ready_ns = l->submit_ns + l->call_ns,
+        .start_ns = k->start_ns,
+        .end_ns = k->end_ns,
+        .tpcs = l->tpc_count ? l->tpc_count : all,
+        .all = all};
+    lithos_rightsize_ran(t->rightsize->core, &run);
+    if (!l->size_key || !p->used || p->tenant != t || !p->reader || !p->arena || !sizes_of(p))
+        return;
     struct lithos_rightsize_kernel kernel;
     struct lithos_rightsize_advice a = {.why = LITHOS_RIGHTSIZE_LEARN, .tpcs = own};
     const bool beside = k->start_ns < t->rightsize->foreign_until_ns;

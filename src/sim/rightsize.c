@@ -137,8 +137,13 @@ void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_fl
     struct lithos_rightsize_ticket ticket = f->sized;
     ticket.beside |= e->start_ns < t->foreign_ns;
     lithos_rightsize_observe(t->rightsize, &ticket, took_ns, width);
-    lithos_rightsize_ran(t->rightsize, sim_kernel_key(&t->program->kernels[f->kernel]), e->start_ns,
-                         e->start_ns, e->end_ns);
+    const struct lithos_rightsize_run run = {.key = sim_kernel_key(&t->program->kernels[f->kernel]),
+                                             .ready_ns = f->submit_ns,
+                                             .start_ns = e->start_ns,
+                                             .end_ns = e->end_ns,
+                                             .tpcs = width,
+                                             .all = lithos_tpcset_count(&t->own)};
+    lithos_rightsize_ran(t->rightsize, &run);
 }
 
 void sim_rightsize_finish(struct sim_tenant *t)

@@ -80,7 +80,8 @@ static struct sum request(struct app *a)
         const uint32_t width = width_of(a, x, (uint32_t)(a->now_ns / 1000 + i));
         const uint64_t took_ns = (uint64_t)(x->m_ns / width + x->b_ns);
         end_ns = start_ns + took_ns;
-        lithos_rightsize_ran(a->r, x->k.key, launched_ns, start_ns, end_ns);
+        const struct lithos_rightsize_run run = {x->k.key, launched_ns, start_ns, end_ns, width, ALL};
+        lithos_rightsize_ran(a->r, &run);
         lithos_rightsize_ended(a->r, &x->k, card_h200().valid, took_ns, width, &x->advice);
         sum.tpc_ns += (double)took_ns * width;
     }
@@ -182,6 +183,35 @@ static void a_faster_host_ends_it(void **unused)
     free(a.mem);
 }
 
+/* A host that is fast for a while and slow for a while: right-sized requests follow it, and are hardly later all together. */
+static void a_host_that_changes_is_followed(void **unused)
+{
+    struct app a, b;
+    double took_ns[2] = {0}, tpc_ns[2] = {0};
+
+    (void)unused;
+    begin(&a, 1100000);
+    begin(&b, 1000000); /* not right-sized */
+    scales(&a, 0, KERNELS, 0.5);
+    scales(&b, 0, KERNELS, 0.5);
+    for (unsigned i = 0; i < 12000; i++) {
+        const bool fast = i / 200 % 2;
+        a.every_ns = b.every_ns = fast ? 21000 : 40000;
+        const struct sum s = request(&a), whole = request(&b);
+        if (i < 4000)
+            continue;
+        took_ns[fast] += s.took_ns / whole.took_ns / 4000;
+        tpc_ns[fast] += s.tpc_ns / whole.tpc_ns / 4000;
+    }
+    print_message("slow: %.3f of its time and %.3f of the TPC time; fast: %.3f and %.3f\n", took_ns[0],
+                  tpc_ns[0], took_ns[1], tpc_ns[1]);
+    assert_true(took_ns[0] < 1.02 && took_ns[1] < 1.1);
+    assert_true(tpc_ns[0] < 0.8);
+    assert_int_equal(lithos_rightsize_stats(a.r)->undone, 0);
+    free(a.mem);
+    free(b.mem);
+}
+
 /* While a graph runs the card is not idle, though no kernels of it are told of. */
 static void what_is_not_seen_says_nothing(void **unused)
 {
@@ -204,6 +234,7 @@ int main(void)
         cmocka_unit_test(a_busy_card_has_none),
         cmocka_unit_test(what_saves_nothing_is_left_alone),
         cmocka_unit_test(a_faster_host_ends_it),
+        cmocka_unit_test(a_host_that_changes_is_followed),
         cmocka_unit_test(what_is_not_seen_says_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
