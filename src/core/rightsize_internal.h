@@ -173,7 +173,6 @@ struct rightsize_strip {
 /* One that has ended; more of its kernels may come in. */
 struct rightsize_room_request {
     uint64_t ended_ns; /* 0: there is none */
-    float took_us;
     uint32_t launches;
     bool counts; /* nobody was beside it, and all of its work is told of */
 };
@@ -181,10 +180,10 @@ struct rightsize_room_request {
 /* If kernels might take longer by a factor, for each of a few: how much later would requests be than with all TPCs? */
 struct rightsize_room {
     struct rightsize_room_request request;
-    bool unseen;      /* the one that runs has work of which no kernels come in */
-    uint32_t kernels; /* that came in since the one before it was complete; with all TPCs, */
-    double end_ns;    /* the end of the last of them, */
-    float idle_ns;    /* and the card's idle time between them */
+    bool unseen;             /* the one that runs has work of which no kernels come in */
+    uint32_t kernels;        /* that came in since the one before it was complete; with all TPCs, */
+    double begin_ns, end_ns; /* when the first could have begun, and the end of the last of them, */
+    float idle_ns;           /* and the card's idle time between them */
     float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* by so much it would be later; */
     float next_ns; /* the same for the next factor, by what is known of operators alone */
     /* Those since the card was idle last, or the first of them. */
@@ -260,8 +259,7 @@ double rightsize_idle_ns(const struct lithos_rightsize *r);
 void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_operator *op,
                              const struct lithos_rightsize_kernel *k, const struct rightsize_point *all);
 /* A request has ended; `alone`: nobody was beside it. */
-void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
-                            uint32_t launches, bool alone);
+void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint32_t launches, bool alone);
 void rightsize_room_pause(struct lithos_rightsize *r); /* what runs is of none */
 
 /* rightsize_advise.c: a request begins */

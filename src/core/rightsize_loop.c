@@ -236,7 +236,7 @@ void lithos_rightsize_request_spoilt(struct lithos_rightsize *r, uint64_t now_ns
     struct rightsize_loop *l = &r->loop;
     const struct rightsize_kind *k = end_request(r, now_ns, latency_ns, launches);
 
-    rightsize_room_request(r, now_ns, latency_ns, launches, false);
+    rightsize_room_request(r, now_ns, launches, false);
     if (!k || l->mode != RIGHTSIZE_SIZED || (r->kinds.leading && k != r->kinds.leading))
         return;
     l->round_over = ++l->spoilt >= SPOILT_MOST;
@@ -267,7 +267,7 @@ void lithos_rightsize_request_beside(struct lithos_rightsize *r, uint64_t now_ns
                                      uint32_t launches)
 {
     (void)ended(r, now_ns, latency_ns, launches);
-    rightsize_room_request(r, now_ns, latency_ns, launches, false);
+    rightsize_room_request(r, now_ns, launches, false);
 }
 
 void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
@@ -277,8 +277,7 @@ void lithos_rightsize_request_done(struct lithos_rightsize *r, uint64_t now_ns, 
     struct rightsize_kind *k = ended(r, now_ns, latency_ns, launches);
     const float us = (float)latency_ns / 1000;
 
-    rightsize_room_request(r, now_ns, latency_ns, launches,
-                           l->mode == RIGHTSIZE_REFERENCE || l->mode == RIGHTSIZE_SIZED);
+    rightsize_room_request(r, now_ns, launches, l->mode == RIGHTSIZE_REFERENCE || l->mode == RIGHTSIZE_SIZED);
     if (!k)
         return;
     if (l->mode == RIGHTSIZE_REFERENCE && !l->begun_stopped)

@@ -128,7 +128,7 @@ static void complete(struct lithos_rightsize *r)
     if (m->request.counts && known && m->kernels) {
         m->requests += m->requests < REMEMBERED;
         const float weight = 1 / (float)m->requests;
-        m->took_us += (m->request.took_us - m->took_us) * weight;
+        m->took_us += ((float)(m->end_ns - m->begin_ns) / 1000 - m->took_us) * weight;
         m->idle_us += (m->idle_ns / 1000 - m->idle_us) * weight;
         m->next_us += (m->next_ns / 1000 - m->next_us) * weight;
         for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++)
@@ -149,17 +149,14 @@ void rightsize_room_pause(struct lithos_rightsize *r)
     memset(m->lag_ns, 0, sizeof m->lag_ns);
 }
 
-void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint64_t latency_ns,
-                            uint32_t launches, bool alone)
+void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint32_t launches, bool alone)
 {
     struct rightsize_room *m = &r->room;
 
     if (m->request.ended_ns)
         complete(r);
-    m->request = (struct rightsize_room_request){.ended_ns = now_ns,
-                                                 .took_us = (float)latency_ns / 1000,
-                                                 .launches = launches,
-                                                 .counts = alone && !m->unseen};
+    m->request = (struct rightsize_room_request){
+        .ended_ns = now_ns, .launches = launches, .counts = alone && !m->unseen};
     m->unseen = false;
 }
 
@@ -196,7 +193,7 @@ void lithos_rightsize_ran(struct lithos_rightsize *r, const struct lithos_rights
         complete(r);
     const float took_ns = whole_ns(op, run);
     if (!m->kernels)
-        m->end_ns = (double)run->ready_ns;
+        m->begin_ns = m->end_ns = (double)run->ready_ns;
     const double free_ns = m->end_ns + (double)TURN_NS;
     const float idle_ns = (double)run->ready_ns > free_ns ? (float)((double)run->ready_ns - free_ns) : 0;
     for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
