@@ -40,13 +40,13 @@ def beside_figures(got, sized):
             "together_gained_percent": round(100 * (sum(with_.values()) / sum(without.values()) - 1), 3)}
 
 
-def one(place, scratch, result, o, model, gaps, beside, seed, slip=SLIP):
+def one(place, scratch, result, o, model, gaps, beside, seed, slip=SLIP, pace=None):
     # requests with the app's pauses are a tenth as many
-    doc = scenarios.service(model, o.seconds * (2 if gaps else 1), gaps, beside=beside)
+    doc = scenarios.service(model, o.seconds * (2 if gaps else 1), gaps, beside=beside, **({"pace": pace} if pace else {}))
     got = run(place, scenarios.write(doc, scratch.path), slip, "--seed", str(seed), *([] if beside else ["--no-alone"]))
     sized = {t["name"]: t for t in got["rightsized"]}
     service = sized["service"]
-    case = (model + (", the app's pauses" if gaps else "") + (f", beside {beside}" if beside else "") +
+    case = (model + (", the app's pauses" if gaps else "") + (", a changing pace" if pace else "") + (f", beside {beside}" if beside else "") +
             (f", slip {slip:g}" if slip != SLIP else ""))
     figures = {k: round(service[k], 3) for k in ("tpc_time_saved_percent", "tpc_time_saved_estimated_percent", "p99_added_percent",
                                                  "throughput_lost_percent", "whole_p99_us", "whole_per_s")}
@@ -100,19 +100,20 @@ def simulated(o, place):
     failures = 0
     result = results.Result("rightsize", cli.command_line(), o.repetitions, place,
                             {"gpus": [{"name": "simulated NVIDIA H100, virtual"}], "driver": "none"})
-    busy, paused, stacked, filled, frontier = [], [], [], [], []
+    busy, paused, paced, stacked, filled, frontier = [], [], [], [], [], []
     with servers.Scratch() as scratch:
         for seed in range(1, o.repetitions + 1):
             for model in (o.models.split(",") if o.models else scenarios.INFERENCE):
-                for cases, gaps, beside, slips in ((busy, False, None, [SLIP]), (paused, True, None, [SLIP]),
-                                                   (stacked, True, NEIGHBOUR, [SLIP]), (filled, False, NEIGHBOUR, [SLIP]),
-                                                   (frontier, False, NEIGHBOUR, [float(x) for x in o.slips.split(",") if x])):
+                for cases, gaps, pace, beside, slips in ((busy, False, None, None, [SLIP]), (paused, True, None, None, [SLIP]),
+                                                         (paced, True, scenarios.PACE, None, [SLIP]),
+                                                         (stacked, True, None, NEIGHBOUR, [SLIP]), (filled, False, None, NEIGHBOUR, [SLIP]),
+                                                         (frontier, False, None, NEIGHBOUR, [float(x) for x in o.slips.split(",") if x])):
                     for slip in slips:
-                        case, failed = one(place, scratch, result, o, model, gaps, beside, seed, slip)
+                        case, failed = one(place, scratch, result, o, model, gaps, beside, seed, slip, pace)
                         failures += failed
                         if case not in cases:
                             cases.append(case)
-    for cases, what in ((busy, ""), (paused, ", the app's pauses")):
+    for cases, what in ((busy, ""), (paused, ", the app's pauses"), (paced, ", a changing pace")):
         result.bar("TPC time saved %" + what, mean(result, cases, "tpc_time_saved_percent"), ">=", 26)
         result.bar("p99 added %" + what, most(result, cases, "p99_added_percent"), "<=", 4)
         result.bar("throughput lost %" + what, most(result, cases, "throughput_lost_percent"), "<=", 4)
@@ -122,7 +123,9 @@ def simulated(o, place):
         result.bar("aggregate throughput gained %" + what, mean(result, cases, "together_gained_percent"), ">", 0)
     result.note("Repetitions are seeds. Kernels are recorded on an H100; how they scale with TPCs is modelled: by waves, and by the "
                 "memory bandwidth that is assumed for them by name (bench/lib/scenarios.py). Without the app's pauses a service is bound "
-                "by the card alone, the hardest case; as recorded, PyTorch launches more slowly than these kernels run.")
+                "by the card alone, the hardest case; as recorded, PyTorch launches more slowly than these kernels run. "
+                f"A changing pace: these pauses take {scenarios.PACE['from']} to {scenarios.PACE['to']} times as long, another part each "
+                f"{scenarios.PACE['every_ms']} ms.")
     result.note("Beside: the neighbour is best-effort, owns nothing and lives on what is lent; together is the sum of both, each over what "
                 "it does alone. Added and lost are against the same run without right-sizing, where it is lent what is idle.")
     result.end(o.out, failures)

@@ -17,6 +17,10 @@ def program(name, kernels, gaps):
     return {"trace": str(TRACES / f"{name}.trace"), "kernels": kernels, "memory": MEMORY, "gaps": gaps}
 
 
+# A host that is faster in one second than in the next; pauses take a part of what was recorded, so that the card is idle for a tenth to nearly all of a request.
+PACE = {"from": 0.05, "to": 0.6, "every_ms": 500}
+
+
 def service(name, seconds, gaps, quota=100, beside=None, **tenant):
     """A scenario: the service, closed loop, with the app's recorded pauses or as fast as it can launch."""
     doc = {"name": name, "card": "h100", "seconds": seconds, "bandwidth": True,

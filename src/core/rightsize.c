@@ -138,8 +138,7 @@ struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
     if (rightsize_is_mixed(op))
         bad = b.all - 1;
     b.slip_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
-    b.limit_ns = rightsize_is_last(r, op) ? LITHOS_MIN(b.slip_ns, all->median_ns * kernel_slip)
-                                          : all->median_ns * kernel_slip;
+    b.limit_ns = all->median_ns * kernel_slip;
     const struct bracket room = bracket(op, all, bad, b.limit_ns);
     const struct bracket slip = bracket(op, all, bad, b.slip_ns);
     b.bad = room.bad;
@@ -281,8 +280,8 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
 
     if (!p || p->count < RIGHTSIZE_ENOUGH)
         return LITHOS_RIGHTSIZE_LEARN;
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, p, lithos_rightsize_kernel_slip(r));
-    const struct rightsize_bounds next = rightsize_measured(r, op, k, p, rightsize_next_kernel_slip(r));
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, p, rightsize_may_take(r, op));
+    const struct rightsize_bounds next = rightsize_measured(r, op, k, p, rightsize_may_take_next(r, op));
     const float earns_ns = b.limit_ns - b.all_ns;
     const struct rightsize_point *used = rightsize_point(op, b.use);
     const float costs_ns = LITHOS_MAX(used->median_ns - b.all_ns, 0.0f);

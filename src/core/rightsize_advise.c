@@ -127,8 +127,8 @@ static void advise(struct lithos_rightsize *r, struct rightsize_operator *op,
         end_trial(r, op);
         return;
     }
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, all, lithos_rightsize_kernel_slip(r));
-    const struct rightsize_bounds next = rightsize_measured(r, op, k, all, rightsize_next_kernel_slip(r));
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, all, rightsize_may_take(r, op));
+    const struct rightsize_bounds next = rightsize_measured(r, op, k, all, rightsize_may_take_next(r, op));
     const float now_ns = LITHOS_MAX(rightsize_point(op, b.use)->median_ns, b.all_ns);
     const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &next) : 0;
 

@@ -184,8 +184,10 @@ struct rightsize_room {
     uint32_t kernels;        /* that came in since the one before it was complete; with all TPCs, */
     double begin_ns, end_ns; /* when the first could have begun, and the end of the last of them, */
     float idle_ns;           /* and the card's idle time between them */
-    float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* by so much it would be later; */
-    float next_ns; /* the same for the next factor, by what is known of operators alone */
+    float lag_ns[RIGHTSIZE_ROOM_STEPS]; /* by so much it would be later, */
+    float late_ns
+        [RIGHTSIZE_ROOM_STEPS]; /* and so much if those since the card was idle last keep to the slip; */
+    float next_ns;              /* the same for the next factor, by what is known of operators alone */
     /* Those since the card was idle last, or the first of them. */
     struct {
         uint32_t op, tag;
@@ -248,11 +250,10 @@ float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsiz
 /* A width closer than this to the one in use is not worth a try. */
 uint32_t rightsize_worth(uint32_t all);
 
-/* rightsize_room.c: what kernels would be tried on that might take more than they may now: the next factor, where the card is idle within
- * requests. */
-float rightsize_next_kernel_slip(const struct lithos_rightsize *r);
-/* Its requests end with it, or may: there is no idle time behind it that it could use. */
-bool rightsize_is_last(const struct lithos_rightsize *r, const struct rightsize_operator *op);
+/* rightsize_room.c: in parts of its time on all TPCs, what it may take, and what it is tried for: the next factor, where the card is idle within
+ * requests. The slip for what may be the last of its request, for there is no idle time behind it. */
+float rightsize_may_take(const struct lithos_rightsize *r, const struct rightsize_operator *op);
+float rightsize_may_take_next(const struct lithos_rightsize *r, const struct rightsize_operator *op);
 /* Within a request, about. */
 double rightsize_idle_ns(const struct lithos_rightsize *r);
 /* One of it was launched. all: what it takes on all TPCs. */

@@ -18,6 +18,8 @@ static float factor(const struct lithos_rightsize *r, uint32_t step)
  * later than that by the slip alone, that much more. */
 #define PART 0.15f
 #define MORE_PART 0.04f
+/* One request that would be so many times as much later. */
+#define OVER 4.0f
 /* A step up takes so much less than that. */
 #define UP_PART 0.8f
 /* For so long the card is not idle from one kernel to the next, but turns; and as well as that times are known. */
@@ -48,11 +50,6 @@ float lithos_rightsize_kernel_slip(const struct lithos_rightsize *r)
     return slip_at(r, r->room.step);
 }
 
-bool rightsize_is_last(const struct lithos_rightsize *r, const struct rightsize_operator *op)
-{
-    return r->stats.requests < op->last_until;
-}
-
 double rightsize_idle_ns(const struct lithos_rightsize *r)
 {
     return r->room.requests >= ENOUGH ? (double)r->room.idle_us * 1000 : 0;
@@ -73,12 +70,27 @@ static bool is_idle(const struct rightsize_room *m)
 }
 
 /* What is known of kernels alone may say that requests do not bear it: then nothing is tried for it. */
-float rightsize_next_kernel_slip(const struct lithos_rightsize *r)
+static float next_kernel_slip(const struct lithos_rightsize *r)
 {
     const struct rightsize_room *m = &r->room;
     const bool is_worth = is_idle(m) && m->step + 1 < RIGHTSIZE_ROOM_STEPS && m->next_us <= may_us(r, 1);
 
     return slip_at(r, m->step + is_worth);
+}
+
+static bool is_last(const struct lithos_rightsize *r, const struct rightsize_operator *op)
+{
+    return r->stats.requests < op->last_until;
+}
+
+float rightsize_may_take(const struct lithos_rightsize *r, const struct rightsize_operator *op)
+{
+    return is_last(r, op) ? slip_at(r, 0) : lithos_rightsize_kernel_slip(r);
+}
+
+float rightsize_may_take_next(const struct lithos_rightsize *r, const struct rightsize_operator *op)
+{
+    return is_last(r, op) ? slip_at(r, 0) : next_kernel_slip(r);
 }
 
 void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_operator *op,
@@ -126,13 +138,15 @@ static void complete(struct lithos_rightsize *r)
                        m->kernels * KNOWN_OF_TEN <= m->request.launches * 10;
 
     if (m->request.counts && known && m->kernels) {
-        m->requests += m->requests < REMEMBERED;
-        const float weight = 1 / (float)m->requests;
+        /* The host has become faster: what was before says nothing any more. */
+        const bool forget = m->step && m->late_ns[m->step] > OVER * 1000 * may_us(r, 1);
+        m->requests = forget ? ENOUGH : LITHOS_MIN(m->requests + 1, REMEMBERED);
+        const float weight = forget ? 1 : 1 / (float)m->requests;
         m->took_us += ((float)(m->end_ns - m->begin_ns) / 1000 - m->took_us) * weight;
         m->idle_us += (m->idle_ns / 1000 - m->idle_us) * weight;
         m->next_us += (m->next_ns / 1000 - m->next_us) * weight;
         for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++)
-            m->late_us[i] += (m->lag_ns[i] / 1000 - m->late_us[i]) * weight;
+            m->late_us[i] += (m->late_ns[i] / 1000 - m->late_us[i]) * weight;
         remember_last(r);
         judge(r);
     }
@@ -147,6 +161,7 @@ void rightsize_room_pause(struct lithos_rightsize *r)
     m->kernels = m->last_count = 0;
     m->idle_ns = m->next_ns = 0;
     memset(m->lag_ns, 0, sizeof m->lag_ns);
+    memset(m->late_ns, 0, sizeof m->late_ns);
 }
 
 void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint32_t launches, bool alone)
@@ -177,10 +192,12 @@ static float whole_ns(const struct rightsize_operator *op, const struct lithos_r
                : took_ns;
 }
 
-/* Later by so much than on all TPCs: idle time before it makes up for some, and it adds what it takes longer. */
-static float add(float lag_ns, float idle_ns, float longer_ns)
+static float longer_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op, uint32_t step,
+                       float took_ns)
 {
-    return LITHOS_MAX(lag_ns - idle_ns, 0.0f) + longer_ns;
+    const float slower = op && op->slower[step] > 0 ? op->slower[step] : step ? factor(r, step) : 1;
+
+    return (slower - 1) * took_ns;
 }
 
 void lithos_rightsize_ran(struct lithos_rightsize *r, const struct lithos_rightsize_run *run)
@@ -196,18 +213,22 @@ void lithos_rightsize_ran(struct lithos_rightsize *r, const struct lithos_rights
         m->begin_ns = m->end_ns = (double)run->ready_ns;
     const double free_ns = m->end_ns + (double)TURN_NS;
     const float idle_ns = (double)run->ready_ns > free_ns ? (float)((double)run->ready_ns - free_ns) : 0;
-    for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
-        const bool known = op && op->slower[i] > 0;
-        const float slower = known ? op->slower[i] : run->key && i ? factor(r, i) : 1;
-        m->lag_ns[i] = add(m->lag_ns[i], idle_ns, (slower - 1) * took_ns);
-    }
-    m->next_ns = add(m->next_ns, idle_ns, op && op->slower[next] > 0 ? (op->slower[next] - 1) * took_ns : 0);
     if (idle_ns > 0)
         m->last_count = 0;
-    if (op && m->last_count < RIGHTSIZE_ROOM_LAST) {
+    const bool last = op && m->last_count < RIGHTSIZE_ROOM_LAST;
+    if (last) {
         m->last[m->last_count].op = (uint32_t)(op - r->op);
         m->last[m->last_count++].tag = op->tag;
     }
+    for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
+        const float longer = run->key ? longer_ns(r, op, i, took_ns) : 0;
+        if (idle_ns > 0) /* it makes up for some */
+            m->late_ns[i] = m->lag_ns[i] = LITHOS_MAX(m->lag_ns[i] - idle_ns, 0.0f);
+        m->lag_ns[i] += longer;
+        m->late_ns[i] += last ? LITHOS_MIN(longer, longer_ns(r, op, 0, took_ns)) : longer;
+    }
+    const float known_ns = op && op->slower[next] > 0 ? (op->slower[next] - 1) * took_ns : 0;
+    m->next_ns = LITHOS_MAX(m->next_ns - idle_ns, 0.0f) + known_ns;
     m->end_ns = LITHOS_MAX(m->end_ns, (double)run->ready_ns) + (double)took_ns;
     m->idle_ns += idle_ns;
     m->kernels++;

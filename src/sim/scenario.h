@@ -55,8 +55,11 @@ struct lithos_sim_tenant {
     uint64_t on_ns, off_ns, think_ns;
     uint64_t start_ns, stop_ns; /* arrivals from, to */
     uint64_t launch_ns;         /* of the app's CPU, a launch */
-    uint32_t jitter_ppm;        /* kernels take 1 +- that of their time */
-    bool waits;                 /* an iteration waits for the one before it; else the app runs ahead */
+    /* The app's gaps take a part of their time between these, drawn anew each pace_ns; 0: they take it all. */
+    uint32_t pace_from_ppm, pace_to_ppm;
+    uint64_t pace_ns;
+    uint32_t jitter_ppm; /* kernels take 1 +- that of their time */
+    bool waits;          /* an iteration waits for the one before it; else the app runs ahead */
 };
 
 enum lithos_sim_fault_kind {

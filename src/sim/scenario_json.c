@@ -253,6 +253,29 @@ static int read_arrivals(const struct reader *r, const json_t *o, struct lithos_
     return e;
 }
 
+/* How the app's own work goes: a part of its time, drawn anew each so often. */
+static int read_pace(const struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
+{
+    static const char *const keys[] = {"from", "to", "every_ms", NULL};
+    double from, to;
+    if (!o)
+        return 0;
+    int e = no_others(r, o, "\"pace\"", keys);
+    if (e >= 0)
+        e = number(r, o, "from", 0.01, 100, 1, &from);
+    if (e >= 0)
+        e = number(r, o, "to", from, 100, from, &to);
+    if (e >= 0)
+        e = time_ns(r, o, "every_ms", 1e6, 500 * LITHOS_NSEC_PER_MSEC, &t->pace_ns);
+    if (e < 0)
+        return e;
+    if (!t->pace_ns)
+        return fail(r, "\"every_ms\" of a pace is 0");
+    t->pace_from_ppm = (uint32_t)(from * LITHOS_WAVE_PPM + 0.5);
+    t->pace_to_ppm = (uint32_t)(to * LITHOS_WAVE_PPM + 0.5);
+    return 0;
+}
+
 static int read_promises(const struct reader *r, const json_t *o, struct lithos_sim_tenant *t)
 {
     double quota, slip, jitter, rightsize;
@@ -284,7 +307,7 @@ static int read_tenant(struct reader *r, const json_t *o, struct lithos_sim_tena
     static const char *const keys[] = {"name",   "class",      "quota",     "slo_ms",   "slip",
                                        "weight", "floor_tpcs", "program",   "arrivals", "launch_us",
                                        "jitter", "start_ms",   "rightsize", "stop_ms",  "waits",
-                                       "sms",    "comment",    NULL};
+                                       "sms",    "pace",       "comment",   NULL};
     const uint32_t card_sms = lithos_card_sms(&r->sc->card);
     uint32_t sms;
     const char *name = json_string_value(json_object_get(o, "name"));
@@ -309,6 +332,8 @@ static int read_tenant(struct reader *r, const json_t *o, struct lithos_sim_tena
         e = read_program(r, program, card_sms, &t->full);
     if (e >= 0)
         e = read_arrivals(r, json_object_get(o, "arrivals"), t);
+    if (e >= 0)
+        e = read_pace(r, json_object_get(o, "pace"), t);
     if (e >= 0)
         e = read_promises(r, o, t);
     if (e >= 0)

@@ -106,11 +106,21 @@ static bool app_next(struct sim *s, struct sim_tenant *t, uint64_t *ret_ns)
     return true;
 }
 
+/* In parts of its time, how long the app's own work takes just now: the same at the same time, whatever the card does. */
+static uint64_t pace_ppm(const struct sim *s, const struct sim_tenant *t)
+{
+    const struct lithos_sim_tenant *spec = t->spec;
+    const uint64_t drawn =
+        lithos_random_mix(lithos_random_mix(s->options->seed + t->index + 1) + s->now_ns / spec->pace_ns);
+    return spec->pace_from_ppm + drawn % (spec->pace_to_ppm - spec->pace_from_ppm + 1);
+}
+
 /* What the app takes before it issues the next launch. */
-static uint64_t gap_ns(const struct sim_tenant *t)
+static uint64_t gap_ns(const struct sim *s, const struct sim_tenant *t)
 {
     const struct lithos_sim_program *p = t->program;
-    return p->gaps_ns && t->kernel < p->count ? p->gaps_ns[t->kernel] : t->spec->launch_ns;
+    const uint64_t ns = p->gaps_ns && t->kernel < p->count ? p->gaps_ns[t->kernel] : t->spec->launch_ns;
+    return t->spec->pace_ns ? (uint64_t)((unsigned __int128)ns * pace_ppm(s, t) / LITHOS_WAVE_PPM) : ns;
 }
 
 static void app_issued(struct sim *s, struct sim_tenant *t, bool whole)
@@ -125,7 +135,7 @@ static void app_issued(struct sim *s, struct sim_tenant *t, bool whole)
     if (inline_launches(t))
         t->app_ns = LITHOS_MAX(t->app_ns, s->now_ns);
     if (!waits) /* else the gap begins when all before is over */
-        t->app_ns += gap_ns(t);
+        t->app_ns += gap_ns(s, t);
     t->issuing = more;
 }
 
@@ -514,7 +524,7 @@ void sim_tenant_done(struct sim *s, struct sim_tenant *t, const struct lithos_wa
     }
     (void)sim_tell(s, lost ? SIM_MISSED : SIM_STAMPS, t, delay_ns, f.told_ns, &told);
     if (!t->flying && t->issuing && !t->first && t->kernel && (p->flags[t->kernel] & LITHOS_SIM_SYNC))
-        t->app_ns = s->now_ns + gap_ns(t);
+        t->app_ns = s->now_ns + gap_ns(s, t);
     if (f.last && (p->graph || f.kernel + 1 == p->count))
         round_done(s, t);
     pump_at(t, s->now_ns + delay_ns);

@@ -129,6 +129,8 @@ static void test_wrong_scenarios_are_named(void **state)
         {"\"poisson_per_s\": 200", "\"poisson_per_s\": 200, \"every_us\": 5", "one kind"},
         {"\"seconds\": 0.4", "\"seconds\": \"x\"", "\"seconds\""},
         {"\"cut\": true", "\"cat\": true", "\"cat\""},
+        {"\"quota\": 50,", "\"quota\": 50, \"pace\": {\"from\": 2, \"to\": 1},", "\"to\""},
+        {"\"quota\": 50,", "\"quota\": 50, \"pace\": {\"every_ms\": 0},", "\"every_ms\""},
         {"{\"name\": \"pair\"", "[{\"name\": \"pair\"", "line"},
     };
     for (size_t i = 0; i < LITHOS_ARRAY_SIZE(rows); i++) {
@@ -284,6 +286,42 @@ static void test_a_request_alone_takes_its_time(void **state)
     assert_int_equal(r.tenants[0].kernels, 158);
     assert_int_equal(r.tenants[1].kernels, 0);
     lithos_sim_result_free(&r);
+}
+
+/* An app that takes half of its time for its own work, or up to twice as long, and another part each 50 ms. */
+static void test_an_app_has_a_pace(void **state)
+{
+    static const double gap_us = 1000;
+    double least_us = 0, p50_us = 0, most_us = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        parse(pair);
+        sc.tenants[0].jitter_ppm = 0;
+        sc.tenants[0].arrival = LITHOS_SIM_PERIODIC;
+        sc.tenants[0].launch_ns = 1000 * US;
+        struct lithos_sim_options o = with("mps");
+        o.only = 0;
+        if (i) {
+            sc.tenants[0].pace_from_ppm = LITHOS_WAVE_PPM / 2;
+            sc.tenants[0].pace_to_ppm = 2 * LITHOS_WAVE_PPM;
+            sc.tenants[0].pace_ns = 50 * MS;
+        }
+        struct lithos_sim_result r = run(&o);
+        assert_int_equal(r.tenants[0].requests, 72);
+        if (i) {
+            p50_us = r.tenants[0].p50_us;
+            most_us = r.tenants[0].max_us;
+        } else {
+            least_us = r.tenants[0].p50_us;
+            assert_float_equal(r.tenants[0].max_us, least_us, 0.01);
+        }
+        lithos_sim_result_free(&r);
+        lithos_sim_scenario_free(&sc);
+    }
+    parse(pair);
+    assert_true(p50_us > least_us - gap_us / 2 - 1 && p50_us != least_us);
+    assert_true(most_us > least_us && most_us < least_us + gap_us + 1);
 }
 
 static void test_what_lending_gives(void **state)
@@ -514,6 +552,7 @@ int main(void)
         T(test_programs_from_traces),
         T(test_same_seed_same_trace),
         T(test_a_request_alone_takes_its_time),
+        T(test_an_app_has_a_pace),
         cmocka_unit_test(test_what_lending_gives),
         T(test_reports),
         cmocka_unit_test(test_a_small_swarm),
