@@ -28,6 +28,9 @@ void lithos_rightsize_print(const json_t *rightsize, FILE *out)
     if (number(rightsize, "slip_in_force") < number(rightsize, "slip"))
         fprintf(out, "; requests suffered %lld times, so that it is %.4g for now",
                 (long long)lithos_json_integer(rightsize, "undone"), number(rightsize, "slip_in_force"));
+    if (number(rightsize, "kernel_slip") > 1.001 * number(rightsize, "slip"))
+        fprintf(out, "; they may take %.3g times as long, for the card waits for its launches",
+                number(rightsize, "kernel_slip"));
     if (lithos_json_integer(rightsize, "stopped"))
         fprintf(out, "; stopped %lld times", (long long)lithos_json_integer(rightsize, "stopped"));
     const json_t *strip = json_object_get(rightsize, "strip");

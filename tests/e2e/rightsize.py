@@ -16,6 +16,9 @@ FEW = BLOCKS // 2
 SERVICE = ("--time-scale", str(SCALE), "--seconds", "0", "--warmup", "0.05", "--period-us", "300", "--kernels", "2",
            "--grid", str(BLOCKS), "--iters", "20000")
 
+EAGER = ("--time-scale", str(SCALE), "--seconds", "0", "--warmup", "0.05", "--period-us", "400", "--kernels", "12", "--host-us", "200",
+         "--grid", "104", "--iters", "600")
+
 
 def sized(stack):
     return stack.tenants()["service"]["rightsize"]
@@ -69,6 +72,17 @@ def refused(stack):
         check(done.returncode != 0 and "--rightsize=on" in done.stderr, f"{options}: {done.returncode}, {done.stderr}")
 
 
+def room(stack):
+    """A service that launches more slowly than the card runs: its kernels may take longer than its slip."""
+    child = stack.run(QUOTA, "eager", stack.sample("lithos-serve"), *EAGER, options=("--slip", "1.1", "--class", "high"))
+    wait_for("the eager service is admitted", lambda: "eager" in stack.tenants(), 20)
+    took = wait_for("the card's idle time is room for its kernels",
+                    lambda: stack.tenants()["eager"]["rightsize"].get("kernel_slip", 0) >= 1.25, 60 * SLACK)[1]
+    print(f"room after {took:.1f} s: {stack.tenants()['eager']['rightsize']['kernel_slip']:.2f}", flush=True)
+    wait_for("lithos explain says so", lambda: "waits for its launches" in stack.lithos("explain", "eager").stdout, 30 * SLACK)
+    child.kill()
+
+
 def main():
     stack = Stack(sys.argv[1] if len(sys.argv) > 1 else None, scale=SCALE)
     try:
@@ -93,6 +107,7 @@ def main():
         stack.start_daemon("--rightsize=on")
         until_known(stack)
         until_spent(stack, child.pid, "with a new lithosd", lambda part: part > 0.7)
+        room(stack)
         check(stack.lithos("set", "service", "--slip", "off").returncode == 0, "it cannot be switched off")
         until_spent(stack, child.pid, "switched off", lambda part: part < 0.6)
         check(not sized(stack)["on"], sized(stack))
