@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,9 @@
 #include "proto/socket.h"
 
 #define ACCEPT_PAUSE_NS (100 * LITHOS_NSEC_PER_MSEC)
+/* For so long a lock of somebody dead is waited for, and looked at each time. */
+#define LOCK_NS (2 * LITHOS_NSEC_PER_SEC)
+#define LOCK_WAIT_US 10000
 
 /* ---- the socket's place ---- */
 
@@ -45,12 +49,32 @@ static int check_folder(const char *folder, bool open_to_others)
     return 0;
 }
 
-static void say_who_holds(const char *socket, const char *lock)
+static int holder(const char *lock)
 {
     char *text = NULL;
     lithos_read_file(lock, 64, &text, NULL);
-    int pid = text ? atoi(text) : 0;
+    const int pid = text ? atoi(text) : 0;
     free(text);
+    return pid;
+}
+
+/* What a lithosd that was killed had just forked holds the lock until it executes its program. */
+static int take_lock(int fd, const char *lock)
+{
+    const uint64_t until_ns = lithos_now_ns() + LOCK_NS;
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        const int r = -errno, pid = holder(lock);
+        if (r != -EWOULDBLOCK || pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH ||
+            lithos_now_ns() > until_ns)
+            return r;
+        usleep(LOCK_WAIT_US);
+    }
+    return 0;
+}
+
+static void say_who_holds(const char *socket, const char *lock)
+{
+    const int pid = holder(lock);
     lithos_error("another lithosd (pid %d) serves %s: use that one (`lithos status`), stop it with `kill "
                  "%d`, or choose "
                  "another --socket",
@@ -71,8 +95,8 @@ int lithosd_server_lock(struct lithosd *d)
         lithos_error("cannot open %s: %s; choose another --socket", path, strerror(-r));
         return r;
     }
-    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        r = -errno;
+    r = take_lock(d->lock_fd, path);
+    if (r < 0) {
         close(d->lock_fd);
         d->lock_fd = -1;
         if (r == -EWOULDBLOCK)

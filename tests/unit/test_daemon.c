@@ -1,5 +1,6 @@
 /* lithosd, the real program: admission, quotas, life and death of tenants and of itself, bad input. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -530,6 +532,47 @@ static void bad_options_are_refused(void **state)
     assert_int_equal(rig_start_and_end(rig, help), 0);
 }
 
+/* Holds the lock for so long; the file says that it is pid's. */
+static pid_t hold_lock(const struct rig *rig, pid_t pid, unsigned ms)
+{
+    char path[112];
+    snprintf(path, sizeof path, "%s.lock", rig->socket);
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && dprintf(fd, "%d\n", (int)pid) > 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        usleep(ms * 1000);
+        _exit(0);
+    }
+    close(fd);
+    return child;
+}
+
+/* A lithosd is killed just as it forks, and what it has forked has its lock until it executes a program: the next one waits for that. */
+static void waits_for_what_a_dead_one_forked(void **state)
+{
+    struct rig *rig = *state;
+    const pid_t dead = fork();
+    if (dead == 0)
+        _exit(0);
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    const pid_t child = hold_lock(rig, dead, 300);
+    rig_start(rig, mps_off);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+static void does_not_wait_for_one_that_lives(void **state)
+{
+    struct rig *rig = *state;
+    const pid_t child = hold_lock(rig, getpid(), 20000);
+    const uint64_t before_ns = lithos_now_ns();
+    assert_int_not_equal(rig_start_and_end(rig, mps_off), 0);
+    assert_true(lithos_now_ns() - before_ns < 10 * LITHOS_NSEC_PER_SEC);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
 #define WITH(setup, test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -550,6 +593,8 @@ int main(void)
         WITH(setup_none, damaged_state_is_set_aside),
         WITH(setup_none, full_disk_is_survived),
         WITH(setup_none, one_daemon_a_socket),
+        WITH(setup_none, waits_for_what_a_dead_one_forked),
+        WITH(setup_none, does_not_wait_for_one_that_lives),
         WITH(setup_none, idle_daemon_ends),
         WITH(setup_none, without_a_gpu_it_says_why),
         WITH(setup_none, bad_options_are_refused),
