@@ -7,6 +7,9 @@
  * never decides: kernels go by waves, and a line knows of none. What a launch could use by occupancy bounds what is
  * tried, and is itself tried before it is used.
  *
+ * Where the card is idle within requests, kernels may take longer than slip times as long, as far as that does not make requests later
+ * (lithos_rightsize_ran); widths beyond the slip have to be worth their time.
+ *
  * Who pays: each launch within a request earns (slip - 1) of its time with all TPCs, and a narrower one spends what it
  * is slower by. A width not yet measured is tried only when the worst it can cost has been earned before it in the same
  * request. Some requests are references: all TPCs for each launch. When the tenant's own latency of the others leaves
@@ -26,8 +29,9 @@ struct lithos_rightsize; /* opaque */
 struct lithos_rightsize_config {
     struct lithos_topology topology;
     uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 376 bytes each */
-    uint32_t slip_ppm;  /* 1100000: a launch may take 1.1 of its time with all TPCs */
-    bool probe;         /* may try widths to learn; else only what quotas and lending happen to give */
+    uint32_t
+        slip_ppm; /* 1100000: a request, and a launch on a busy card, may take 1.1 of its time with all TPCs */
+    bool probe;   /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
     uint64_t drain_ns;     /* after the end of a loan, others' work may be there for so long */
 };

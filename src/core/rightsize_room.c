@@ -18,7 +18,7 @@ static float factor(const struct lithos_rightsize *r, uint32_t step)
  * later than that by the slip alone, that much more. */
 #define PART 0.15f
 #define MORE_PART 0.04f
-/* One request that would be so many times as much later. */
+/* One request that would be so many times as much later ends it at once. */
 #define OVER 4.0f
 /* A step up takes so much less than that. */
 #define UP_PART 0.8f
