@@ -140,7 +140,7 @@ struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
     b.slip_ns = all->median_ns * (float)r->stats.slip_ppm / (float)LITHOS_RIGHTSIZE_PPM;
     b.limit_ns = all->median_ns * kernel_slip;
     const struct bracket room = bracket(op, all, bad, b.limit_ns);
-    const struct bracket slip = bracket(op, all, bad, b.slip_ns);
+    const struct bracket slip = b.limit_ns > b.slip_ns ? bracket(op, all, bad, b.slip_ns) : room;
     b.bad = room.bad;
     b.good = room.good;
     b.use = most_worth(op, slip.good, room.good, b.all);
@@ -223,6 +223,22 @@ uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct right
     return width + worth <= b->good && width > b->bad ? width : 0;
 }
 
+struct rightsize_bounds rightsize_look(const struct lithos_rightsize *r, struct rightsize_operator *op,
+                                       const struct lithos_rightsize_kernel *k,
+                                       const struct rightsize_point *all, struct rightsize_bounds *ret_next,
+                                       uint32_t *ret_try)
+{
+    const float may = rightsize_may_take(r, op), may_next = rightsize_may_take_next(r, op);
+    const struct rightsize_bounds b = rightsize_measured(r, op, k, all, may);
+
+    *ret_next = may_next > may ? rightsize_measured(r, op, k, all, may_next) : b;
+    *ret_try = r->config.probe ? rightsize_next_try(r, op, k, ret_next) : 0;
+    rightsize_room_operator(r, op, k, all);
+    op->best = (uint16_t)b.use;
+    op->best_of = (uint16_t)b.all;
+    return b;
+}
+
 /* The longest it may take on so many TPCs: in proportion, or by waves when they grow faster, or as the line has it. */
 float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
                          const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,
@@ -280,16 +296,13 @@ static enum lithos_rightsize_why decide(struct lithos_rightsize *r, struct right
 
     if (!p || p->count < RIGHTSIZE_ENOUGH)
         return LITHOS_RIGHTSIZE_LEARN;
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, p, rightsize_may_take(r, op));
-    const struct rightsize_bounds next = rightsize_measured(r, op, k, p, rightsize_may_take_next(r, op));
+    struct rightsize_bounds next;
+    uint32_t try;
+    const struct rightsize_bounds b = rightsize_look(r, op, k, p, &next, &try);
     const float earns_ns = b.limit_ns - b.all_ns;
     const struct rightsize_point *used = rightsize_point(op, b.use);
     const float costs_ns = LITHOS_MAX(used->median_ns - b.all_ns, 0.0f);
-    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &next) : 0;
 
-    rightsize_room_operator(r, op, k, p);
-    op->best = (uint16_t)b.use;
-    op->best_of = (uint16_t)all;
     r->earned_ns += (double)earns_ns;
     r->tries_ns += (double)(b.slip_ns - b.all_ns) * tries_part(r);
     if (!r->loop.open) {

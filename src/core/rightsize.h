@@ -30,8 +30,8 @@ struct lithos_rightsize_config {
     struct lithos_topology topology;
     uint32_t operators; /* remembered at once, rounded up to a multiple of 8, at most 1 Mi; 376 bytes each */
     uint32_t
-        slip_ppm; /* 1100000: a request, and a launch on a busy card, may take 1.1 of its time with all TPCs */
-    bool probe;   /* may try widths to learn; else only what quotas and lending happen to give */
+        slip_ppm; /* 1100000: requests may take 1.1 of their time with all TPCs, and launches while the card is busy */
+    bool probe;            /* may try widths to learn; else only what quotas and lending happen to give */
     uint64_t earn_most_ns; /* outside of requests: what may be saved up for a try */
     uint64_t drain_ns;     /* after the end of a loan, others' work may be there for so long */
 };
@@ -45,12 +45,12 @@ struct lithos_rightsize_kernel {
         least_tpcs; /* never fewer: what its blocks take to be there all at once, where they may wait for each other; 0: any */
 };
 
-/* When a kernel has run. */
+/* A kernel that has run. */
 struct lithos_rightsize_run {
     uint64_t key; /* of its operator; 0: it is never given fewer TPCs */
-    uint64_t
-        ready_ns; /* it could have begun then or a constant later, had nothing been before it: when its launch was made */
-    uint64_t start_ns, end_ns;
+    /* When its launch was made: it could have begun then or a constant later, had nothing been before it. */
+    uint64_t ready_ns;
+    uint64_t took_ns;
     uint32_t tpcs, all; /* on so many, of so many */
 };
 

@@ -127,14 +127,11 @@ static void advise(struct lithos_rightsize *r, struct rightsize_operator *op,
         end_trial(r, op);
         return;
     }
-    const struct rightsize_bounds b = rightsize_measured(r, op, k, all, rightsize_may_take(r, op));
-    const struct rightsize_bounds next = rightsize_measured(r, op, k, all, rightsize_may_take_next(r, op));
+    struct rightsize_bounds next;
+    uint32_t try;
+    const struct rightsize_bounds b = rightsize_look(r, op, k, all, &next, &try);
     const float now_ns = LITHOS_MAX(rightsize_point(op, b.use)->median_ns, b.all_ns);
-    const uint32_t try = r->config.probe ? rightsize_next_try(r, op, k, &next) : 0;
 
-    rightsize_room_operator(r, op, k, all);
-    op->best = (uint16_t)b.use;
-    op->best_of = (uint16_t)b.all;
     r->earned_ns += (double)(b.limit_ns - now_ns);
     r->slip_ns += (double)(b.slip_ns - b.all_ns);
     ret->why = b.use < b.all ? LITHOS_RIGHTSIZE_SIZED : rightsize_why_all(op);

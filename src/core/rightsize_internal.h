@@ -243,6 +243,12 @@ struct rightsize_bounds rightsize_measured(const struct lithos_rightsize *r,
 /* A width worth a try, or 0. */
 uint32_t rightsize_next_try(const struct lithos_rightsize *r, const struct rightsize_operator *op,
                             const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b);
+/* Of one that was launched: what is known for what it may take now, and for what it is tried for, which is the same or more; a width worth a try
+ * there, or 0. From now on the first says what it runs on. all: what it takes on all TPCs. */
+struct rightsize_bounds rightsize_look(const struct lithos_rightsize *r, struct rightsize_operator *op,
+                                       const struct lithos_rightsize_kernel *k,
+                                       const struct rightsize_point *all, struct rightsize_bounds *ret_next,
+                                       uint32_t *ret_try);
 /* The longest it may take on so many TPCs. */
 float rightsize_worst_ns(const struct lithos_rightsize *r, const struct rightsize_operator *op,
                          const struct lithos_rightsize_kernel *k, const struct rightsize_bounds *b,

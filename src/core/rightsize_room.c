@@ -185,7 +185,7 @@ static float whole_ns(const struct rightsize_operator *op, const struct lithos_r
 {
     const struct rightsize_point *all = op ? rightsize_point(op, run->all) : NULL;
     const struct rightsize_point *ran = op ? rightsize_point(op, run->tpcs) : NULL;
-    const float took_ns = run->end_ns > run->start_ns ? (float)(run->end_ns - run->start_ns) : 0;
+    const float took_ns = (float)run->took_ns;
 
     return run->tpcs < run->all && all && ran && all->count && ran->count && ran->median_ns > 0
                ? took_ns * all->median_ns / ran->median_ns

@@ -224,8 +224,7 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     const struct lithos_rightsize_run run = {
         .key = l->size_key ? lithos_size_key(l->function, l->grid, l->block, l->size_before) : 0,
         .ready_ns = l->submit_ns + l->call_ns,
-        .start_ns = k->start_ns,
-        .end_ns = k->end_ns,
+        .took_ns = k->busy_ns,
         .tpcs = l->tpc_count ? l->tpc_count : all,
         .all = all};
     lithos_rightsize_ran(t->rightsize->core, &run);
@@ -240,6 +239,7 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     if (!row)
         row = make(p->reader->sizes, l->size_key);
     lithosd_rightsize_shape(t, l, all, row, &kernel);
+    kernel.key = run.key;
     if (!beside)
         lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns,
                                l->tpc_count ? l->tpc_count : all, &a);

@@ -84,7 +84,7 @@ struct lithosd_sizes {
 
 /* ---- rightsize_kernel.c ---- */
 
-/* A launch as core/rightsize.h knows kernels. row: what its process was told of it, where what its name says is kept; all: TPCs it
+/* A launch as core/rightsize.h knows kernels, but for its key. row: what its process was told of it, where what its name says is kept; all: TPCs it
  * could have. */
 void lithosd_rightsize_shape(const struct lithosd_tenant *t, const struct lithos_timeline_launch *l,
                              uint32_t all, struct lithosd_size *row, struct lithos_rightsize_kernel *ret);

@@ -66,7 +66,6 @@ void lithosd_rightsize_shape(const struct lithosd_tenant *t, const struct lithos
     const unsigned __int128 blocks = (unsigned __int128)l->grid[0] * l->grid[1] * l->grid[2];
     const unsigned __int128 threads = (unsigned __int128)l->block[0] * l->block[1] * l->block[2];
     struct lithos_rightsize_kernel k = {
-        .key = lithos_size_key(l->function, l->grid, l->block, l->size_before),
         .blocks = (uint32_t)LITHOS_MIN(blocks, (unsigned __int128)UINT32_MAX),
         .cluster_blocks = l->cluster_blocks,
     };

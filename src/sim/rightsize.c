@@ -139,8 +139,7 @@ void sim_rightsize_done(struct sim *s, struct sim_tenant *t, const struct sim_fl
     lithos_rightsize_observe(t->rightsize, &ticket, took_ns, width);
     const struct lithos_rightsize_run run = {.key = sim_kernel_key(&t->program->kernels[f->kernel]),
                                              .ready_ns = f->submit_ns,
-                                             .start_ns = e->start_ns,
-                                             .end_ns = e->end_ns,
+                                             .took_ns = took_ns,
                                              .tpcs = width,
                                              .all = lithos_tpcset_count(&t->own)};
     lithos_rightsize_ran(t->rightsize, &run);

@@ -63,22 +63,9 @@ static double true_ns(const struct kernel *x, uint32_t t)
     return x->m_ns / t + x->b_ns;
 }
 
-/* As the tenant library does: on what was said, one in probe_every on what is to be tried, on all in a reference. */
-static uint32_t width_of(struct stand *s, const struct kernel *x)
-{
-    const uint32_t every = x->advice.probe_every;
-    const uint32_t turn = (uint32_t)(s->launches * 0x9e3779b97f4a7c15ull >> 32);
-
-    if (lithos_rightsize_whole(s->r) || lithos_tpcset_empty(&x->advice.tpcs))
-        return ALL;
-    if (every && (uint64_t)turn * every >> 32 == 0)
-        return lithos_tpcset_count(&x->advice.probe);
-    return lithos_tpcset_count(&x->advice.tpcs);
-}
-
 static double launch(struct stand *s, struct kernel *x, uint32_t *ret_width)
 {
-    const uint32_t width = width_of(s, x);
+    const uint32_t width = rightsize_width(s->r, &x->advice, s->launches, ALL);
     struct end *e = &s->lag[s->launches++ % LAG];
 
     if (e->kernel)

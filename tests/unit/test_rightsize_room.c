@@ -19,7 +19,7 @@
 struct app {
     struct lithos_rightsize *r;
     void *mem;
-    uint64_t now_ns, state;
+    uint64_t now_ns, launches;
     uint64_t every_ns; /* between launches */
     struct kernel {
         struct lithos_rightsize_kernel k;
@@ -37,7 +37,7 @@ static void begin(struct app *a, uint32_t slip_ppm)
 {
     struct lithos_rightsize_config c = {.topology = card_h200()};
 
-    *a = (struct app){.state = 7};
+    *a = (struct app){0};
     lithos_rightsize_config_defaults(&c);
     c.operators = 64;
     c.slip_ppm = slip_ppm;
@@ -55,17 +55,6 @@ static void scales(struct app *a, uint32_t from, uint32_t to, double part)
     }
 }
 
-static uint32_t width_of(struct app *a, const struct kernel *x, uint32_t launch)
-{
-    const uint32_t every = x->advice.probe_every;
-
-    if (lithos_rightsize_whole(a->r) || lithos_tpcset_empty(&x->advice.tpcs))
-        return ALL;
-    if (every && (launch * 0x9e3779b1u) >> 16 < 65536 / every)
-        return lithos_tpcset_count(&x->advice.probe);
-    return lithos_tpcset_count(&x->advice.tpcs);
-}
-
 static struct sum request(struct app *a)
 {
     static const uint64_t launch_ns = 2000;
@@ -77,10 +66,10 @@ static struct sum request(struct app *a)
         struct kernel *x = &a->kernel[i];
         const uint64_t launched_ns = begin_ns + i * a->every_ns;
         const uint64_t start_ns = LITHOS_MAX(launched_ns + launch_ns, end_ns + (i > 0));
-        const uint32_t width = width_of(a, x, (uint32_t)(a->now_ns / 1000 + i));
+        const uint32_t width = rightsize_width(a->r, &x->advice, a->launches++, ALL);
         const uint64_t took_ns = (uint64_t)(x->m_ns / width + x->b_ns);
         end_ns = start_ns + took_ns;
-        const struct lithos_rightsize_run run = {x->k.key, launched_ns, start_ns, end_ns, width, ALL};
+        const struct lithos_rightsize_run run = {x->k.key, launched_ns, took_ns, width, ALL};
         lithos_rightsize_ran(a->r, &run);
         lithos_rightsize_ended(a->r, &x->k, card_h200().valid, took_ns, width, &x->advice);
         sum.tpc_ns += (double)took_ns * width;
