@@ -33,7 +33,7 @@ def services():
     return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15,
                                   options=["--slip", "1.1"]), ("100%", "0")),
             "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60,
-                                options=["--slip", "1.1", "--gather", "20ms"]), ("100%", "0"))}
+                                options=["--slip", "1.1", "--gather", "40ms"]), ("100%", "0"))}
 
 
 def trainings():
