@@ -2,12 +2,13 @@
 """Right-sizing where the traffic changes under it: batches from 1 to 16, another model in the same process. For how long are requests
 slower than the slip allows?
 
-A service with its slip meets each change unprepared and runs on; then, without the slip, the same traffic again, twice: what it is
-compared with, and what that differs by itself, for hosts are slower in one second than in the next. A model that has been loaded runs
+A service with its slip meets each change unprepared. Its requests with it and without come by short turns, in an order drawn by lot: two of three
+without, one what it is compared with, the other what that differs by itself, for hosts are slower in one second than in the next, and a
+request of a single sample takes as long as its host takes to launch it. A model that has been loaded runs
 each batch size twice before, without the slip, as services do before they serve: a framework's first time with a size takes tens of
-milliseconds with LithOS or without, and would be counted in the turn that comes first alone. The models' requests are as long as their kernels: of
-eager ResNet-50 and BERT the host is slower than that, and what is over the slip there is the host's. On a card, or with --virtual."""
+milliseconds with LithOS or without, and would be counted in the turn that comes first alone. On a card, or with --virtual."""
 import pathlib
+import random
 import sys
 import time
 
@@ -15,21 +16,26 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, models, results, servers, sized  # noqa: E402
 from lib.place import virtual  # noqa: E402
 from lib.proc import Failed, log  # noqa: E402
-from lib.typical import LEAST, Typical, over_for_s  # noqa: E402
+from lib.typical import LEAST, Joined, Typical, over_for_s  # noqa: E402
 
 BATCHES = "1-16"
 # (traffic, whether of the second model, batches)
 TRAFFIC = [("batches of 8", False, "8"), ("of 1", False, "1"), ("of 16", False, "16"), ("of 1 to 16 at random", False, BATCHES),
-           ("another model", True, "8"), ("the first again, of 4", False, "4")]
+           ("another model", True, "2"), ("the first again, of 4", False, "4")]
 WINDOW_S = 1.0
 WARM = 2  # requests of each batch size
+SIDES = SIZED, WHOLE, AGAIN = ("sized", "whole", "again")
+ENOUGH = 2 * LEAST  # requests of a side, however long they take
+WINDOWS_MOST = 8
+COUNTED = ("references", "spoilt", "undone", "stopped")
 
 
 def options():
     p = cli.parser(__doc__.split("\n\n", maxsplit=1)[0], repetitions=3)
     p.add_argument("--slip", type=float, default=1.1, help="of the service (default: %(default)s)")
     p.add_argument("--learn", type=float, default=5, help="seconds of the card's time before the first change (default: %(default)s)")
-    p.add_argument("--window", type=float, default=4, help="seconds of the card's time of each kind of traffic, three times (default: %(default)s)")
+    p.add_argument("--window", type=float, default=4, help="seconds of the card's time of each kind of traffic with the slip, and twice as many without; longer where "
+                   f"that is fewer than {ENOUGH} requests (default: %(default)s)")
     p.add_argument("--models", help="the first and the second, of those of bench/models (default: vgg19 inference, llama prefill; with "
                    "--virtual toy apart, toy small apart)")
     p.add_argument("--beside", metavar="MODEL", help="a best-effort neighbour, one of bench/models or burn (default: nobody)")
@@ -56,6 +62,7 @@ class Run:
         self.o, self.s, self.result, self.rep = o, service, result, rep
         self.first, self.second = pair(o)
         self.loaded = self.first
+        self.counted = {}
 
     def warm(self):
         self.s.switch("off")
@@ -69,33 +76,49 @@ class Run:
             self.warm()
         self.s.child.do(f"batch {batches}")
 
-    def turn(self, on):
-        """(run.py's figures, TPC ms a request, what lithosd counted in between)"""
+    def sides(self):
+        """{side: its figures}, by short turns. What has changed is met with the slip."""
+        o, out, lot = self.o, {name: Joined() for name in SIDES}, random.Random(self.rep)
+        order, most_ns = list(SIDES), 1e9 * WINDOWS_MOST * o.window * o.scale
+        while out[SIZED].ns < 1e9 * o.window * o.scale or (len(out[SIZED].figures["us"]) < ENOUGH and out[SIZED].ns < most_ns):
+            for name in order:
+                self.s.switch(o.slip if name == SIZED else "off")
+                out[name].add(self.s.run(sized.CLOSE_S))
+            lot.shuffle(order)
+        if min(len(side.figures["us"]) for side in out.values()) < LEAST:
+            raise Failed(f"fewer than {LEAST} requests in {WINDOWS_MOST * o.window:g} s: they have no 99th percentile")
+        return {name: side.figures for name, side in out.items()}
+
+    def tpc_ms(self, on):
+        """Of a request, by a longer turn."""
         self.s.switch(self.o.slip if on else "off")
         ran = sized.Ran(self.o.scale)
         before = self.s.d.tenant("service")
-        figures = self.s.run(self.o.window)
+        figures = self.s.run(self.o.window / 4)
         models.settle()
         ran.take(figures, before, self.s.d.tenant("service"))
-        return figures, ran
+        return ran.figures()["tpc_ms_a_request"]
+
+    def count(self):
+        """What lithosd counted since the last time, and the slip in force; while the slip is on."""
+        told = self.s.d.tenant("service")["rightsize"]
+        before, self.counted = self.counted, {key: told[key] for key in COUNTED}
+        return {key: n - before.get(key, 0) for key, n in self.counted.items()} | {"slip_in_force": told["slip_in_force"]}
 
     def one(self, traffic, second, batches):
         o = self.o
         self.change(second, batches)
-        sized_, ran = self.turn(True)
-        whole, ran_whole = self.turn(False)
-        again, _ = self.turn(False)
-        typical = Typical(whole)
+        side = self.sides()
+        sized_ms, counted, whole_ms = self.tpc_ms(True), self.count(), self.tpc_ms(False)
+        typical = Typical(side[WHOLE])
         limit, window_s = o.slip * typical.p99, WINDOW_S * o.scale
-        over = {key: over_for_s(typical.over(f), limit, window_s, f["start_ns"][0] / 1e9) / o.scale
-                for key, f in (("over_s", sized_), ("whole_over_s", again))}
-        sums = ran.figures()
-        figures = {"over_s": over["over_s"], "whole_over_s": over["whole_over_s"], "limit_p99_over_typical": limit,
-                   "p99_over_typical": results.quantile([x for _, x in typical.over(sized_)], 0.99),
-                   "p50_over_typical": results.median([x for _, x in typical.over(sized_)]),
-                   "whole_p99_over_typical": results.quantile([x for _, x in typical.over(again)], 0.99),
-                   "tpc_time_saved_percent": 100 * (1 - sums["tpc_ms_a_request"] / ran_whole.figures()["tpc_ms_a_request"])}
-        figures |= {k: sums[k] for k in ("requests", "references", "spoilt", "undone", "stopped", "slip_in_force") if k in sums}
+        over = {key: over_for_s(typical.over(side[name]), limit, window_s, 0) / o.scale
+                for key, name in (("over_s", SIZED), ("whole_over_s", AGAIN))}
+        figures = over | {"limit_p99_over_typical": limit,
+                          "p99_over_typical": results.quantile([x for _, x in typical.over(side[SIZED])], 0.99),
+                          "p50_over_typical": results.median([x for _, x in typical.over(side[SIZED])]),
+                          "whole_p99_over_typical": results.quantile([x for _, x in typical.over(side[AGAIN])], 0.99),
+                          "tpc_time_saved_percent": 100 * (1 - sized_ms / whole_ms), "requests": len(side[SIZED]["us"])} | counted
         self.result.case(traffic, self.rep, **{k: round(v, 4) for k, v in figures.items()})
         log(f"[{self.rep}] {traffic}: over the slip for {figures['over_s']:.2f} s (without it {figures['whole_over_s']:.2f} s), "
             f"p50 {figures['p50_over_typical']:.3f}, p99 {figures['p99_over_typical']:.3f} (limit {limit:.3f}), TPC time saved "
@@ -106,6 +129,7 @@ class Run:
         self.change(False, TRAFFIC[0][2])
         self.s.switch(self.o.slip)
         self.s.run(self.o.learn)
+        self.count()
         for traffic in TRAFFIC:
             self.one(*traffic)
 
@@ -149,7 +173,7 @@ def main():
     result.bar("TPC time saved %, median", results.median(saved) if saved else None, ">", 0)
     result.note(f"Over: the 99th percentile of the requests that ended in the last second (of the last {LEAST} where those were fewer), each "
                 "over what its batch size takes without the slip, is more than slip times that percentile without it. whole_over_s is the same "
-                "of a turn without the slip, against the turn before: what the machine does by itself.")
+                "of other requests without the slip: what the machine does by itself. Turns of a tenth of a second, in an order drawn by lot.")
     if virtual():
         result.note(f"Virtual {o.card}, {o.scale:g} times slower than the card.")
     result.end(o.out, failures)

@@ -23,6 +23,22 @@ class Typical:
                 zip(figures["start_ns"], figures["us"], figures["batch"]) if batch in self.us]
 
 
+class Joined:
+    """Requests of short turns one behind the other, as if nothing had been in between: run.py's figures."""
+
+    def __init__(self):
+        self.figures = {"us": [], "batch": [], "start_ns": []}
+        self.ns = 0
+
+    def add(self, turn):
+        """All but its first request, which may have begun otherwise."""
+        begun_ns = turn["start_ns"][0]
+        for key in ("us", "batch"):
+            self.figures[key] += turn[key][1:]
+        self.figures["start_ns"] += [self.ns + start_ns - begun_ns for start_ns in turn["start_ns"][1:]]
+        self.ns += round(1e9 * turn["seconds"])
+
+
 def over_for_s(requests, limit, window_s, begin_s):
     """The longest time on end for which the 99th percentile of the last window_s (of the last LEAST requests, where those took longer) was over
     the limit: from when such a window ended first to when one began last, for as long as slow requests came. requests: (end in s, value), by

@@ -110,6 +110,13 @@ class Over(unittest.TestCase):
         over = typical.Typical(run).over({"start_ns": [1e9, 2e9, 3e9], "us": [220, 950, 5], "batch": [1, 8, 4]})
         self.assertEqual(over, [(1.00022, 2.0), (2.00095, 1.0)])
 
+    def test_short_turns(self):
+        joined = typical.Joined()
+        joined.add({"start_ns": [5e9, 5.1e9, 5.2e9], "us": [9, 1, 2], "batch": [1, 2, 4], "seconds": 0.5})
+        joined.add({"start_ns": [8e9, 8.2e9], "us": [9, 3], "batch": [1, 8], "seconds": 0.25})
+        self.assertEqual(joined.figures, {"us": [1, 2, 3], "batch": [2, 4, 8], "start_ns": [0.1e9, 0.2e9, 0.7e9]})
+        self.assertEqual(joined.ns, 0.75e9)
+
 
 class Cupti(unittest.TestCase):
     def test_order_and_times(self):
