@@ -100,8 +100,10 @@ void rightsize_room_operator(const struct lithos_rightsize *r, struct rightsize_
         return;
     for (unsigned i = 0; i < RIGHTSIZE_ROOM_STEPS; i++) {
         const struct rightsize_bounds b = rightsize_measured(r, op, k, all, factor(r, i));
-        if (!rightsize_next_try(r, op, k, &b))
-            op->slower[i] = rightsize_point(op, b.use)->median_ns / b.all_ns;
+        const float slower = rightsize_point(op, b.use)->median_ns / b.all_ns;
+        /* With something left to try it is not known, or what it was before, and no less than with what would be used until then. */
+        if (!rightsize_next_try(r, op, k, &b) || (op->slower[i] > 0 && slower > op->slower[i]))
+            op->slower[i] = slower;
     }
 }
 

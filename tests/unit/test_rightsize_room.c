@@ -201,6 +201,45 @@ static void a_host_that_changes_is_followed(void **unused)
     free(b.mem);
 }
 
+static void told(struct app *a, uint32_t tpcs, uint64_t took_ns, unsigned times)
+{
+    struct kernel *x = &a->kernel[0];
+
+    while (times--)
+        lithos_rightsize_ended(a->r, &x->k, card_h200().valid, took_ns, tpcs, &x->advice);
+}
+
+/* 12 TPCs were too few for twice the time, and with what is known since they are enough: they are in use then, and a request is reckoned so, though
+ * there is something narrower to try again. */
+static void what_is_in_use_is_reckoned(void **unused)
+{
+    struct app a;
+
+    (void)unused;
+    begin(&a, 1100000);
+    told(&a, ALL, 20000, 8);
+    told(&a, 12, 43000, 8);
+    told(&a, 63, 43000, 24); /* nothing between this and all is worth a try */
+    for (unsigned i = 0; i < 1200; i++) {
+        told(&a, ALL, 20000, 1); /* so that it is not forgotten as 63 is */
+        told(&a, 12, 39000, 1);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        const uint64_t begin_ns = a.now_ns;
+        for (unsigned j = 0; j < KERNELS; j++) {
+            const struct lithos_rightsize_run run = {1, begin_ns + j * 30000, 20000, ALL, ALL};
+            lithos_rightsize_ran(a.r, &run);
+        }
+        a.now_ns += KERNELS * 30000;
+        lithos_rightsize_request_done(a.r, a.now_ns, a.now_ns - begin_ns, KERNELS);
+        lithos_rightsize_request(a.r, a.now_ns);
+    }
+    /* On 12 each would be 9 us later than the next can begin. */
+    assert_true(lithos_rightsize_kernel_slip(a.r) < 2);
+    assert_true(lithos_rightsize_kernel_slip(a.r) > 1.1f);
+    free(a.mem);
+}
+
 /* While a graph runs the card is not idle, though no kernels of it are told of. */
 static void what_is_not_seen_says_nothing(void **unused)
 {
@@ -224,6 +263,7 @@ int main(void)
         cmocka_unit_test(what_saves_nothing_is_left_alone),
         cmocka_unit_test(a_faster_host_ends_it),
         cmocka_unit_test(a_host_that_changes_is_followed),
+        cmocka_unit_test(what_is_in_use_is_reckoned),
         cmocka_unit_test(what_is_not_seen_says_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
