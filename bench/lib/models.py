@@ -25,6 +25,7 @@ MODELS = {
     "toy small": ["--model", "toy", "--tiny"],
     "toy apart": ["--model", "toy", "--apart"],
     "toy small apart": ["--model", "toy", "--tiny", "--apart"],
+    "toy paused": ["--model", "toy", "--apart", "--pause", "60-140"],
 }
 # What the issue on stamps and prediction names.
 PAPER = ["resnet50 inference", "resnet50 training", "bert inference", "bert training", "llama prefill", "llama decode",

@@ -25,12 +25,12 @@ import sys
 import time
 
 
-def numbers(text):
+def numbers(text, option="--batch"):
     """FROM-TO, or a number: a list."""
     low, _, high = text.partition("-")
     out = list(range(int(low), int(high or low) + 1))
     if not out or out[0] < 1:
-        raise ValueError(f"--batch {text}: a number, or two with the smaller first")
+        raise ValueError(f"{option} {text}: a number, or two with the smaller first")
     return out
 
 
@@ -50,6 +50,8 @@ def parse(words=None):
     p.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     p.add_argument("--tiny", action="store_true", help="a few small layers, to try the code")
     p.add_argument("--apart", action="store_true", help="toy: no two of its kernels look alike")
+    p.add_argument("--pause", help="toy: microseconds of the card's time before each launch, as frameworks have them; FROM-TO: another each "
+                   "iteration, at random")
     p.add_argument("--time-scale", type=float, default=1, help="toy on the virtual GPU: its --scale")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--warmup", type=int, default=3, help="iterations before (default: %(default)s)")
@@ -62,6 +64,7 @@ def parse(words=None):
     try:
         if o.model == "toy":
             o.job, o.batch, o.dtype = o.job or "inference", o.batch or "4", "fp32"
+            o.pauses = numbers(o.pause, "--pause") if o.pause else None
         else:
             import zoo
             zoo.complete(o)

@@ -4,6 +4,7 @@ It stands in where there is no PyTorch, above all on the virtual GPU, so that a 
 Grids grow with the batch, and the same function does different work at different places."""
 import ctypes
 import json
+import random
 import time
 
 PTX = b"""
@@ -47,6 +48,7 @@ THREADS = 128
 class Runner:
     def __init__(self, o):
         self.o = o
+        self.pauses = random.Random(o.seed)
         # apart: no two layers launch the same, and each is an operator of its own
         self.layers = [(steps, grown, blocks + i * o.apart) for i, (steps, grown, blocks) in enumerate(FEW if o.tiny else LAYERS)]
         self.cuda = ctypes.CDLL("libcuda.so.1")
@@ -77,10 +79,13 @@ class Runner:
 
     def step(self, batch):
         grids = []
+        pause_s = self.pauses.choice(self.o.pauses) * self.o.time_scale / 1e6 if self.o.pauses else 0
         for steps, grown, fixed in self.layers:
             iters, blocks = ctypes.c_uint32(steps), fixed + grown * batch
             arguments = (ctypes.c_void_p * 2)(ctypes.cast(ctypes.byref(self.out), ctypes.c_void_p),
                                               ctypes.cast(ctypes.byref(iters), ctypes.c_void_p))
+            if pause_s:
+                time.sleep(pause_s)
             if self.events is not None:
                 grids.append((self.mark(), blocks))
             self.must("cuLaunchKernel", self.function, blocks, 1, 1, THREADS, 1, 1, 0, None, arguments, None)
