@@ -103,7 +103,7 @@ class Run:
         """What lithosd counted since the last time, and the slip in force; while the slip is on."""
         told = self.s.d.tenant("service")["rightsize"]
         before, self.counted = self.counted, {key: told[key] for key in COUNTED}
-        return {key: n - before.get(key, 0) for key, n in self.counted.items()} | {"slip_in_force": told["slip_in_force"]}
+        return {key: n - before.get(key, 0) for key, n in self.counted.items()} | {key: told[key] for key in ("slip_in_force", "kernel_slip")}
 
     def one(self, traffic, second, batches):
         o = self.o
