@@ -72,7 +72,7 @@ class Bench:
             return
         title = f"({name[0]}) {name[2:]}" + (f", {self.o.scale:g} times slower than a card" if self.o.scale != 1 else "")
         run = subprocess.run([sys.executable, tool, path, "-o", path.with_suffix(".svg"), "--for", str(PICTURE_MS * self.o.scale),
-                              "--title", title], capture_output=True, text=True, timeout=60)
+                              "--title", title, "--order", "owner,best-effort"], capture_output=True, text=True, timeout=60)
         if run.returncode:
             raise Failed(f"trace-picture: {run.stderr.strip()}")
 

@@ -41,6 +41,11 @@ def stacked(out, env):
     for word in ("service", "batch-job", "66 TPCs", "a < b"):
         check(word in words, f"the picture does not say {word}: {words}")
     check(len(picture.getElementsByTagName("polygon")) == 2, "not a counter for each tenant")
+    for order in (["service", "batch-job"], ["batch-job", "service"]):
+        run(f"{SOURCE}/tools/trace-picture", out / "stacked.trace", "-o", out / "o.svg", "--for", "200", "--order", ",".join(order))
+        texts = [t.firstChild.data for t in xml.dom.minidom.parse(str(out / "o.svg")).getElementsByTagName("text") if t.firstChild]
+        labels = [w.split(",")[0] for w in texts if w.split(",")[0] in order]
+        check(list(dict.fromkeys(labels)) == order, f"--order {order} draws {labels}")
     late = subprocess.run([f"{SOURCE}/tools/trace-picture", out / "stacked.trace", "-o", out / "q.svg", "--from", "1e9"],
                           capture_output=True, text=True, timeout=30)
     check(late.returncode == 1 and "no kernel runs" in late.stderr, f"a picture of nothing: {late}")
