@@ -21,10 +21,11 @@ SHARE = 0.01
 
 
 def durations(path):
-    """{(function, grid, block): {width: [ns]}}; the width is what the launch was given, which clusters may have widened. Kernels whose
+    """{(function, grid, block): {width: [ns]}}, and what is missing in the trace by reason; the width is what the launch was given, which clusters may have widened. Kernels whose
     times had to be moved (an app that launches no faster than they run) count only where there are no others."""
     sure, moved = (collections.defaultdict(lambda: collections.defaultdict(list)) for _ in range(2))
-    for k in trace.load(path)[0]:
+    kernels, missing = trace.load(path)
+    for k in kernels:
         if k["end"] > k["start"]:
             shape = tuple(k[x] for x in ("gx", "gy", "gz", "bx", "by", "bz"))
             out = moved if k["flags"] & trace.CLAMPED else sure
@@ -33,7 +34,7 @@ def durations(path):
         for width, ns in widths.items():
             if len(sure[op][width]) < 2:
                 sure[op][width] = ns
-    return sure
+    return sure, missing
 
 
 def fit(points):
@@ -89,12 +90,16 @@ def measure(o, place, scratch, name, widths, rep):
             iterations = sweep(o, d, model, name, widths, rep, limit_s)
             models.settle()
     medians, spent = collections.defaultdict(dict), collections.Counter()
-    for op, by_width in durations(path).items():
+    took, missing = durations(path)
+    for op, by_width in took.items():
         spent[op] = sum(by_width.get(max(widths), []))
         for width, ns in by_width.items():
             # where there are several iterations, what ran once is not what an iteration does
             if len(ns) >= min(2, iterations.get(width, 1)):
                 medians[op][width] = statistics.median(ns)
+    if not any(len(points) >= 3 for points in medians.values()):
+        seen = collections.Counter(width for by_width in took.values() for width, ns in by_width.items() for _ in ns)
+        raise Failed(f"{name}: no kernel has three widths: {dict(seen)} kernels by TPCs in {iterations} iterations, {missing} missing")
     path.unlink(missing_ok=True)
     whole = sum(spent.values())
     return medians, {op: ns / whole for op, ns in spent.items() if whole and ns >= SHARE * whole}
@@ -128,7 +133,7 @@ def one(o, place, scratch, result, name, widths, rep):
             result.note(f"Misfit: {name}: {function[:60]} (R^2 {good:.2f}, {100 * share:.1f} % of the time).")
     weight = sum(w for _, w in fits)
     if not fits:
-        raise Failed(f"{name}: no kernel has three widths")
+        raise Failed(f"{name}: no kernel of {100 * SHARE:g} % of the time has three widths")
     result.case(name, rep, r2_by_time=round(sum(r * w for r, w in fits) / weight, 5), kernels=len(fits), of_the_time_percent=round(100 * weight, 2),
                 could_save_percent=round(100 * saved / weight, 2))
     log(f"[{rep}] {name}: R^2 {sum(r * w for r, w in fits) / weight:.4f} over {len(fits)} kernels, could save {100 * saved / weight:.1f} %")

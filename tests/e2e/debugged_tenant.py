@@ -26,7 +26,7 @@ def subscribe():
 
 
 subscribe()
-runner = toy.Runner(types.SimpleNamespace(time_scale=1, tiny=False, apart=False))
+runner = toy.Runner(types.SimpleNamespace(time_scale=1, tiny=False, apart=False, pauses=None, seed=1))
 for _ in range(3):
     runner.step(4)
 print("ok" if len(seen) >= 36 else f"{len(seen)} callbacks")
