@@ -241,8 +241,7 @@ void lithosd_rightsize_kernel(struct lithosd_tenant *t, const struct lithos_kern
     lithosd_rightsize_shape(t, l, all, row, &kernel);
     kernel.key = run.key;
     if (!beside)
-        lithos_rightsize_ended(t->rightsize->core, &kernel, own, k->busy_ns,
-                               l->tpc_count ? l->tpc_count : all, &a);
+        lithos_rightsize_ended(t->rightsize->core, &kernel, own, run.took_ns, run.tpcs, &a);
     row->function = l->function;
     row->launches++;
     row->of = all;
