@@ -45,15 +45,6 @@ struct program {
     uint64_t random, launches, now_ns;
 };
 
-/* 0 to 1 */
-static double random_of(struct program *p)
-{
-    p->random ^= p->random << 13;
-    p->random ^= p->random >> 7;
-    p->random ^= p->random << 17;
-    return (double)(p->random >> 11) / 9007199254740992.0;
-}
-
 static uint32_t div_round_up(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
@@ -161,8 +152,8 @@ static struct took request(struct program *p, double pace)
 
     for (uint32_t i = 0; i < p->kernels; i++) {
         const struct layer *l = &p->kernel[i].layer;
-        const double noise = 0.98 + 0.04 * random_of(p);
-        host_ns += 1e3 * LAUNCH_US * pace * (0.85 + 0.3 * random_of(p));
+        const double noise = 0.98 + 0.04 * random_uniform(&p->random);
+        host_ns += 1e3 * LAUNCH_US * pace * (0.85 + 0.3 * random_uniform(&p->random));
         if (i % TOLD_EVERY == 0)
             tell(p, TOLD_LATE);
         const uint32_t tpcs = rightsize_width(p->r, &p->kernel[i].advice, p->launches++, ALL);
@@ -200,7 +191,7 @@ static void few_are_over(uint32_t every)
         begin(&p, seed);
         for (uint32_t i = 0; i < LEARN + REQUESTS; i++) {
             if (i % every == 0)
-                pace = 0.6 + random_of(&p);
+                pace = 0.6 + random_uniform(&p.random);
             const struct took t = request(&p, pace);
             if (i < LEARN)
                 continue;
