@@ -41,7 +41,7 @@ def options():
     p.add_argument("--beside", metavar="MODEL", help="a best-effort neighbour, one of bench/models or burn (default: nobody)")
     p.add_argument("--python", default=sys.executable, help="the Python that has the frameworks")
     p.add_argument("--model-timeout", type=float, default=400, metavar="S", help="for a model to be loaded and warm (default: %(default)s)")
-    p.set_defaults(batches=BATCHES, turns=1)
+    p.set_defaults(batches=BATCHES, turns=4)
     return p
 
 
@@ -91,13 +91,7 @@ class Run:
 
     def tpc_ms(self, on):
         """Of a request, by a longer turn."""
-        self.s.switch(self.o.slip if on else "off")
-        ran = sized.Ran(self.o.scale)
-        before = self.s.d.tenant("service")
-        figures = self.s.run(self.o.window / 4)
-        models.settle()
-        ran.take(figures, before, self.s.d.tenant("service"))
-        return ran.figures()["tpc_ms_a_request"]
+        return self.s.turn(on).figures()["tpc_ms_a_request"]
 
     def count(self):
         """What lithosd counted since the last time, and the slip in force; while the slip is on."""

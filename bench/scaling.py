@@ -91,6 +91,7 @@ def measure(o, place, scratch, name, widths, rep):
             models.settle()
     medians, spent = collections.defaultdict(dict), collections.Counter()
     took, missing = durations(path)
+    path.unlink(missing_ok=True)
     for op, by_width in took.items():
         spent[op] = sum(by_width.get(max(widths), []))
         for width, ns in by_width.items():
@@ -100,7 +101,6 @@ def measure(o, place, scratch, name, widths, rep):
     if not any(len(points) >= 3 for points in medians.values()):
         seen = collections.Counter(width for by_width in took.values() for width, ns in by_width.items() for _ in ns)
         raise Failed(f"{name}: no kernel has three widths: {dict(seen)} kernels by TPCs in {iterations} iterations, {missing} missing")
-    path.unlink(missing_ok=True)
     whole = sum(spent.values())
     return medians, {op: ns / whole for op, ns in spent.items() if whole and ns >= SHARE * whole}
 
