@@ -109,6 +109,7 @@ struct lithos_gate;
 struct lithos_issue {
     const struct lithos_gate *gate; /* where its kernels may run; NULL: the quota */
     uint64_t stamp;                 /* written by the client's observer: that of the last kernel, 0 none */
+    uint32_t thread; /* whose call it is, by what the client gave it when it was queued; 0: this thread's */
     /* Before each atom but the first of a kernel that is launched in so many: waits until it may go, and says where. stamp: of the
      * one before. NULL: they go at once. */
     void (*pace)(struct lithos_issue *issue, uint32_t atoms);

@@ -82,7 +82,7 @@ struct lithos_record {
             uint32_t grid[3];
             uint32_t block[3];
             uint32_t shared_bytes;
-            uint32_t thread;           /* the ring */
+            uint32_t thread; /* the ring of whoever asked for it; it may have come through another's */
             struct lithos_tpcset tpcs; /* where it may run; all bits: not confined */
             uint32_t
                 graph; /* low 32 bits of the graph exec's handle; of a node uploaded while it was made: 0 */

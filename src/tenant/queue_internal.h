@@ -124,7 +124,8 @@ struct queue_entry {
     uint8_t kind; /* enum queue_kind */
     uint8_t form; /* enum lithos_order_form */
     uint16_t function;
-    bool is_first; /* nothing of its stream was queued: it may be issued at once */
+    bool is_first;  /* nothing of its stream was queued: it may be issued at once */
+    uint8_t thread; /* whose it is (lithos_records_thread) */
     struct queue_stream *stream;
     struct queue_event *event;
     uint64_t estimate_key; /* what is alike takes alike; 0: it takes no time that counts */

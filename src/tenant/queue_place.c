@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tenant/observe.h"
 #include "tenant/queue_internal.h"
 
 #define TLS __attribute__((tls_model("initial-exec")))
@@ -49,6 +50,7 @@ struct queue_entry *lithos_queue_reserve(struct queue *q, struct queue_stream *s
         lithos_queue_count(LITHOS_COUNTER_QUEUE_FULL);
     /* Looked at after the tail has moved: a dispatcher that went to sleep before had issued all that it will have been seen to issue. */
     struct queue_entry *e = (struct queue_entry *)(void *)h;
+    e->thread = (uint8_t)lithos_records_thread();
     e->is_first = mine - atomic_load_explicit(&s->issued, memory_order_seq_cst) == 1;
     return e;
 }

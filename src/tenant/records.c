@@ -100,6 +100,20 @@ void lithos_records_thread_starts(void)
     }
 }
 
+uint32_t lithos_records_thread(void)
+{
+    if (__builtin_expect(!my_ring, 0))
+        lithos_records_thread_starts();
+    return my_ring;
+}
+
+/* Whose launch or wait it is: not always this thread's, which may issue what others have queued. */
+static inline uint32_t whose(void)
+{
+    const struct lithos_issue *issue = lithos_order_issue;
+    return (__builtin_expect(issue != NULL, 0) && issue->thread ? issue->thread : my_ring) - 1;
+}
+
 static inline void add(enum lithos_counter what, uint64_t n)
 {
     _Atomic uint64_t *own = lithos_thread_counters;
@@ -349,7 +363,7 @@ static LITHOS_OFF_PATH void put_other(struct lithos_ticket *t, const struct lith
     };
     r.launch.stamp = stamped;
     r.launch.tpcs = seen->tpcs;
-    r.launch.thread = my_ring - 1;
+    r.launch.thread = whose();
     if (node && t->notes.graph != (uintptr_t)t)
         r.launch.graph = (uint32_t)t->notes.graph;
     if (seen->layout) {
@@ -451,7 +465,7 @@ static LITHOS_LAUNCH_PATH void put_launch(struct lithos_ticket *t, const struct 
                        .grid = {launch->grid[0], launch->grid[1], launch->grid[2]},
                        .block = {launch->block[0], launch->block[1], launch->block[2]},
                        .shared_bytes = launch->shared_bytes,
-                       .thread = my_ring - 1,
+                       .thread = whose(),
                        .tpcs = n->tpcs,
                        .call_ns = took_ns,
                        .atom = (uint16_t)launch->atom,
@@ -484,7 +498,7 @@ static void put_event(const struct lithos_ticket_notes *n, uint16_t kind, uint16
         .gpu = gpu,
         .cluster = 1,
     };
-    r.launch.thread = my_ring - 1;
+    r.launch.thread = whose();
     r.launch.stamp = began;
     r.launch.graph = (uint32_t)graph;
     r.launch.call_ns = call_ns(n);

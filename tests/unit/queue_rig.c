@@ -53,6 +53,7 @@ static CUresult note(uint32_t function, const uintptr_t args[RIG_WORDS])
     struct rig_call *c = &rig.calls[rig.n++];
     c->function = function;
     c->by_app = is_app;
+    c->thread = lithos_order_issue ? lithos_order_issue->thread : 0;
     memcpy(c->args, args, sizeof c->args);
     if (strncmp(lithos_export_name((enum lithos_export)function), "cuMemcpy2DAsync", 15) == 0 ||
         strncmp(lithos_export_name((enum lithos_export)function), "cuMemcpy3DAsync", 15) == 0)

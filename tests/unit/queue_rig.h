@@ -13,6 +13,7 @@ struct rig_call {
     uint32_t function; /* enum lithos_export */
     uintptr_t args[RIG_WORDS];
     bool by_app;               /* else by the dispatcher */
+    uint32_t thread;           /* whose it is, where that is not who made it */
     unsigned char pointed[64]; /* where a copy's first argument points */
 };
 

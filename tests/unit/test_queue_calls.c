@@ -12,6 +12,7 @@
 #include "queue_rig.h"
 #include "stub/in_child.h"
 #include "tenant/attach.h"
+#include "tenant/observe.h"
 
 /* Functions with a way of their own, which they are tested on elsewhere (test_driver_hooks, test_driver_exports). */
 static bool apart(uint32_t e)
@@ -599,12 +600,18 @@ static void all_but_the_first_handed_over(void)
     rig_settle();
     const struct rig_call *calls;
     bool by_app[3];
+    uint32_t whose[3];
     unsigned kernels = 0;
     for (size_t i = 0, n = rig_calls(&calls); i < n; i++)
-        if (calls[i].function == LITHOS_EXPORT_cuLaunchKernel && kernels < 3)
-            by_app[kernels++] = calls[i].by_app;
+        if (calls[i].function == LITHOS_EXPORT_cuLaunchKernel && kernels < 3) {
+            by_app[kernels] = calls[i].by_app;
+            whose[kernels++] = calls[i].thread;
+        }
     CHECK_EQ(kernels, 3);
     CHECK(by_app[0] && !by_app[1] && !by_app[2]);
+    /* those are this thread's launches all the same */
+    CHECK(lithos_records_thread() != 0 && whose[0] == 0);
+    CHECK(whose[1] == lithos_records_thread() && whose[2] == lithos_records_thread());
 }
 
 /* Of a tenant of class high. */
