@@ -106,17 +106,19 @@ struct lithos_rightsize_stats {
     double tpc_ns, whole_tpc_ns;
     double kernel_ns, whole_kernel_ns; /* durations alike */
     uint64_t requests, references;
-    uint64_t undone;    /* slip in force was lowered, */
-    uint64_t stopped;   /* or right-sizing stopped */
-    uint64_t changes;   /* operators that changed and were learned anew */
-    uint64_t forgotten; /* operators that made room for others */
-    uint64_t lent;      /* requests that left the strip, */
-    uint64_t unused;    /* and those of them in which nobody went there */
-    uint64_t narrowed;  /* how often the strip was made narrower, or taken back, since they took too long */
-    uint64_t dear;      /* or since it cost more of the tenant's throughput than it was of its TPCs */
-    uint64_t met;       /* or since a launch went there all the same */
-    uint64_t whole;     /* requests that had all TPCs, since a strip was wanted and had been too much */
-    uint32_t slip_ppm;  /* in force, for requests */
+    uint64_t undone;     /* slip in force was lowered, */
+    uint64_t stopped;    /* or right-sizing stopped */
+    uint64_t changes;    /* operators that changed and were learned anew */
+    uint64_t forgotten;  /* operators that made room for others */
+    uint64_t lent;       /* requests that left the strip, */
+    uint64_t unused;     /* and those of them in which nobody went there */
+    uint64_t narrowed;   /* how often the strip was made narrower, or taken back, since they took too long */
+    uint64_t dear;       /* or since it cost more of the tenant's throughput than it was of its TPCs */
+    uint64_t met;        /* or since a launch went there all the same */
+    uint64_t whole;      /* requests that had all TPCs, since a strip was wanted and had been too much */
+    uint64_t reckoned;   /* requests alone on their TPCs of which it was reckoned what they bear, */
+    uint64_t unreckoned; /* or was not: their kernels, as told, are not as many as their launches */
+    uint32_t slip_ppm;   /* in force, for requests */
     struct lithos_rightsize_undone last_undone;
 };
 

@@ -174,7 +174,8 @@ struct rightsize_strip {
 struct rightsize_room_request {
     uint64_t ended_ns; /* 0: there is none */
     uint32_t launches;
-    bool counts; /* nobody was beside it, and all of its work is told of */
+    bool alone;  /* nobody was beside it */
+    bool unseen; /* not all of its work is told of */
 };
 
 /* If kernels might take longer by a factor, for each of a few: how much later would requests be than with all TPCs? */
@@ -193,7 +194,9 @@ struct rightsize_room {
         uint32_t op, tag;
     } last[RIGHTSIZE_ROOM_LAST];
     uint32_t last_count;
-    uint32_t requests; /* of these, lately: */
+    uint32_t
+        unreckoned;    /* requests on end that could not be reckoned, for not all of their kernels came in */
+    uint32_t requests; /* that could, lately: */
     float took_us, idle_us, next_us, late_us[RIGHTSIZE_ROOM_STEPS];
     uint32_t step; /* the factor that they bear; 0: the slip */
 };

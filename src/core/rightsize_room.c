@@ -136,12 +136,15 @@ static void remember_last(struct lithos_rightsize *r)
 static void complete(struct lithos_rightsize *r)
 {
     struct rightsize_room *m = &r->room;
-    const bool known = m->kernels * 10 >= m->request.launches * KNOWN_OF_TEN &&
+    const bool known = !m->request.unseen && m->kernels &&
+                       m->kernels * 10 >= m->request.launches * KNOWN_OF_TEN &&
                        m->kernels * KNOWN_OF_TEN <= m->request.launches * 10;
 
-    if (m->request.counts && known && m->kernels) {
+    if (m->request.alone && known) {
         /* The host has become faster: what was before says nothing any more. */
         const bool forget = m->step && m->late_ns[m->step] > OVER * 1000 * may_us(r, 1);
+        r->stats.reckoned++;
+        m->unreckoned = 0;
         m->requests = forget ? ENOUGH : LITHOS_MIN(m->requests + 1, REMEMBERED);
         const float weight = forget ? 1 : 1 / (float)m->requests;
         m->took_us += ((float)(m->end_ns - m->begin_ns) / 1000 - m->took_us) * weight;
@@ -151,6 +154,12 @@ static void complete(struct lithos_rightsize *r)
             m->late_us[i] += (m->late_ns[i] / 1000 - m->late_us[i]) * weight;
         remember_last(r);
         judge(r);
+    } else if (m->request.alone) {
+        r->stats.unreckoned++;
+        if (++m->unreckoned == ENOUGH) { /* what was before says nothing any more */
+            m->requests = 0;
+            judge(r);
+        }
     }
     rightsize_room_pause(r);
 }
@@ -173,7 +182,7 @@ void rightsize_room_request(struct lithos_rightsize *r, uint64_t now_ns, uint32_
     if (m->request.ended_ns)
         complete(r);
     m->request = (struct rightsize_room_request){
-        .ended_ns = now_ns, .launches = launches, .counts = alone && !m->unseen};
+        .ended_ns = now_ns, .launches = launches, .alone = alone, .unseen = m->unseen};
     m->unseen = false;
 }
 

@@ -94,14 +94,14 @@ json_t *lithosd_rightsize_status(const struct lithosd_tenant *t)
         if (w != LITHOS_RIGHTSIZE_FOREIGN && w != LITHOS_RIGHTSIZE_LENT)
             json_object_set_new(kernels, lithos_rightsize_why_name((enum lithos_rightsize_why)w),
                                 number(st->chosen[w]));
-    return json_pack("{s:b,s:o,s:s,s:f,s:f,s:b,s:f,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "on", 1,
-                     "slip", slip, "why", "", "slip_in_force", st->slip_ppm / 1e6, "kernel_slip",
-                     (double)lithos_rightsize_kernel_slip(s->core), "whole", (int)s->off, "tpc_time_s",
-                     st->tpc_ns / 1e9, "tpc_time_saved_percent",
-                     st->whole_tpc_ns > 0 ? 100 * (1 - st->tpc_ns / st->whole_tpc_ns) : 0, "slower_percent",
-                     st->whole_kernel_ns > 0 ? 100 * (st->kernel_ns / st->whole_kernel_ns - 1) : 0, "kernels",
-                     kernels, "requests", number(st->requests), "references", number(st->references),
-                     "spoilt", number(s->spoilt), "undone", number(st->undone), "stopped",
-                     number(st->stopped), "last_undone", undone_status(&st->last_undone), "strip",
-                     strip_status(s, st), "operators", t->observed ? operators(t) : json_array());
+    return json_pack(
+        "{s:b,s:o,s:s,s:f,s:f,s:b,s:f,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "on", 1, "slip",
+        slip, "why", "", "slip_in_force", st->slip_ppm / 1e6, "kernel_slip",
+        (double)lithos_rightsize_kernel_slip(s->core), "whole", (int)s->off, "tpc_time_s", st->tpc_ns / 1e9,
+        "tpc_time_saved_percent", st->whole_tpc_ns > 0 ? 100 * (1 - st->tpc_ns / st->whole_tpc_ns) : 0,
+        "slower_percent", st->whole_kernel_ns > 0 ? 100 * (st->kernel_ns / st->whole_kernel_ns - 1) : 0,
+        "kernels", kernels, "requests", number(st->requests), "references", number(st->references), "spoilt",
+        number(s->spoilt), "reckoned", number(st->reckoned), "unreckoned", number(st->unreckoned), "undone",
+        number(st->undone), "stopped", number(st->stopped), "last_undone", undone_status(&st->last_undone),
+        "strip", strip_status(s, st), "operators", t->observed ? operators(t) : json_array());
 }

@@ -73,12 +73,15 @@ def refused(stack):
 
 
 def room(stack):
-    """A service that launches more slowly than the card runs: its kernels may take longer than its slip."""
-    child = stack.run(QUOTA, "eager", stack.sample("lithos-serve"), *EAGER, options=("--slip", "1.1", "--class", "high"))
+    """A service that launches more slowly than the card runs: its kernels may take longer than its slip. Most of its launches are made by another
+    thread than its own, and are its requests' all the same."""
+    child = stack.run(QUOTA, "eager", stack.sample("lithos-serve"), *EAGER, options=("--slip", "1.1", "--class", "high", "--hand-over", "on"))
     wait_for("the eager service is admitted", lambda: "eager" in stack.tenants(), 20)
     took = wait_for("the card's idle time is room for its kernels",
                     lambda: stack.tenants()["eager"]["rightsize"].get("kernel_slip", 0) >= 1.25, 60 * SLACK)[1]
     print(f"room after {took:.1f} s: {stack.tenants()['eager']['rightsize']['kernel_slip']:.2f}", flush=True)
+    r = stack.tenants()["eager"]["rightsize"]
+    check(r["reckoned"] > 4 * r["unreckoned"], r)
     wait_for("lithos explain says so", lambda: "waits for its launches" in stack.lithos("explain", "eager").stdout, 30 * SLACK)
     child.kill()
 

@@ -26,7 +26,8 @@ struct app {
         double m_ns, b_ns;
         struct lithos_rightsize_advice advice;
     } kernel[KERNELS];
-    bool graph; /* each request replays one as well */
+    bool graph;             /* each request replays one as well */
+    uint32_t launches_told; /* of a request; 0: as many as there are */
 };
 
 struct sum {
@@ -78,7 +79,8 @@ static struct sum request(struct app *a)
         lithos_rightsize_unseen(a->r);
     a->now_ns = end_ns + 5000;
     sum.took_ns = (double)(a->now_ns - begin_ns);
-    lithos_rightsize_request_done(a->r, a->now_ns, a->now_ns - begin_ns, KERNELS + a->graph);
+    lithos_rightsize_request_done(a->r, a->now_ns, a->now_ns - begin_ns,
+                                  a->launches_told ? a->launches_told : KERNELS + a->graph);
     lithos_rightsize_request(a->r, a->now_ns);
     return sum;
 }
@@ -255,6 +257,35 @@ static void what_is_not_seen_says_nothing(void **unused)
     free(a.mem);
 }
 
+/* What requests bore before says nothing of those that cannot be reckoned: a graph runs in them, or others' kernels were counted. */
+static void room_ends_with_what_is_known(void **unused)
+{
+    struct app a;
+
+    (void)unused;
+    for (unsigned way = 0; way < 2; way++) {
+        begin(&a, 1100000);
+        scales(&a, 0, KERNELS, 0.5);
+        a.every_ns = 45000;
+        requests(&a, 3000);
+        assert_true(lithos_rightsize_kernel_slip(a.r) >= 2);
+        const uint64_t before = lithos_rightsize_stats(a.r)->unreckoned;
+        a.every_ns = 5000;
+        a.graph = way == 0;
+        a.launches_told = way == 0 ? 0 : 1;
+        requests(&a, 10);
+        assert_float_equal(lithos_rightsize_kernel_slip(a.r), 1.1, 1e-6);
+        assert_true(lithos_rightsize_stats(a.r)->unreckoned - before >= 8);
+        /* and begins anew when they can be */
+        a.every_ns = 45000;
+        a.graph = false;
+        a.launches_told = 0;
+        requests(&a, 500);
+        assert_true(lithos_rightsize_kernel_slip(a.r) >= 2);
+        free(a.mem);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +296,7 @@ int main(void)
         cmocka_unit_test(a_host_that_changes_is_followed),
         cmocka_unit_test(what_is_in_use_is_reckoned),
         cmocka_unit_test(what_is_not_seen_says_nothing),
+        cmocka_unit_test(room_ends_with_what_is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
