@@ -22,7 +22,8 @@ extern struct lithos_tenant_numbers lithos_tenant_numbers;
 extern const struct lithos_hook_observer lithos_tenant_observer;
 /* A ring, and with it counters, for this thread; none when all are taken. */
 void lithos_records_thread_starts(void);
-/* The ring of this thread, which gets one if it can, counted from 1: who it is in records of what another issues for it. 0: none. */
+/* The ring of this thread, counted from 1: who it is in records of what another issues for it. 0: it has none, until it waits or launches
+ * by itself. */
 uint32_t lithos_records_thread(void);
 /* Other pages lie at lithos_tenant_home: its reader knows no names yet. */
 void lithos_records_renew(void);

@@ -349,11 +349,11 @@ static void note_parts(struct queue_estimate *e, uint32_t parts)
 }
 
 /* Make a call, and follow what it gave to the card. key: 0, that is nothing which counts. paced: atoms go one by one, with a look at the
- * rule before each; else all at once, followed by the stamp of the last. thread: whose it is. */
+ * rule before each; else all at once, followed by the stamp of the last. */
 static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool graph, bool paced,
-                     uint32_t thread, CUstream handle, CUresult (*call)(const void *), const void *arg)
+                     CUstream handle, CUresult (*call)(const void *), const void *arg)
 {
-    struct giving g = {.issue.thread = thread, .q = q, .s = s, .key = key, .paced = paced};
+    struct giving g = {.q = q, .s = s, .key = key, .paced = paced};
     CUevent event = NULL;
     if (key)
         choose_gate(&g, QUEUE_AS_EVER);
@@ -383,7 +383,9 @@ static CUresult give(struct queue *q, struct queue_stream *s, uint64_t key, bool
 
 static CUresult make_entry(const void *entry)
 {
-    return lithos_queue_make(entry);
+    const struct queue_entry *e = entry;
+    lithos_order_issue->thread = e->thread;
+    return lithos_queue_make(e);
 }
 
 static void make(struct queue *q, struct queue_entry *e)
@@ -392,7 +394,7 @@ static void make(struct queue *q, struct queue_entry *e)
     CUstream handle = graph ? (CUstream)e->args[1] : NULL; /* NOLINT(performance-no-int-to-ptr): a word */
     enter(q, e->stream->context);
     lithos_queue_note(e->stream->context,
-                      give(q, e->stream, e->estimate_key, graph, true, e->thread, handle, make_entry, e));
+                      give(q, e->stream, e->estimate_key, graph, true, handle, make_entry, e));
 }
 
 bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t key, bool graph,
@@ -412,7 +414,7 @@ bool lithos_queue_issue_now(struct queue *q, struct queue_stream *s, uint64_t ke
     if (alone)
         s->waits_since_ns = 0; /* if it is not made now the dispatcher looks anew */
     if (room)
-        *ret_result = give(q, s, key, graph, false, 0, handle, call, arg);
+        *ret_result = give(q, s, key, graph, false, handle, call, arg);
     lithos_queue_give_turn(q);
     return room;
 }

@@ -102,8 +102,6 @@ void lithos_records_thread_starts(void)
 
 uint32_t lithos_records_thread(void)
 {
-    if (__builtin_expect(!my_ring, 0))
-        lithos_records_thread_starts();
     return my_ring;
 }
 

@@ -593,6 +593,7 @@ static void all_is_quiet(void)
 /* All goes to the dispatcher at once, but what would have to wake it up after a wait. */
 static void all_but_the_first_handed_over(void)
 {
+    lithos_records_thread_starts();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind */
     all_is_quiet();
     for (int i = 0; i < 3; i++)
