@@ -82,6 +82,23 @@ void lithos_queue_rest(struct queue *q, uint64_t limit_ns)
     atomic_store_explicit(&q->asleep, 0, memory_order_relaxed);
 }
 
+void lithos_queue_doze(struct queue *q, uint32_t was_wanted, uint64_t limit_ns)
+{
+    atomic_store_explicit(&q->dozes, 1, memory_order_seq_cst);
+    if (!atomic_load_explicit(&q->turn_wanted, memory_order_seq_cst))
+        futex_wait(&q->wanted, was_wanted, limit_ns);
+    atomic_store_explicit(&q->dozes, 0, memory_order_relaxed);
+}
+
+void lithos_queue_rouse(struct queue *q)
+{
+    if (__builtin_expect(!atomic_load_explicit(&q->dozes, memory_order_seq_cst), 1))
+        return;
+    int saved = errno;
+    futex_wake(&q->wanted, 1);
+    errno = saved;
+}
+
 void lithos_queue_progress(struct queue *q)
 {
     if (__builtin_expect(atomic_load_explicit(&q->waiters, memory_order_seq_cst), 0)) {
@@ -131,7 +148,8 @@ bool lithos_queue_try_turn(struct queue *q)
 /* Whoever else has it is in the middle of one launch, or is the dispatcher, which looks whether it is wanted. */
 void lithos_queue_take_turn(struct queue *q)
 {
-    atomic_fetch_add_explicit(&q->turn_wanted, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&q->turn_wanted, 1, memory_order_seq_cst);
+    lithos_queue_rouse(q);
     for (unsigned i = 0; !lithos_queue_try_turn(q); i++) {
         __builtin_ia32_pause();
         if (i % 256 == 255)

@@ -13,6 +13,10 @@
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
+/* While nothing may go, its thread sleeps for half of what is left by what is known: the host may be faster this time. A sleep takes some 50 us more
+ * than it was to, so the last of it is looked at without one. */
+#define DOZE_MIN_NS (80 * LITHOS_NSEC_PER_USEC)
+#define DOZE_MAX_NS (250 * LITHOS_NSEC_PER_USEC)
 
 void lithos_queue_want(struct queue *q)
 {
@@ -22,9 +26,10 @@ void lithos_queue_want(struct queue *q)
         return;
     atomic_store_explicit(&q->wanted_ns, lithos_now_ns(), memory_order_relaxed);
     while ((int32_t)(upto - was) > 0 &&
-           !atomic_compare_exchange_weak_explicit(&q->wanted, &was, upto, memory_order_release,
+           !atomic_compare_exchange_weak_explicit(&q->wanted, &was, upto, memory_order_seq_cst,
                                                   memory_order_relaxed))
         ;
+    lithos_queue_rouse(q);
 }
 
 static uint32_t issued(const struct queue *q)
@@ -109,15 +114,15 @@ static void settle(struct queue *q)
         r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
 }
 
-/* Is what is still to come of it no longer for the host than the card is to be ahead? */
-static bool is_time(struct queue *q, const struct queue_gather *g)
+/* How long it takes the host until what is still to come of it is no more than the card is to be ahead. UINT64_MAX: that is not known. */
+static uint64_t until_time_ns(struct queue *q, const struct queue_gather *g)
 {
     const struct queue_request *r = request_of(q, g->key);
     if (!g->key || r->key != g->key || !r->calls)
-        return false;
+        return UINT64_MAX;
     const uint32_t come = lithos_queue_ring_entries(&q->ring) - g->begun;
-    const uint64_t left = r->calls > come ? r->calls - come : 0;
-    return left * r->host_ns / r->calls <= r->ahead_ns;
+    const uint64_t left = r->calls > come ? r->calls - come : 0, left_ns = left * r->host_ns / r->calls;
+    return left_ns <= r->ahead_ns ? 0 : left_ns - r->ahead_ns;
 }
 
 static bool let_go(struct queue_gather *g, enum queue_gather_state to, enum lithos_counter why)
@@ -155,11 +160,23 @@ bool lithos_queue_gathers(struct queue *q)
     }
     if (g->state != QUEUE_GATHER_WAITS || !q->held || is_wanted(q))
         return false;
-    g->is_ahead = is_time(q, g);
+    g->is_ahead = until_time_ns(q, g) == 0;
     if (g->is_ahead)
         return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_AHEAD);
     if (lithos_now_ns() - g->since_ns < gather_ns)
         return true;
     g->upto = lithos_queue_ring_entries(&q->ring);
     return let_go(g, QUEUE_GATHER_PIECE, LITHOS_COUNTER_GATHERED_TIME);
+}
+
+void lithos_queue_gather_rest(struct queue *q)
+{
+    const struct queue_gather *g = &q->gather;
+    const uint64_t past_ns = lithos_now_ns() - g->since_ns,
+                   gather_ns = atomic_load_explicit(&q->gather_ns, memory_order_relaxed),
+                   left_ns = LITHOS_MIN(until_time_ns(q, g), gather_ns > past_ns ? gather_ns - past_ns : 0);
+    if (left_ns < 2 * DOZE_MIN_NS || !TAILQ_EMPTY(&q->flying))
+        __builtin_ia32_pause();
+    else
+        lithos_queue_doze(q, g->wanted, LITHOS_MIN(left_ns / 2, DOZE_MAX_NS));
 }

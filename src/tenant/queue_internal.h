@@ -231,6 +231,7 @@ struct queue {
     atomic_bool spare;          /* a CPU is there for the dispatcher */
     _Atomic uint32_t wanted;    /* entries ever, up to the last that somebody waits for or asks about */
     _Atomic uint64_t wanted_ns; /* when that was raised */
+    _Atomic uint32_t dozes;     /* the dispatcher waits for that, while calls are gathered */
     _Atomic uint64_t gather_ns; /* calls are gathered for so long; 0: they are not */
     atomic_bool used, ending;
     _Atomic uint32_t capturing; /* streams that the app's captures began in */
@@ -298,6 +299,10 @@ static inline uint32_t lithos_queue_depth(const struct queue *q)
 void lithos_queue_wake_dispatcher(struct queue *q);
 /* The dispatcher: sleep until something is queued, or for so long (0: without an end). */
 void lithos_queue_rest(struct queue *q, uint64_t limit_ns);
+/* The dispatcher: sleep for so long, or until more is wanted than what was, or somebody wants the turn. */
+void lithos_queue_doze(struct queue *q, uint32_t was_wanted, uint64_t limit_ns);
+/* It is to look, if it does that. */
+void lithos_queue_rouse(struct queue *q);
 /* Is nothing to be queued now? */
 bool lithos_queue_closed(const struct queue *q);
 /* The dispatcher is to look, if it sleeps. */
@@ -440,6 +445,8 @@ void lithos_queue_want(struct queue *q);
 void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e);
 /* The issuer: is what is queued not to be issued yet? */
 bool lithos_queue_gathers(struct queue *q);
+/* The dispatcher, while that is so: a pause, or a short sleep that ends when somebody waits. */
+void lithos_queue_gather_rest(struct queue *q);
 
 /* ---- queue_issue.c ---- */
 void *lithos_queue_dispatcher(void *queue);

@@ -511,7 +511,7 @@ static void dispatch(struct queue *q)
         tell(q, gathers ? 0 : depth);
         if (gathers) {
             idle_since_ns = 0;
-            __builtin_ia32_pause();
+            lithos_queue_gather_rest(q);
             continue;
         }
         if (depth) {

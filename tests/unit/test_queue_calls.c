@@ -674,6 +674,16 @@ static void gather(unsigned launches)
     CHECK_EQ(atomic_load(&lithos_tenant_home.queue_depth), 0);
 }
 
+/* The dispatcher sleeps while it gathers and nothing is about to go. */
+static void dozes(void)
+{
+    const uint64_t by_ns = lithos_now_ns() + 10 * LITHOS_NSEC_PER_SEC;
+    while (!atomic_load(&atomic_load(&lithos_queue)->dozes)) {
+        CHECK(lithos_now_ns() < by_ns);
+        sched_yield();
+    }
+}
+
 /* Calls stay queued until somebody waits for them or asks about them, or their time is over, or as long ahead of a wait as they take the card. */
 static void gathers(void)
 {
@@ -683,6 +693,7 @@ static void gathers(void)
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
     CHECK_EQ(kernels_made(), 1);
     gather(3);
+    dozes();
     CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
     CHECK_EQ(kernels_made(), 3);
     CHECK_EQ(counted_in_the_end(LITHOS_COUNTER_GATHERED_WANTED), 1);
