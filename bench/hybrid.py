@@ -171,6 +171,11 @@ def bars(result, measured):
         if iteration and service.hp.rate:
             result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
                         "rate): a training keeps no more than the rest where they have the card to themselves.")
+        for case in (f"{hp_name}, {ALONE}", *ours):
+            host, slo = result.median(case, "hp_host_p50_us"), result.median(case, "hp_host_slo_percent")
+            if host is not None and slo is not None:
+                result.note(f"{case}: the host takes {host / 1e3:.1f} ms until a request's launches are made; if the card took no time for them, "
+                            f"{slo:.1f} % would meet the SLO.")
         for way, (hp_quota, be_quota) in service.quotas.items():
             options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
             result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() +

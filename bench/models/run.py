@@ -6,8 +6,8 @@
   run.py --model llama --job decode --rate 2 --seconds 30                requests as they come, two a second
 
 Prints one JSON object: what was run, start_ns (CLOCK_MONOTONIC), us and batch of each iteration, and p50, p99 and rates of
-them. An iteration includes what a program does with it: inputs copied from pinned memory (--resident: they lie on the
-card), the result read back. With --rate, us counts from when the request was due. SIGTERM ends it early.
+them; of eager inference host_us besides, how long each took to have made its launches. An iteration includes what a program does
+with it: inputs copied from pinned memory (--resident: they lie on the card), the result read back. With --rate, us counts from when the request was due. SIGTERM ends it early.
 
 --gate: prints "ready" once warm, and begins at a line on standard input. --obey: prints "ready", and then a JSON object for
 each line on standard input, until its end:
@@ -103,7 +103,7 @@ class Driver:
 
     def measure(self, batches, rate=0.0, poisson=False):
         """One iteration for each batch size that `batches` gives."""
-        start_ns, us, sizes = [], [], []
+        start_ns, us, host_us, sizes = [], [], [], []
         pieces = getattr(self.runner, "pieces_us", [])
         pieces.clear()
         begin = time.monotonic_ns()
@@ -118,11 +118,15 @@ class Driver:
                 if due > now:
                     time.sleep((due - now) / 1e9)
                 now = due
+            began = time.monotonic_ns()
             self.runner.step(batch)
+            host_us.append((self.runner.asked_ns - began) / 1e3)
             us.append((time.monotonic_ns() - now) / 1e3)
             start_ns.append(now)
             sizes.append(batch)
         figures = self.figures(start_ns, us, sizes, (time.monotonic_ns() - begin) / 1e9)
+        if self.runner.asked_ns:
+            figures["host_us"] = host_us
         return {**figures, "piece_us": pieces.copy()} if pieces else figures
 
     def figures(self, start_ns, us, sizes, seconds):

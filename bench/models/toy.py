@@ -61,6 +61,7 @@ class Runner:
         self.must("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(PTX))
         self.must("cuModuleGetFunction", ctypes.byref(self.function), module, b"lithos_fma")
         self.must("cuMemAlloc_v2", ctypes.byref(self.out), ctypes.c_size_t(4))
+        self.asked_ns = 0  # when the last step had made its launches
         self.events = None  # of a profiled run: one before each launch, and one at the end
 
     def must(self, name, *args):
@@ -91,6 +92,7 @@ class Runner:
             self.must("cuLaunchKernel", self.function, blocks, 1, 1, THREADS, 1, 1, 0, None, arguments, None)
         if self.events is not None:
             self.events.append((time.time_ns(), grids, self.mark()))
+        self.asked_ns = time.monotonic_ns()
         self.synchronize()
 
     def profile(self, body, path):

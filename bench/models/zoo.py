@@ -107,6 +107,7 @@ class Runner:
         self.inputs, self.targets = self.keep(inputs), None if targets is None else self.keep(targets)
         self.call = torch.compile(self.network) if o.compile else self.network
         self.pieces_us = []  # of decoding, what each token took: whoever measures empties it
+        self.asked_ns = 0  # when an inference that is no graph had made its launches, and began to wait for them
         self.optimizer = None
         if training:
             make = torch.optim.SGD if o.model in ("resnet50", "vgg19") else torch.optim.AdamW
@@ -136,7 +137,9 @@ class Runner:
 
     def infer(self, batch):
         with self.torch.inference_mode():
-            self.forward(self.take(self.inputs, batch)).argmax(-1).cpu()
+            result = self.forward(self.take(self.inputs, batch)).argmax(-1)
+            self.asked_ns = time.monotonic_ns()
+            result.cpu()
 
     def decode(self, batch):
         """A prompt, then tokens one by one, each read back as for somebody who waits for it."""
