@@ -1,6 +1,6 @@
 /* lithos-flood: empty kernels from several threads, each on a stream of its own, as fast as the driver takes them or at a
  * given pace, in bursts after idleness. It counts its launches in a file that it maps, so that they can be read whatever
- * becomes of the process: bench/nothing_lost.py and bench/burst.py hold what lithosd knows against that. */
+ * becomes of the process: bench/nothing_lost.py and tests/e2e/burst.py hold what lithosd knows against that. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

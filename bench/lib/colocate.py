@@ -10,13 +10,14 @@ import subprocess
 import time
 
 from lib import models, results, servers
-from lib.proc import Failed, log
+from lib.proc import Child, Failed, log
 
 ALONE = "alone"
 PREEMPT = "preempt"
 BASELINES = ("time slicing", "mps", "client priority", PREEMPT, "partition")
 LITHOS = "lithos"
 WAYS = BASELINES + (LITHOS,)
+START_S = 10
 
 
 class Job:
@@ -47,6 +48,8 @@ def add_options(p):
     p.add_argument("--settle", type=float, default=0.5, help="seconds that a window's programs work before it (default: %(default)s)")
     p.add_argument("--together", action="store_true", help="the programs of all ways at once, where the card has memory for them: the ways "
                    "take turns in each repetition, so that all meet the same host")
+    p.add_argument("--awake", action="store_true", help="keep the machine's processors from sleeping meanwhile (lithos-awake): in a virtual machine "
+                   "a program that has slept may be slower for it, whoever is beside it")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
 
@@ -64,6 +67,19 @@ class Bench:
         self.o, self.place, self.scratch = o, place, scratch
         self.begin = time.monotonic()
         self.started = 0  # servers, each with a folder of its own: several may live at a time
+
+    @contextlib.contextmanager
+    def awake(self, result):
+        """Meanwhile no processor sleeps, with --awake."""
+        if not self.o.awake:
+            yield
+            return
+        with Child([self.place.program("lithos-awake")]) as child:
+            ready, count = child.line(START_S).split()
+            if ready != "ready":
+                raise Failed(f"lithos-awake: {ready} {count}")
+            result.note(f"No processor sleeps meanwhile (--awake; {count} of them).")
+            yield
 
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
@@ -244,17 +260,18 @@ def measure(result, case, rep, window, rename=None):
 def measure_ways(bench, result, ways, reps):
     """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); windows(result, stage, reps, names of
     all ways). Number of failures."""
-    if bench.o.together:
-        return together(bench, result, list(ways), reps)
-    failures = 0
-    for way in ways:
-        try:
-            with bench.stage(way.way, way.jobs()) as stage:
-                failures += way.windows(result, stage, reps, chosen_ways(bench.o))
-        except Failed as e:
-            failures += 1
-            result.note(f"{way}: {e}")
-    return failures
+    with bench.awake(result):
+        if bench.o.together:
+            return together(bench, result, list(ways), reps)
+        failures = 0
+        for way in ways:
+            try:
+                with bench.stage(way.way, way.jobs()) as stage:
+                    failures += way.windows(result, stage, reps, chosen_ways(bench.o))
+            except Failed as e:
+                failures += 1
+                result.note(f"{way}: {e}")
+        return failures
 
 
 def together(bench, result, ways, reps):
