@@ -13,6 +13,8 @@
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
+/* That it is slower shows while it is at it: what was known of its pace counts like this part of its calls. */
+#define PACE_PART 4u
 /* While nothing may go, its thread sleeps for half of what is left by what is known: the host may be faster this time. A sleep takes some 50 us more
  * than it was to, so the last of it is looked at without one. */
 #define DOZE_MIN_NS (80 * LITHOS_NSEC_PER_USEC)
@@ -114,14 +116,17 @@ static void settle(struct queue *q)
         r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
 }
 
-/* How long it takes the host until what is still to come of it is no more than the card is to be ahead. UINT64_MAX: that is not known. */
+/* How long it takes the host until what is still to come of it is no more than the card is to be ahead: by its pace so far, with what was known of it
+ * as if so many calls more had come. UINT64_MAX: nothing was. */
 static uint64_t until_time_ns(struct queue *q, const struct queue_gather *g)
 {
     const struct queue_request *r = request_of(q, g->key);
-    if (!g->key || r->key != g->key || !r->calls)
-        return UINT64_MAX;
     const uint32_t come = lithos_queue_ring_entries(&q->ring) - g->begun;
-    const uint64_t left = r->calls > come ? r->calls - come : 0, left_ns = left * r->host_ns / r->calls;
+    if (!g->key || r->key != g->key || !r->calls || !come)
+        return UINT64_MAX;
+    const uint64_t left = r->calls > come ? r->calls - come : 0,
+                   past_ns = LITHOS_MIN(lithos_now_ns() - g->begun_ns, PACE_PART * r->host_ns),
+                   left_ns = left * (PACE_PART * past_ns + r->host_ns) / (PACE_PART * (come - 1) + r->calls);
     return left_ns <= r->ahead_ns ? 0 : left_ns - r->ahead_ns;
 }
 

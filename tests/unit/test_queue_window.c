@@ -505,13 +505,13 @@ static void comes(void)
     lithos_queue_gather_takes(q, &e);
 }
 
-/* A request whose host takes 5 ms before each of its calls, and which the card is done with so long after the program waits; 0: just before. How many
- * calls had come when they went. */
-static unsigned request(uint64_t late_ns)
+/* A request whose host takes so long before each of its calls, and which the card is done with so long after the program waits; 0: just before. How
+ * many calls had come when they went. */
+static unsigned request_at(uint64_t host_ns, uint64_t late_ns)
 {
     unsigned went = 0;
     for (unsigned i = 1; i <= CALLS; i++) {
-        pass(5 * MS);
+        pass(host_ns);
         comes();
         if (!went && lithos_queue_gathers(q))
             continue;
@@ -539,6 +539,11 @@ static unsigned request(uint64_t late_ns)
     return went;
 }
 
+static unsigned request(uint64_t late_ns)
+{
+    return request_at(5 * MS, late_ns);
+}
+
 /* A request goes as long ahead of its wait as the card takes for it: first by what its kernels take, then by when the card was done. */
 static void ahead(void)
 {
@@ -562,6 +567,20 @@ static void ahead(void)
     atomic_store(&q->issued, lithos_queue_ring_entries(&q->ring));
 }
 
+/* By the pace of this one: a host that is slower than it was lets what it has gathered go later, for the card is not to wait for the rest. */
+static void paced(void)
+{
+    begin();
+    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    takes(10 * MS);
+    CHECK_EQ(request_at(20 * MS, 0), 0);
+    unsigned n = 0;
+    while (request_at(20 * MS, 0) != 2) /* 40 ms before the end of 60; this host may have been late */
+        CHECK(++n < 8);
+    CHECK_EQ(request_at(48 * MS, 0), 3);
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -570,6 +589,7 @@ static void ahead(void)
     }
 IN_CHILD(learning)
 IN_CHILD(ahead)
+IN_CHILD(paced)
 IN_CHILD(slow_clock)
 IN_CHILD(window)
 IN_CHILD(rules)
@@ -591,7 +611,7 @@ int main(void)
         cmocka_unit_test(test_little_is_lent), cmocka_unit_test(test_taken_for_too_long),
         cmocka_unit_test(test_over_in_time),   cmocka_unit_test(test_stalls),
         cmocka_unit_test(test_place_taken),    cmocka_unit_test(test_naps),
-        cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_ahead),          cmocka_unit_test(test_paced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
