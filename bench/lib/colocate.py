@@ -23,11 +23,11 @@ START_S = 10
 class Job:
     """One program. high: of high priority. model: a name of lib/models.py; extra: more for run.py. rate: Poisson requests a second
     of the card's time, 0: one after the other. slo_ms: of a request. quota: its TPCs under partition and under LithOS, "0": none.
-    options: of `lithos run`, under LithOS."""
+    options: of `lithos run`, under LithOS; turns: the same under `lithosd --share preempt`."""
 
-    def __init__(self, label, model, quota, high=True, extra=(), rate=0, slo_ms=0, options=()):
+    def __init__(self, label, model, quota, high=True, extra=(), rate=0, slo_ms=0, options=(), turns=()):
         self.label, self.model, self.quota, self.high, self.extra = label, model, quota, high, list(extra)
-        self.rate, self.slo_ms, self.options = rate, slo_ms, list(options)
+        self.rate, self.slo_ms, self.options, self.turns = rate, slo_ms, list(options), list(turns)
 
     def lithos_options(self, scale):
         """As one would advise: class, SLO, atoms."""
@@ -117,7 +117,7 @@ class Bench:
             def start(job):
                 # all have all TPCs: a quota only lets them in
                 argv = d.run("1", job.label, models.command(o, job.model, "--obey", *job.extra),
-                             [] if job.high else ["--class", "best-effort"])
+                             job.turns if job.high else ["--class", "best-effort"])
                 model = models.warm(models.Model(o, argv, models.environment(d.env, scratch), scratch.path / f"{job.label}.err"))
                 try:
                     if not job.high:
