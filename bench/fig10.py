@@ -57,14 +57,8 @@ class Bench:
         self.picture(name, path)
         served, burned = figures
         return {**{f"owner_{k}": served[k] for k in ("requests", "p50_us", "p99_us")}, "be_kernels_per_s": burned["kernels_per_s"],
-                **self.lending(told)}
-
-    def lending(self, told):
-        """Of the last second: what the owner was taken for, what it met when it came back, and what was lent."""
-        owner, other = told["owner"]["owner"] or {}, told["best-effort"]
-        return {**{f"owner_{k}": owner.get(k) for k in ("returns", "hits", "wait_us", "slack_us", "need_us", "even_us")},
-                "be_lent_tpc_s": other["lent_tpc_s"], "be_why_s": {k: v for k, v in other["why_s"].items() if v},
-                "be_waited_s": {k: v for k, v in other["waited_s"].items() if v}}
+                **{f"owner_{k}": v for k, v in servers.as_owner(told["owner"]).items()},
+                **{f"be_{k}": v for k, v in servers.as_borrower(told["best-effort"]).items()}}
 
     def picture(self, name, path):
         tool = HERE.parent / "tools/trace-picture"

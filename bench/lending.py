@@ -85,8 +85,7 @@ class Bench(Pairs):
             told.update({f"owner_{k}": owner.get(k) for k in ("slack_us", "need_us", "even_us")})
 
         def after():
-            be = d.explain("be")
-            told.update(be_lent_tpc_s=be["lent_tpc_s"], be_why_s={k: v for k, v in be["why_s"].items() if v}, atoms=d.tenant("be")["atoms"]["atoms"])
+            told.update({f"be_{k}": v for k, v in servers.as_borrower(d.explain("be")).items()}, atoms=d.tenant("be")["atoms"]["atoms"])
 
         atom = atom if atom == "off" else f"{atom * self.o.scale:g}us"
         # the neighbour is up before the owner, and goes on while that warms up

@@ -50,6 +50,7 @@ def add_options(p):
                    "take turns in each repetition, so that all meet the same host")
     p.add_argument("--awake", action="store_true", help="keep the machine's processors from sleeping meanwhile (lithos-awake): in a virtual machine "
                    "a program that has slept may be slower for it, whoever is beside it")
+    p.add_argument("--record", action="store_true", help="a trace of each case's last window under LithOS, in OUT")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
 
@@ -198,12 +199,24 @@ class Stage:
         if self.o.settle:
             self.work(labels, self.o.settle)
         before = self.lithosd_so_far()
-        out = {label: self.figures(self.jobs[label], ran) for label, ran in self.work(labels, self.o.seconds).items()}
+        with self.record(labels):
+            ran = self.work(labels, self.o.seconds)
+            told = {label: self.lithosd.explain(label) for label in labels} if self.lithosd else {}
+        out = {label: self.figures(self.jobs[label], of_it) for label, of_it in ran.items()}
         if before:
             took, cpu, launches, lost = (now - then for now, then in zip(self.lithosd_so_far(), before))
             out["lithosd"] = {"cpu_percent": results.percent(cpu, took), "kernels_per_s": launches / took,
                               "lost_percent": results.percent(lost, launches) if launches else 0}
+        for label, of_it in told.items():
+            out[label].update(servers.as_owner(of_it) if self.jobs[label].high else servers.as_borrower(of_it))
         return out
+
+    def record(self, labels):
+        if not self.lithosd or not self.o.record:
+            return contextlib.nullcontext()
+        out = pathlib.Path(self.o.out)
+        out.mkdir(parents=True, exist_ok=True)
+        return self.lithosd.record(out / f"{'+'.join(labels)}.trace")
 
     def lithosd_so_far(self):
         """When, its processor time, kernels launched and those of them that it does not know the end of; None: no lithosd."""

@@ -85,6 +85,17 @@ def kill_holders(folder):
             continue
 
 
+def as_owner(told):
+    """Of what Lithosd.explain says: what an owner was taken for, and what it met when it came back to its TPCs."""
+    owner = told["owner"] or {}
+    return {k: owner.get(k) for k in ("returns", "hits", "wait_us", "slack_us", "need_us", "even_us")}
+
+
+def as_borrower(told):
+    """Of what Lithosd.explain says: what was lent to a tenant, why no more, and what its queue waited for; seconds of the last one."""
+    return {"lent_tpc_s": told["lent_tpc_s"], **{key: {why: round(s, 4) for why, s in told[key].items() if s} for key in ("why_s", "waited_s")}}
+
+
 class Lithosd:
     """lithosd in the foreground with its own socket. env: what `lithos` needs to find it."""
 

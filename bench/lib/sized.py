@@ -143,7 +143,7 @@ class Ran:
         """Why the neighbour had no more TPCs, and what its launches waited for."""
         if not self.neighbour:
             return {}
-        return {f"be_{key}": {why: round(s, 4) for why, s in self.neighbour[key].items() if s} for key in ("why_s", "waited_s")}
+        return {f"be_{key}": told for key, told in servers.as_borrower(self.neighbour).items()}
 
 
 class Neighbour:
