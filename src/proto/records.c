@@ -39,7 +39,7 @@ bool lithos_record_put(struct lithos_record_rings *rings, unsigned ring, const _
     if (!slot)
         return false;
     *slot = *r;
-    return lithos_record_end(&rings->ring[ring], head);
+    return lithos_record_end(&rings->ring[ring], slot, head);
 }
 
 void lithos_record_ask(struct lithos_record_rings *rings, bool wake)

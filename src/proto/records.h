@@ -167,10 +167,13 @@ static inline struct lithos_record *lithos_record_begin(struct lithos_record_rin
     return &slots[head & (count - 1)];
 }
 
-static inline bool lithos_record_end(struct lithos_record_ring *ring, uint32_t head)
+/* False: other pages have come to lie here meanwhile (a new daemon's arena), and what was written is not in them. */
+static inline bool lithos_record_end(struct lithos_record_ring *ring, const struct lithos_record *slot,
+                                     uint32_t head)
 {
-    /* Other pages may have come to lie here meanwhile (a new daemon's arena): what was written is not in them. */
-    if (__builtin_expect(atomic_load_explicit(&ring->head, memory_order_relaxed) != head, 0))
+    /* A ring that nobody has written to yet may be as far as the other one was: its slot is empty. */
+    if (__builtin_expect(atomic_load_explicit(&ring->head, memory_order_relaxed) != head, 0) ||
+        __builtin_expect(!__atomic_load_n(&slot->kind, __ATOMIC_RELAXED), 0))
         return false;
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
     return true;

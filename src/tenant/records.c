@@ -147,7 +147,8 @@ static inline struct lithos_record *begin_record(uint32_t *ret_head)
 /* It was written there, or had no place. */
 static inline bool end_record(const struct lithos_record *slot, uint32_t head, uint16_t kind)
 {
-    bool done = __builtin_expect(slot != NULL, 1) && __builtin_expect(lithos_record_end(my_ring_at, head), 1);
+    bool done =
+        __builtin_expect(slot != NULL, 1) && __builtin_expect(lithos_record_end(my_ring_at, slot, head), 1);
     if (__builtin_expect(my_ring_at != NULL, 1) && __builtin_expect(lithos_record_wake(my_ring_at), 0))
         lithos_tenant_wake_daemon();
     if (__builtin_expect(done, 1)) {

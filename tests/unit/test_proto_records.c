@@ -106,6 +106,34 @@ static void a_reader_is_woken_once(void **state)
     }
 }
 
+/* Between the two steps of a writer another arena comes to lie there: as far as the one before, or not. */
+static void another_arena_has_nothing_of_it(void **state)
+{
+    (void)state;
+    static struct lithos_record_rings fresh;
+    struct lithos_record out = {0};
+    for (uint32_t before = 0; before < 3; before++) {
+        _Atomic uint32_t tail = 0;
+        uint32_t head, lost;
+        rings = fresh;
+        for (uint32_t i = 0; i < before; i++) {
+            const struct lithos_record r = launch_record(i + 1);
+            assert_true(lithos_record_put(&rings, 0, &tail, &r));
+        }
+        struct lithos_record *slot =
+            lithos_record_begin(&rings.ring[0], rings.slots, lithos_record_ring_slots(0), &tail, &head);
+        assert_non_null(slot);
+        *slot = launch_record(9);
+        rings = fresh;
+        assert_false(lithos_record_end(&rings.ring[0], slot, head));
+        assert_int_equal(lithos_record_get(&rings, 0, &tail, &out, &lost), 0);
+        const struct lithos_record r = launch_record(10);
+        assert_true(lithos_record_put(&rings, 0, &tail, &r));
+        assert_int_equal(lithos_record_get(&rings, 0, &tail, &out, &lost), 1);
+        assert_int_equal(out.sequence, 10);
+    }
+}
+
 static void a_lying_writer_is_passed_over(void **state)
 {
     (void)state;
@@ -217,7 +245,7 @@ int main(void)
         cmocka_unit_test(validator_knows_good_from_bad), cmocka_unit_test(a_full_ring_drops),
         cmocka_unit_test(rings_share_no_slot),           cmocka_unit_test(a_reader_is_woken_once),
         cmocka_unit_test(a_lying_writer_is_passed_over), cmocka_unit_test(stamps_belong_to_a_sequence),
-        cmocka_unit_test(a_reader_sees_whole_records),
+        cmocka_unit_test(a_reader_sees_whole_records),   cmocka_unit_test(another_arena_has_nothing_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
