@@ -1,6 +1,6 @@
-/* lithos-awake: keeps processors from sleeping, for what is measured beside it, with threads that give way to everybody (SCHED_IDLE). A
- * virtual machine's processor that sleeps is taken away, and what wakes on it finds its caches used by others (docs/hardware.md). Prints
- * "ready N", the number of processors, and ends when its input does. */
+/* lithos-awake: keeps processors from sleeping, for what is measured beside it, with threads that give way to everybody (SCHED_IDLE). On a
+ * virtual machine of a busy host a program that has slept is slower (docs/hardware.md, "Hosts"). Prints "ready N", the number of processors,
+ * and ends when its input does. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>

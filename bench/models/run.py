@@ -7,7 +7,8 @@
 
 Prints one JSON object: what was run, start_ns (CLOCK_MONOTONIC), us and batch of each iteration, and p50, p99 and rates of
 them; of eager inference host_us besides, how long each took to have made its launches. An iteration includes what a program does
-with it: inputs copied from pinned memory (--resident: they lie on the card), the result read back. With --rate, us counts from when the request was due. SIGTERM ends it early.
+with it: inputs copied from pinned memory (--resident: they lie on the card), the result read back. With --rate, us counts from
+when the request was due. SIGTERM ends it early.
 
 --gate: prints "ready" once warm, and begins at a line on standard input. --obey: prints "ready", and then a JSON object for
 each line on standard input, until its end:

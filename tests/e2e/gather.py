@@ -45,8 +45,8 @@ def beside(stack, *options):
         now = stack.tenants()
         gathered = now[name]["queue"]["gathered"] if name in now else gathered
         launches = now["neighbour"]["counters"]["launches"] - before
-        with contextlib.suppress(KeyError, FileNotFoundError):
-            processor_s = queue_seconds(now[name])
+        with contextlib.suppress(KeyError, OSError):  # it may end
+            processor_s = max(processor_s, queue_seconds(now[name]))
         told |= f"{name}: launches gathered, and made: " in stack.lithos("status").stdout
         time.sleep(0.1)
     figures = json.loads(service.stdout.readline())
@@ -77,7 +77,7 @@ def main():
             together, together_us, gathered, processor_s = beside(stack, "--gather", "500ms")
             check(gathered["ahead"] > 3 and gathered["ahead"] > gathered["time"], gathered)
             # a third of the time it gathers, and does nothing
-            check(processor_s < 0.2 * SECONDS * SCALE, f"its thread took {processor_s} s of a processor")
+            check(0 < processor_s < 0.2 * SECONDS * SCALE, f"its thread took {processor_s} s of a processor")
             check(together > 1.5 * apart, f"the neighbour launched {apart} kernels beside it, {together} beside what was gathered")
             if together_us < 1.2 * apart_us:
                 break
