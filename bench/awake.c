@@ -1,6 +1,6 @@
 /* lithos-awake: keeps processors from sleeping, for what is measured beside it, with threads that give way to everybody (SCHED_IDLE). On a
- * virtual machine of a busy host a program that has slept is slower (docs/hardware.md, "Hosts"). Prints "ready N", the number of processors,
- * and ends when its input does. */
+ * virtual machine of a busy host a program that has slept is slower (docs/hardware.md, "Hosts"). Prints "ready", and ends when
+ * its input does. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -42,7 +42,6 @@ static int start(int cpu)
 int main(void)
 {
     cpu_set_t mine;
-    unsigned started = 0;
     char ignored[64];
 
     if (sched_getaffinity(0, sizeof(mine), &mine)) {
@@ -57,9 +56,8 @@ int main(void)
             fprintf(stderr, "lithos-awake: processor %d: %s\n", cpu, strerror(error));
             return EXIT_FAILURE;
         }
-        started++;
     }
-    printf("ready %u\n", started);
+    puts("ready");
     fflush(stdout);
     while (TEMP_FAILURE_RETRY(read(STDIN_FILENO, ignored, sizeof(ignored))) > 0)
         ;

@@ -81,8 +81,8 @@ class Bench(Pairs):
         told, (options, atom) = {}, TENANTS[way]
 
         def before():
-            owner = d.explain("hp")["owner"] or {}
-            told.update({f"owner_{k}": owner.get(k) for k in ("slack_us", "need_us", "even_us")})
+            owner = servers.as_owner(d.explain("hp"))
+            told.update({f"owner_{k}": owner[k] for k in ("slack_us", "need_us", "even_us")})
 
         def after():
             told.update({f"be_{k}": v for k, v in servers.as_borrower(d.explain("be")).items()}, atoms=d.tenant("be")["atoms"]["atoms"])

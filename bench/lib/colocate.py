@@ -17,7 +17,7 @@ PREEMPT = "preempt"
 BASELINES = ("time slicing", "mps", "client priority", PREEMPT, "partition")
 LITHOS = "lithos"
 WAYS = BASELINES + (LITHOS,)
-START_S = 10
+START_S = 10  # for lithos-awake
 
 
 class Job:
@@ -76,10 +76,8 @@ class Bench:
             yield
             return
         with Child([self.place.program("lithos-awake")]) as child:
-            ready, count = child.line(START_S).split()
-            if ready != "ready":
-                raise Failed(f"lithos-awake: {ready} {count}")
-            result.note(f"No processor sleeps meanwhile (--awake; {count} of them).")
+            child.expect("ready", START_S)
+            result.note("No processor sleeps meanwhile (--awake).")
             yield
 
     def stages(self):
@@ -274,22 +272,25 @@ def measure_ways(bench, result, ways, reps):
     """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); windows(result, stage, reps, names of
     all ways). Number of failures."""
     with bench.awake(result):
-        if bench.o.together:
-            return together(bench, result, list(ways), reps)
-        failures = 0
-        for way in ways:
-            try:
-                with bench.stage(way.way, way.jobs()) as stage:
-                    failures += way.windows(result, stage, reps, chosen_ways(bench.o))
-            except Failed as e:
-                failures += 1
-                result.note(f"{way}: {e}")
-        return failures
+        return (together if bench.o.together else one_by_one)(bench, result, ways, reps)
+
+
+def one_by_one(bench, result, ways, reps):
+    failures = 0
+    for way in ways:
+        try:
+            with bench.stage(way.way, way.jobs()) as stage:
+                failures += way.windows(result, stage, reps, chosen_ways(bench.o))
+        except Failed as e:
+            failures += 1
+            result.note(f"{way}: {e}")
+    return failures
 
 
 def together(bench, result, ways, reps):
     """The programs of all ways at once, so that the ways take turns in each repetition: a host that is slower in one minute than in the next is so
     for all of them. A program that waits holds memory and nothing else."""
+    ways = list(ways)
     failures = 0
     try:
         with contextlib.ExitStack() as stack:
