@@ -38,14 +38,19 @@ def services():
                                 turns=["--gather", "40ms"]), ("100%", "0"), advice=PREEMPT)}
 
 
-def trainings():
+def trainings(beside=None):
+    """By the name that cases have; beside: those of these names, with commas between."""
     if virtual():
-        return {"toy": Job("be-toy", "toy inference", "", high=False, extra=["--batch", "24"])}
-    return {"llama": Job("be-llama", "llama training", "", high=False), "resnet": Job("be-resnet", "resnet50 training", "", high=False)}
+        out = {"toy": Job("be-toy", "toy inference", "", high=False, extra=["--batch", "24"])}
+    else:
+        out = {"llama": Job("be-llama", "llama training", "", high=False), "resnet": Job("be-resnet", "resnet50 training", "", high=False)}
+    return {name: job for name, job in out.items() if not beside or name in beside.split(",")}
 
 
 def chosen(o):
     """Services to measure, with the quotas that --quotas says."""
+    if not trainings(o.beside):
+        raise SystemExit(f"bench: --beside: there are {', '.join(trainings())}, not {o.beside}")
     out = {name: s for name, s in services().items() if not o.only or name in o.only.split(",")}
     for option, text in (("--quotas", o.quotas), ("--also", o.also)):
         for word in filter(None, (text or "").split(",")):
@@ -59,6 +64,11 @@ def chosen(o):
             elif name in out:
                 out[name].also.append(((hp, be), options[0] if options else None))
     return out
+
+
+def by_itself(name, way):
+    """A training's case, nobody beside."""
+    return f"{name}: training, {way}, nobody beside"
 
 
 def pair(service, training):
@@ -80,8 +90,8 @@ def bare_windows(result, stage, name, beside, reps, ways):
 
 
 def way_windows(result, stage, way, name, beside, reps, quota):
-    """The service beside each of the trainings, and as the only one that works: what the way costs by itself. quota: of the training that
-    works, where the way has quotas."""
+    """The service beside each of the trainings, and each as the only one that works: what the way costs by itself. quota: of the training
+    that works, where the way has quotas."""
     failures = 0
     for rep in reps:
         failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
@@ -91,6 +101,8 @@ def way_windows(result, stage, way, name, beside, reps, quota):
                     if other is not be:
                         stage.lithosd.set_quota(other.label, IDLE)
                 stage.lithosd.set_quota(be.label, quota)
+            failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda be=be: stage.window(be.label),
+                                         {be.label: "be"})
             failures += colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda be=be: stage.window("hp", be.label),
                                 {"hp": "hp", be.label: "be"})
     return failures
@@ -102,11 +114,12 @@ def otherwise(quotas, options):
 
 
 class Way:
-    """A way's jobs and what its windows are called. case: with --also other than the way's name. options: of the service, where not its own."""
+    """A way's jobs and what its windows are called. case: with --also other than the way's name. beside: trainings, as --beside says them. options:
+    of the service, where not its own."""
 
-    def __init__(self, name, way, case, quotas, options=None):
+    def __init__(self, name, way, case, quotas, beside, options=None):
         self.name, self.way, self.case = name, way, case
-        self.hp, self.beside = services()[name].hp, trainings()
+        self.hp, self.beside = services()[name].hp, trainings(beside)
         if options is not None:
             self.hp.options = options.split()
         self.hp.quota, self.be_quota = quotas
@@ -127,8 +140,8 @@ class Way:
 
 def run_service(bench, result, name, service):
     reps = range(1, bench.o.repetitions + 1)
-    ways = (Way(name, way, way, service.quotas.get(way, ("", ""))) for way in bench.stages())
-    also = [Way(name, LITHOS, otherwise(*other), *other) for other in service.also]
+    ways = (Way(name, way, way, service.quotas.get(way, ("", "")), bench.o.beside) for way in bench.stages())
+    also = [Way(name, LITHOS, otherwise(quotas, options), quotas, bench.o.beside, options) for quotas, options in service.also]
     return colocate.measure_ways(bench, result, itertools.chain(ways, also), reps)
 
 
@@ -137,8 +150,8 @@ def over_alone(result, hp_name, case, key="hp_p99_us"):
     return there / alone if there and alone else None
 
 
-def kept(result, name, way):
-    there = result.median(f"{name}, {way}", "be_iterations_per_s")
+def kept(result, name, case):
+    there = result.median(case, "be_iterations_per_s")
     alone = result.median(f"{name}: training {ALONE}", "be_iterations_per_s")
     return results.percent(there, alone) if there is not None and alone else None
 
@@ -148,23 +161,26 @@ def worst(values, pick):
     return pick(known) if known else None
 
 
-def bars(result, measured):
+def bars(result, measured, beside_names):
     for hp_name, service in measured.items():
-        beside = [pair(hp_name, training) for training in trainings()]
+        beside = [pair(hp_name, training) for training in trainings(beside_names)]
         ours = [f"{name}, {service.advice}" for name in beside]
         result.bar(f"{hp_name} HP p99 over alone", worst([over_alone(result, hp_name, c) for c in ours], max), "<=", 1.2)
         result.bar(f"{hp_name} SLO %", worst([result.median(c, "hp_slo_percent") for c in ours], min), ">=", 100)
-        result.bar(f"{hp_name} BE kept %", worst([kept(result, name, service.advice) for name in beside], min), ">=", 75)
+        result.bar(f"{hp_name} BE kept %", worst([kept(result, name, f"{name}, {service.advice}") for name in beside], min), ">=", 75)
         better = [way for name in beside for way in BASELINES if way != service.advice and
                   (result.median(f"{name}, {way}", "hp_p99_us") or 1e18) < (result.median(f"{name}, {service.advice}", "hp_p99_us") or 0)]
         known = all(result.figures(c, "hp_p99_us") for c in ours)
         result.bar(f"{hp_name} baselines with a better HP p99", len(better) if known else None, "<=", 0)
         for name in beside:
             for way in (*WAYS, *(otherwise(*other) for other in service.also)):
-                r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, way)
+                r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, f"{name}, {way}")
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
+                unloaded = kept(result, name, by_itself(name, way))
+                if unloaded:
+                    result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
         for way in (*WAYS, *(otherwise(*other) for other in service.also)):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
@@ -182,15 +198,16 @@ def bars(result, measured):
                 result.note(f"{case}: the host takes {host / 1e3:.1f} ms until a request's launches are made; if the card took no time for them, "
                             f"{slo:.1f} % would meet the SLO.")
         for way, (hp_quota, be_quota) in service.quotas.items():
-            options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings().values())] if way == LITHOS else ["", ""]
+            options = [" ".join(job.lithos_options(1)) for job in (service.hp, *trainings(beside_names).values())] if way == LITHOS else ["", ""]
             result.note(f"{hp_name}, {way}: service --quota {hp_quota} {options[0]}; training --quota {be_quota} {options[1]}".rstrip() +
                         ("; lithosd --rightsize=on." if way == LITHOS else "."))
-    result.note("Each bar is of the worse of the two trainings, the median of the repetitions.")
+    result.note("Each bar is of the worst of the trainings, the median of the repetitions.")
 
 
 def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--only", help="services, with commas between (default: all)")
+    p.add_argument("--beside", help="trainings beside them, with commas between (default: all)")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs; or, as "
                    "SERVICE=QUOTA/QUOTA/OPTIONS, other options of `lithos run` for the service")
@@ -200,13 +217,14 @@ def main():
     measured = chosen(o)
     failures = 0
     with servers.Scratch() as scratch:
-        name = "hybrid" + ("-together" if o.together else "") + "".join(f"-{only}" for only in measured if o.only)
+        name = "hybrid" + ("-together" if o.together else "") + "".join(f"-{only}" for only in measured if o.only) + \
+            "".join(f"-beside-{training}" for training in trainings(o.beside) if o.beside)
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
         with result.keeps_what_was_measured():
             for name, service in measured.items():
                 failures += run_service(bench, result, name, service)
-        bars(result, measured)
+        bars(result, measured, o.beside)
         return result.end(o.out, failures)
 
 
