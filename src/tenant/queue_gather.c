@@ -9,7 +9,7 @@
 /* Then as it turns out by how much later than its host the card is done: so late is well, and of what it is more or less this part is made up for
  * each time. */
 #define LATE_NS (100 * LITHOS_NSEC_PER_USEC)
-#define LATE_PART 32u
+#define LATE_PART 16u
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
@@ -64,6 +64,19 @@ static void learn(struct queue *q, const struct queue_gather *g, uint32_t wanted
     r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
 }
 
+/* When was the card done with it? */
+static void settle(struct queue *q, uint64_t wanted_ns)
+{
+    struct queue_gather *g = &q->gather;
+    struct queue_request *r = request_of(q, g->key);
+    const uint64_t late_ns = q->landed_ns > wanted_ns ? LITHOS_MIN(q->landed_ns - wanted_ns, g->card_ns) : 0;
+    const int64_t more_ns = (int64_t)late_ns - (int64_t)LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
+    const int64_t ahead_ns = (int64_t)r->ahead_ns + more_ns / ADJUST_PART;
+    g->is_settled = true;
+    if (g->is_ahead && r->key == g->key)
+        r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
+}
+
 /* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */
 static void begin(struct queue *q, const struct queue_entry *e, uint32_t wanted)
 {
@@ -78,9 +91,12 @@ static void begin(struct queue *q, const struct queue_entry *e, uint32_t wanted)
 /* Somebody has waited for it. */
 static void end(struct queue *q, uint32_t wanted)
 {
-    if (!q->gather.is_over)
-        learn(q, &q->gather, wanted);
-    q->gather.is_over = true;
+    struct queue_gather *g = &q->gather;
+    if (!g->is_over)
+        learn(q, g, wanted);
+    g->is_over = true;
+    if (!g->is_settled && (int32_t)(issued(q) - wanted) >= 0 && TAILQ_EMPTY(&q->flying))
+        settle(q, atomic_load_explicit(&q->wanted_ns, memory_order_relaxed));
 }
 
 void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
@@ -92,6 +108,7 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
         return;
     if (g->state != QUEUE_GATHER_NOTHING && wanted != g->wanted &&
         (int32_t)((uint32_t)e->number - wanted) > 0) {
+        lithos_queue_reap(q); /* whoever waited knows that it is over, while the dispatcher may have slept */
         end(q, wanted);
         g->state = QUEUE_GATHER_NOTHING;
     }
@@ -100,20 +117,6 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
     if (!g->key)
         g->key = e->estimate_key;
     g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
-}
-
-/* The card is done with all that there is. */
-static void settle(struct queue *q)
-{
-    struct queue_gather *g = &q->gather;
-    struct queue_request *r = request_of(q, g->key);
-    const uint64_t wanted_ns = atomic_load_explicit(&q->wanted_ns, memory_order_relaxed);
-    const uint64_t late_ns = g->landed_ns > wanted_ns ? LITHOS_MIN(g->landed_ns - wanted_ns, g->card_ns) : 0;
-    const int64_t more_ns = (int64_t)late_ns - (int64_t)LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
-    const int64_t ahead_ns = (int64_t)r->ahead_ns + more_ns / ADJUST_PART;
-    g->is_settled = true;
-    if (g->is_ahead && r->key == g->key)
-        r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
 }
 
 /* How long it takes the host until what is still to come of it is no more than the card is to be ahead: by its pace so far, with what was known of it
@@ -148,14 +151,8 @@ bool lithos_queue_gathers(struct queue *q)
     }
     if (g->state == QUEUE_GATHER_NOTHING)
         return false;
-    if (lithos_queue_depth(q) || !TAILQ_EMPTY(&q->flying))
-        g->landed_ns = 0;
-    else if (!g->landed_ns)
-        g->landed_ns = lithos_now_ns();
     if (wanted != g->wanted) {
         end(q, wanted);
-        if (g->landed_ns && !g->is_settled)
-            settle(q);
         if (g->state != QUEUE_GATHER_FLOWS)
             return let_go(g, QUEUE_GATHER_FLOWS, LITHOS_COUNTER_GATHERED_WANTED);
     }

@@ -58,6 +58,7 @@ struct queue_flight {
     uint32_t device;
     uint32_t parts; /* it is one of so many atoms of a kernel; 0: whole */
     uint32_t width; /* enum queue_width */
+    bool behind_more; /* there are some before it that were not followed: nothing is learnt from it */
     uint64_t predicted_ns, issued_ns;
 };
 
@@ -74,6 +75,7 @@ struct queue_stream {
     struct queue_entries entries;
     TAILQ_ENTRY(queue_stream) active, flying;
     bool is_active, is_flying;
+    bool has_more;             /* there was no room to follow those behind the youngest flight */
     uint32_t first, in_flight; /* of flights, a ring */
     uint64_t outstanding_ns, end_ns,
         end_host_ns;         /* by prediction; the last end by the card's clock and by ours */
@@ -197,11 +199,10 @@ enum queue_gather_state {
 struct queue_gather {
     enum queue_gather_state state;
     bool is_over;                /* somebody has waited for it */
-    bool is_ahead, is_settled;   /* it was let go ahead of that; it is known when the card was done */
+    bool is_ahead, is_settled;   /* it was let go ahead of that; it is known when the card was done with it */
     uint32_t begun, wanted;      /* entries ever, and wanted ones, as it began */
     uint32_t upto;               /* of a piece */
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
-    uint64_t landed_ns;          /* since when the card is done with all there is; 0: it is not */
     uint64_t key;                /* of its first kernel */
     uint64_t card_ns;            /* what has come takes the card */
 };
@@ -260,6 +261,7 @@ struct queue {
     enum lithos_tpcpick blocked; /* why a kernel waits that was looked at last, and how long it is */
     uint64_t blocked_ns;
     bool fallen_open;
+    uint64_t landed_ns; /* when the last that has ended did, by our clock */
     struct queue_gather gather;
     struct queue_request requests[QUEUE_REQUESTS]; /* by key */
     uint64_t progress_ns;

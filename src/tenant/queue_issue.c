@@ -20,7 +20,7 @@
 #define GRACE_NS (50 * LITHOS_NSEC_PER_USEC)
 /* Where there is a CPU for it: longer than from one of an eager program's to the next on a slow host. */
 #define SPARE_GRACE_NS (1 * LITHOS_NSEC_PER_MSEC)
-/* Looks at the card before the processor is given to others. */
+/* Looks at the card before the processor is given to others, where there is none to spare. */
 #define SPINS 64u
 #define TIMER_SLACK_NS 1000ul
 
@@ -228,8 +228,8 @@ static void wait_for_card(struct queue *q, uint32_t *spins)
     uint64_t nap_ns = lithos_queue_nap_ns(q, now_ns);
     if (nap_ns)
         lithos_queue_rest(q, nap_ns);
-    else
-        sched_yield();
+    else if (!atomic_load_explicit(&q->spare, memory_order_relaxed))
+        sched_yield(); /* it may be a tick until it is ours again, whatever the others are */
 }
 
 static bool is_graph(const struct queue_entry *e)

@@ -410,7 +410,9 @@ static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
                            : end_ns ? lithos_queue_clock_at_ns(&d->clock, end_ns, now_ns, f->issued_ns)
                                     : 0;
     bool behind_another = f->issued_ns < s->end_host_ns;
-    if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
+    if (f->behind_more)
+        ; /* from whose end it ran is not known */
+    else if (end_ns && s->end_ns && behind_another && end_ns > s->end_ns)
         learn(q, f, (uint64_t)lithos_queue_clock_span_ns(&d->clock, (int64_t)(end_ns - s->end_ns)));
     else if (behind_another && end_host_ns > s->end_host_ns)
         learn(q, f, end_host_ns - s->end_host_ns);
@@ -418,6 +420,7 @@ static void land(struct queue *q, struct queue_stream *s, uint64_t end_ns)
         learn(q, f, end_host_ns - f->issued_ns - LITHOS_MIN(end_host_ns - f->issued_ns, LAUNCH_NS));
     s->end_ns = end_ns;
     s->end_host_ns = end_host_ns;
+    q->landed_ns = LITHOS_MAX(q->landed_ns, end_host_ns ? end_host_ns : now_ns);
     s->first = (s->first + 1) % QUEUE_FLIGHTS;
     s->in_flight--;
     s->outstanding_ns -= LITHOS_MIN(s->outstanding_ns, f->predicted_ns);
@@ -454,6 +457,7 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, const struct queu
     struct queue_device *d = device_of(q, s);
     meet(q, s);
     if (s->in_flight == QUEUE_FLIGHTS) { /* the window was open: there are enough to go by */
+        s->has_more = true;
         give_event_back(q, s, t->event);
         return;
     }
@@ -466,10 +470,12 @@ void lithos_queue_fly(struct queue *q, struct queue_stream *s, const struct queu
         .estimate = t->estimate,
         .parts = t->parts,
         .width = t->width,
+        .behind_more = s->has_more,
         .device = (uint32_t)(d - q->devices),
         .predicted_ns = t->predicted_ns,
         .issued_ns = lithos_now_ns(),
     };
+    s->has_more = false;
     s->outstanding_ns += t->predicted_ns;
     d->outstanding_ns += t->predicted_ns;
     d->in_flight++;
