@@ -13,7 +13,7 @@
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
-/* That it is slower shows while it is at it: what was known of its pace counts like this part of its calls. */
+/* That it is slower shows while it is at it: what was known of its pace counts like this part of its kernels. */
 #define PACE_PART 4u
 /* While nothing may go, its thread sleeps for half of what is left by what is known: the host may be faster this time. A sleep takes some 50 us more
  * than it was to, so the last of it is looked at without one. */
@@ -51,16 +51,22 @@ static struct queue_request *request_of(struct queue *q, uint64_t key)
     return &q->requests[key >> 1 & (QUEUE_REQUESTS - 1)]; /* keys are odd */
 }
 
-/* So much came, and it took its host so long until it waited. */
-static void learn(struct queue *q, const struct queue_gather *g, uint32_t wanted)
+/* So much came, and it took its host so long until it waited. By how much a request's prediction is wrong is believed of one of another length. */
+static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted_ns)
 {
     struct queue_request *r = request_of(q, g->key);
-    const uint64_t wanted_ns = atomic_load_explicit(&q->wanted_ns, memory_order_relaxed);
     const uint64_t host_ns = wanted_ns > g->begun_ns ? wanted_ns - g->begun_ns : 0;
-    const uint32_t calls = wanted - g->begun;
-    if (r->key != g->key || r->calls != calls)
-        *r = (struct queue_request){
-            .key = g->key, .calls = calls, .host_ns = host_ns, .ahead_ns = g->card_ns + AHEAD_NS};
+    if (!g->key)
+        return;
+    if (r->key != g->key) {
+        *r = (struct queue_request){.key = g->key, .host_ns = host_ns, .ahead_ns = g->card_ns + AHEAD_NS};
+    } else if (r->kernels != g->kernels) {
+        r->ahead_ns =
+            LITHOS_MIN(r->ahead_ns + g->card_ns - LITHOS_MIN(r->ahead_ns + g->card_ns, r->card_ns), host_ns);
+        r->host_ns = host_ns;
+    }
+    r->kernels = g->kernels;
+    r->card_ns = g->card_ns;
     r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
 }
 
@@ -78,25 +84,25 @@ static void settle(struct queue *q, uint64_t wanted_ns)
 }
 
 /* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */
-static void begin(struct queue *q, const struct queue_entry *e, uint32_t wanted)
+static void begin(struct queue *q, uint32_t wanted)
 {
     const uint64_t now_ns = lithos_now_ns();
-    q->gather = (struct queue_gather){.state = QUEUE_GATHER_WAITS,
-                                      .wanted = wanted,
-                                      .begun = (uint32_t)e->number - 1,
-                                      .begun_ns = now_ns,
-                                      .since_ns = now_ns};
+    q->gather = (struct queue_gather){
+        .state = QUEUE_GATHER_WAITS, .wanted = wanted, .begun_ns = now_ns, .since_ns = now_ns};
 }
 
 /* Somebody has waited for it. */
 static void end(struct queue *q, uint32_t wanted)
 {
     struct queue_gather *g = &q->gather;
+    const uint64_t wanted_ns = atomic_load_explicit(&q->wanted_ns, memory_order_relaxed);
+    if ((int32_t)((uint32_t)q->number - wanted) < 0)
+        return; /* the last of it have not been met */
     if (!g->is_over)
-        learn(q, g, wanted);
+        learn(q, g, wanted_ns);
     g->is_over = true;
     if (!g->is_settled && (int32_t)(issued(q) - wanted) >= 0 && TAILQ_EMPTY(&q->flying))
-        settle(q, atomic_load_explicit(&q->wanted_ns, memory_order_relaxed));
+        settle(q, wanted_ns);
 }
 
 void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
@@ -113,23 +119,25 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
         g->state = QUEUE_GATHER_NOTHING;
     }
     if (g->state == QUEUE_GATHER_NOTHING)
-        begin(q, e, wanted);
+        begin(q, wanted);
     if (!g->key)
         g->key = e->estimate_key;
+    g->kernels += e->estimate_key != 0;
     g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
 }
 
 /* How long it takes the host until what is still to come of it is no more than the card is to be ahead: by its pace so far, with what was known of it
- * as if so many calls more had come. UINT64_MAX: nothing was. */
+ * as if so many kernels more had come. UINT64_MAX: nothing was. */
 static uint64_t until_time_ns(struct queue *q, const struct queue_gather *g)
 {
     const struct queue_request *r = request_of(q, g->key);
-    const uint32_t come = lithos_queue_ring_entries(&q->ring) - g->begun;
-    if (!g->key || r->key != g->key || !r->calls || !come)
+    const uint64_t come = g->kernels;
+    if (!come || r->key != g->key)
         return UINT64_MAX;
-    const uint64_t left = r->calls > come ? r->calls - come : 0,
+    const uint64_t left = r->kernels > come ? r->kernels - come : 0,
                    past_ns = LITHOS_MIN(lithos_now_ns() - g->begun_ns, PACE_PART * r->host_ns),
-                   left_ns = left * (PACE_PART * past_ns + r->host_ns) / (PACE_PART * (come - 1) + r->calls);
+                   left_ns =
+                       left * (PACE_PART * past_ns + r->host_ns) / (PACE_PART * (come - 1) + r->kernels);
     return left_ns <= r->ahead_ns ? 0 : left_ns - r->ahead_ns;
 }
 

@@ -56,8 +56,8 @@ struct queue_flight {
     uint32_t generation; /* of the stamps' pages */
     uint32_t estimate;   /* where its duration is learnt */
     uint32_t device;
-    uint32_t parts; /* it is one of so many atoms of a kernel; 0: whole */
-    uint32_t width; /* enum queue_width */
+    uint32_t parts;   /* it is one of so many atoms of a kernel; 0: whole */
+    uint32_t width;   /* enum queue_width */
     bool behind_more; /* there are some before it that were not followed: nothing is learnt from it */
     uint64_t predicted_ns, issued_ns;
 };
@@ -198,10 +198,11 @@ enum queue_gather_state {
 
 struct queue_gather {
     enum queue_gather_state state;
-    bool is_over;                /* somebody has waited for it */
-    bool is_ahead, is_settled;   /* it was let go ahead of that; it is known when the card was done with it */
-    uint32_t begun, wanted;      /* entries ever, and wanted ones, as it began */
-    uint32_t upto;               /* of a piece */
+    bool is_over;              /* somebody has waited for it */
+    bool is_ahead, is_settled; /* it was let go ahead of that; it is known when the card was done with it */
+    uint32_t wanted;           /* entries, as it began */
+    uint32_t upto;             /* of a piece */
+    uint32_t kernels; /* that have come: how many calls there are besides is not the same each time */
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
     uint64_t key;                /* of its first kernel */
     uint64_t card_ns;            /* what has come takes the card */
@@ -210,7 +211,8 @@ struct queue_gather {
 /* And what is known of those that begin with one kernel. */
 struct queue_request {
     uint64_t key;
-    uint32_t calls;
+    uint32_t kernels;
+    uint64_t card_ns;  /* what they take, by prediction */
     uint64_t host_ns;  /* from the first to the wait */
     uint64_t ahead_ns; /* they go so long before that */
 };
