@@ -34,8 +34,8 @@ def services():
         return {"toy": Service(Job("hp", "toy inference", "", extra=["--batch", "2"], rate=60, slo_ms=2), ("75%", "20%"), ("75%", "20%"))}
     return {"resnet": Service(Job("hp", "resnet50 inference", "", extra=["--batch", "4", "--graph"], rate=250, slo_ms=15,
                                   options=["--slip", "1.1"]), ("100%", "0")),
-            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--slip", "1.1", "--gather", "40ms"],
-                                turns=["--gather", "40ms"]), ("100%", "0"), advice=PREEMPT)}
+            "bert": Service(Job("hp", "bert inference", "", rate=40, slo_ms=60, options=["--gather", "40ms"],
+                                turns=["--gather", "40ms"]), ("100%", "0"))}
 
 
 def trainings(beside=None):

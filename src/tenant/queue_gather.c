@@ -120,9 +120,10 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
     }
     if (g->state == QUEUE_GATHER_NOTHING)
         begin(q, wanted);
-    if (!g->key)
-        g->key = e->estimate_key;
-    g->kernels += e->estimate_key != 0;
+    if (e->kind == QUEUE_LAUNCH) {
+        g->key = g->key ? g->key : e->estimate_key;
+        g->kernels++;
+    }
     g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
 }
 

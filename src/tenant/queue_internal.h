@@ -202,7 +202,7 @@ struct queue_gather {
     bool is_ahead, is_settled; /* it was let go ahead of that; it is known when the card was done with it */
     uint32_t wanted;           /* entries, as it began */
     uint32_t upto;             /* of a piece */
-    uint32_t kernels; /* that have come: how many calls there are besides is not the same each time */
+    uint32_t kernels; /* that have come: of other calls some are queued at one time and not at another */
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
     uint64_t key;                /* of its first kernel */
     uint64_t card_ns;            /* what has come takes the card */

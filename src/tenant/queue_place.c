@@ -315,6 +315,17 @@ static bool launch_graph(struct queue *q, struct queue_context *c, struct queue_
     return true;
 }
 
+/* A copy to or from memory that the driver does not know waits for what is before it: who gathers is to know that when it begins to, also where nothing
+ * is queued any more. */
+static void note_wait(struct queue *q, const struct lithos_order_row *row, const uintptr_t *args)
+{
+    size_t bytes;
+    enum lithos_drain why;
+    if (atomic_load_explicit(&q->gather_ns, memory_order_relaxed) &&
+        !lithos_queue_can_call(row, args, &bytes, &why) && why == LITHOS_DRAIN_PAGEABLE)
+        lithos_queue_want(q);
+}
+
 bool lithos_queue_call(struct queue *q, uint32_t function, const struct lithos_order_row *row,
                        const uintptr_t *args, CUresult *ret_result)
 {
@@ -328,8 +339,10 @@ bool lithos_queue_call(struct queue *q, uint32_t function, const struct lithos_o
      * 0.4 ms on a refuge's one TPC. */
     if (!graph && !lithos_queue_depth(q) &&
         !(c && (lithos_queue_holds(c->device) ||
-                (call_key(function, row, args) && lithos_queue_is_ruled(c->device)))))
+                (call_key(function, row, args) && lithos_queue_is_ruled(c->device))))) {
+        note_wait(q, row, args);
         return false;
+    }
     struct queue_stream *s = lithos_queue_stream(q, c, handle, true);
     if (s)
         c = s->context;

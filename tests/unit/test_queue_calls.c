@@ -725,6 +725,15 @@ static void gathers(void)
     rig_settle();
     CHECK_EQ(kernels_made(), 1);
     CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 1);
+    /* A copy to memory that the driver does not know is a wait, also where all has been made that was queued; others are none. */
+    const struct queue *q = atomic_load(&lithos_queue);
+    CHECK_EQ(lithos_queue_depth(q), 0);
+    const uintptr_t within[LITHOS_ORDER_WORDS] = {0x100000, 0x100000, 16, (uintptr_t)RIG_STREAM},
+                    out[LITHOS_ORDER_WORDS] = {0x3000, 0x100000, 16, (uintptr_t)RIG_STREAM};
+    CHECK_EQ(lithos_order_ours(LITHOS_EXPORT_cuMemcpyDtoDAsync_v2, within), CUDA_SUCCESS);
+    CHECK(atomic_load(&q->wanted) != lithos_queue_ring_entries(&q->ring));
+    CHECK_EQ(lithos_order_ours(LITHOS_EXPORT_cuMemcpyDtoHAsync_v2, out), CUDA_SUCCESS);
+    CHECK_EQ(atomic_load(&q->wanted), lithos_queue_ring_entries(&q->ring));
     lithos_queue_set_use(LITHOS_QUEUE_WINDOW, true); /* what is best-effort waits by rules alone */
     all_is_quiet();
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);

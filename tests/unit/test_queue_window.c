@@ -513,7 +513,9 @@ static void pass(uint64_t ns)
 /* A call is queued, and the issuer meets it. key: 0, it is no kernel. */
 static void comes(uint64_t key)
 {
-    const struct queue_entry e = {.number = lithos_queue_ring_entries(&q->ring) + 1, .estimate_key = key};
+    const struct queue_entry e = {.kind = key ? QUEUE_LAUNCH : QUEUE_CALL,
+                                  .number = lithos_queue_ring_entries(&q->ring) + 1,
+                                  .estimate_key = key};
     q->number = e.number;
     atomic_fetch_add(&q->ring.tail, 1ull << 32);
     q->held++;
