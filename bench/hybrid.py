@@ -89,9 +89,9 @@ def bare_windows(result, stage, name, beside, reps, ways):
     return failures
 
 
-def way_windows(result, stage, way, name, beside, reps, quota):
-    """The service beside each of the trainings, and each as the only one that works: what the way costs by itself. quota: of the training
-    that works, where the way has quotas."""
+def way_windows(result, stage, way, name, beside, reps, quota, trainings_too):
+    """The service beside each of the trainings, and as the only one that works: what the way costs by itself. trainings_too: these by
+    themselves as well. quota: of the training that works, where the way has quotas."""
     failures = 0
     for rep in reps:
         failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
@@ -101,8 +101,9 @@ def way_windows(result, stage, way, name, beside, reps, quota):
                     if other is not be:
                         stage.lithosd.set_quota(other.label, IDLE)
                 stage.lithosd.set_quota(be.label, quota)
-            failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda be=be: stage.window(be.label),
-                                         {be.label: "be"})
+            if trainings_too:
+                failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda be=be: stage.window(be.label),
+                                             {be.label: "be"})
             failures += colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda be=be: stage.window("hp", be.label),
                                 {"hp": "hp", be.label: "be"})
     return failures
@@ -135,7 +136,7 @@ class Way:
     def windows(self, result, stage, reps, ways):
         if self.way == ALONE:
             return bare_windows(result, stage, self.name, self.beside, reps, ways)
-        return way_windows(result, stage, self.case, self.name, self.beside, reps, self.be_quota)
+        return way_windows(result, stage, self.case, self.name, self.beside, reps, self.be_quota, stage.o.by_itself)
 
 
 def run_service(bench, result, name, service):
@@ -208,6 +209,7 @@ def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--beside", help="trainings beside them, with commas between (default: all)")
+    p.add_argument("--by-itself", action="store_true", help="the trainings by themselves under each way, too")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs; or, as "
                    "SERVICE=QUOTA/QUOTA/OPTIONS, other options of `lithos run` for the service")

@@ -9,7 +9,7 @@
 /* Then as it turns out by how much later than its host the card is done: so late is well, and of what it is more or less this part is made up for
  * each time. */
 #define LATE_NS (100 * LITHOS_NSEC_PER_USEC)
-#define LATE_PART 16u
+#define LATE_PART 32u
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u

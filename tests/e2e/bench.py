@@ -87,7 +87,7 @@ RUNS = {
                          {"batches of 8": "over_s", "of 1 to 16 at random": "whole_over_s", "another model": "tpc_time_saved_percent",
                           "the first again, of 4": "references"},
                          ["over slip x baseline at p99, longest, s", "TPC time saved %, median"]),
-    "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "mps,lithos", "--awake", "--record"],
+    "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "mps,lithos", "--awake", "--record", "--by-itself"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
                ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
