@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "core/policy.h"
 #include "daemon/lend.h"
+#include "proto/arena.h"
 #include "proto/socket.h"
 
 #ifndef LITHOS_VERSION
@@ -34,6 +35,9 @@ static const char usage[] =
     "                        in turns, best-effort ones off it about 0.1 ms after another wakes, whatever "
     "they run;\n"
     "                        it is --policy preempt, without MPS\n"
+    "  --turn US             with --share preempt: how long the turns of class high are (default: the "
+    "driver's,\n"
+    "                        2048 us): for services that have the GPU for longer than that at a time\n"
     "  --observe=on|off      know each kernel's time, for `lithos top` and traces (default: on)\n"
     "  --spin=auto|on|off    look without a pause while somebody borrows, which takes a processor\n"
     "                        (auto: where there are four, and not for virtual GPUs)\n"
@@ -68,6 +72,7 @@ enum {
     BACKGROUND,
     MPS,
     SHARE,
+    TURN,
     OBSERVE,
     SPIN,
     POLICY,
@@ -92,6 +97,7 @@ static const struct option long_options[] = {
     {"background", no_argument, NULL, BACKGROUND},
     {"mps", required_argument, NULL, MPS},
     {"share", required_argument, NULL, SHARE},
+    {"turn", required_argument, NULL, TURN},
     {"observe", required_argument, NULL, OBSERVE},
     {"spin", required_argument, NULL, SPIN},
     {"policy", required_argument, NULL, POLICY},
@@ -218,6 +224,9 @@ static int join_share(struct lithosd_options *o)
         o->policy = preempt;
         o->share = LITHOS_DOMAIN_PREEMPT;
         o->mps = false;
+    } else if (o->turn_us) {
+        lithos_error("--turn %u: tenants take turns of a length with --share preempt only", o->turn_us);
+        return -EINVAL;
     }
     return 0;
 }
@@ -289,6 +298,11 @@ static int parse_one(int c, struct lithosd_options *o)
         return parse_switch("mps", optarg, &o->mps);
     case SHARE:
         return parse_share(optarg, o);
+    case TURN:
+        r = parse_number("turn", optarg, LITHOS_SLICE_MAX_US, &seconds);
+        if (r == 0)
+            o->turn_us = (uint32_t)seconds;
+        return r;
     case OBSERVE:
         return parse_switch("observe", optarg, &o->observe);
     case SPIN:

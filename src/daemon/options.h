@@ -34,6 +34,7 @@ struct lithosd_options {
     const struct lithos_policy *policy; /* NULL: the first of core/policies.def */
     const char *log;                    /* file, or NULL for standard error */
     enum lithos_domain share;           /* PREEMPT: with that policy, and without MPS */
+    uint32_t turn_us;                   /* PREEMPT: of class high; 0: the driver's */
     bool share_said, mps_said;          /* on the command line */
     bool background, mps, observe, allow_all;
     enum lithosd_spin spin; /* look without a pause while somebody borrows */

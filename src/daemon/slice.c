@@ -1,5 +1,5 @@
-/* Turns on the card: where tenants do not share it in space, those of best-effort ones are cut short (--share preempt). Their
- * processes do that themselves (tenant/slice.c); what came of it stands in their arenas. */
+/* Turns on the card: where tenants do not share it in space, those of best-effort ones are cut short (--share preempt), and those of others may be
+ * longer than the driver has them (--turn). Their processes do that themselves (tenant/slice.c); what came of it stands in their arenas. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,8 +8,10 @@
 static uint32_t slice_us(const struct lithosd_tenant *t)
 {
     const struct lithosd *d = t->daemon;
-    if (d->options.share != LITHOS_DOMAIN_PREEMPT || t->grant.class != LITHOS_CLASS_BEST_EFFORT)
+    if (d->options.share != LITHOS_DOMAIN_PREEMPT)
         return 0;
+    if (t->grant.class != LITHOS_CLASS_BEST_EFFORT)
+        return d->options.turn_us;
     return (uint32_t)(d->lend.policy->best_effort_slice_ns / LITHOS_NSEC_PER_USEC);
 }
 
