@@ -10,6 +10,9 @@
  * each time. */
 #define LATE_NS (100 * LITHOS_NSEC_PER_USEC)
 #define LATE_PART 32u
+/* Later than so many times that counts as that: what was in a request's way, or a host that got faster, happens to one in ten and says nothing of the
+ * others, which would go far too early for it. */
+#define LATE_MOST 2u
 #define ADJUST_PART 4
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
@@ -75,8 +78,10 @@ static void settle(struct queue *q, uint64_t wanted_ns)
 {
     struct queue_gather *g = &q->gather;
     struct queue_request *r = request_of(q, g->key);
-    const uint64_t late_ns = q->landed_ns > wanted_ns ? LITHOS_MIN(q->landed_ns - wanted_ns, g->card_ns) : 0;
-    const int64_t more_ns = (int64_t)late_ns - (int64_t)LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
+    const uint64_t well_ns = LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
+    const uint64_t late_ns =
+        q->landed_ns > wanted_ns ? LITHOS_MIN(q->landed_ns - wanted_ns, LATE_MOST * well_ns) : 0;
+    const int64_t more_ns = (int64_t)late_ns - (int64_t)well_ns;
     const int64_t ahead_ns = (int64_t)r->ahead_ns + more_ns / ADJUST_PART;
     g->is_settled = true;
     if (g->is_ahead && r->key == g->key)
