@@ -3,9 +3,9 @@
 
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
-with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`); LithOS with
-the quotas and options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. What we advise for a service is one
-of the last two, and has the bars. The programs of a way start once and stay for its windows (lib/colocate.py); the service and the trainings
+with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`), and where --ways says
+"long turns" with the service's of 20 ms (--turn), too; LithOS with the quotas and options that the notes say and `lithosd --rightsize=on`,
+and with quotas that --also says. What we advise for a service has the bars. The programs of a way start once and stay for its windows (lib/colocate.py); the service and the trainings
 alone are measured among the windows of time slicing."""
 import itertools
 import pathlib
@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
-from lib.colocate import ALONE, BASELINES, LITHOS, PREEMPT, WAYS, Job  # noqa: E402
+from lib.colocate import ALONE, BASELINES, LITHOS, LONG_TURNS, TURN_US, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
 
 
@@ -22,7 +22,7 @@ IDLE = "1"  # TPCs of a training that waits for its window
 
 class Service:
     """hp: the job. lithos, partition: quotas of it and of the training beside it; also: (quotas, options or None) more, under LithOS. advice: the
-    way that we advise, LITHOS or PREEMPT."""
+    way that we advise: LITHOS, "preempt" or LONG_TURNS."""
 
     def __init__(self, hp, lithos, partition=("78%", "20%"), advice=LITHOS):
         self.hp, self.quotas, self.also, self.advice = hp, {LITHOS: lithos, "partition": partition}, [], advice
@@ -162,6 +162,16 @@ def worst(values, pick):
     return pick(known) if known else None
 
 
+def better_baselines(result, beside, advice):
+    """How many of those measured have a better p99 than what we advise; None: none was, or what we advise was not."""
+    ours = {name: result.median(f"{name}, {advice}", "hp_p99_us") for name in beside}
+    theirs = [(result.median(f"{name}, {way}", "hp_p99_us"), ours[name]) for name in beside for way in BASELINES if way != advice]
+    theirs = [(p99_us, our_p99_us) for p99_us, our_p99_us in theirs if p99_us]
+    if not theirs or not all(ours.values()):
+        return None
+    return sum(p99_us < our_p99_us for p99_us, our_p99_us in theirs)
+
+
 def bars(result, measured, beside_names):
     for hp_name, service in measured.items():
         beside = [pair(hp_name, training) for training in trainings(beside_names)]
@@ -169,12 +179,9 @@ def bars(result, measured, beside_names):
         result.bar(f"{hp_name} HP p99 over alone", worst([over_alone(result, hp_name, c) for c in ours], max), "<=", 1.2)
         result.bar(f"{hp_name} SLO %", worst([result.median(c, "hp_slo_percent") for c in ours], min), ">=", 100)
         result.bar(f"{hp_name} BE kept %", worst([kept(result, name, f"{name}, {service.advice}") for name in beside], min), ">=", 75)
-        better = [way for name in beside for way in BASELINES if way != service.advice and
-                  (result.median(f"{name}, {way}", "hp_p99_us") or 1e18) < (result.median(f"{name}, {service.advice}", "hp_p99_us") or 0)]
-        known = all(result.figures(c, "hp_p99_us") for c in ours)
-        result.bar(f"{hp_name} baselines with a better HP p99", len(better) if known else None, "<=", 0)
+        result.bar(f"{hp_name} baselines with a better HP p99", better_baselines(result, beside, service.advice), "<=", 0)
         for name in beside:
-            for way in (*WAYS, *(otherwise(*other) for other in service.also)):
+            for way in (*WAYS, LONG_TURNS, *(otherwise(*other) for other in service.also)):
                 r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, f"{name}, {way}")
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
@@ -182,7 +189,7 @@ def bars(result, measured, beside_names):
                 unloaded = kept(result, name, by_itself(name, way))
                 if unloaded:
                     result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
-        for way in (*WAYS, *(otherwise(*other) for other in service.also)):
+        for way in (*WAYS, LONG_TURNS, *(otherwise(*other) for other in service.also)):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
@@ -190,8 +197,9 @@ def bars(result, measured, beside_names):
         if iteration and service.hp.rate:
             result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
                         "rate): a training keeps no more than the rest where they have the card to themselves.")
-        if service.advice == PREEMPT:
-            result.note(f"{hp_name}: the bars are of {PREEMPT}, which we advise for it: lithosd --share preempt; service --quota 1 "
+        if service.advice != LITHOS:
+            turn = f" --turn {TURN_US}" if service.advice == LONG_TURNS else ""
+            result.note(f"{hp_name}: the bars are of {service.advice}, which we advise for it: lithosd --share preempt{turn}; service --quota 1 "
                         f"{' '.join(service.hp.turns)}; training --quota 1 --class best-effort.")
         for case in (f"{hp_name}, {ALONE}", *ours):
             host, slo = result.median(case, "hp_host_p50_us"), result.median(case, "hp_host_slo_percent")

@@ -16,6 +16,8 @@ ALONE = "alone"
 PREEMPT = "preempt"
 BASELINES = ("time slicing", "mps", "client priority", PREEMPT, "partition")
 LITHOS = "lithos"
+LONG_TURNS = "long turns"  # preempt, with turns of class high that are long enough for a request
+TURN_US = 20000
 WAYS = BASELINES + (LITHOS,)
 START_S = 10  # for lithos-awake
 
@@ -48,6 +50,8 @@ def add_options(p):
     p.add_argument("--settle", type=float, default=0.5, help="seconds that a window's programs work before it (default: %(default)s)")
     p.add_argument("--together", action="store_true", help="the programs of all ways at once, where the card has memory for them: the ways "
                    "take turns in each repetition, so that all meet the same host")
+    p.add_argument("--in-turn", action="store_true", help="with --together: those alone and LithOS' are there all the time, those of the other ways one "
+                   "way after the other, each for all repetitions by turns with these: for more ways than the card has memory for")
     p.add_argument("--awake", action="store_true", help="keep the machine's processors from sleeping meanwhile (lithos-awake): in a virtual machine "
                    "a program that has slept may be slower for it, whoever is beside it")
     p.add_argument("--record", action="store_true", help="a trace of each case's last window under LithOS, in OUT")
@@ -57,9 +61,10 @@ def add_options(p):
 
 def chosen_ways(o):
     out = [w.strip() for w in o.ways.split(",")]
-    unknown = [w for w in out if w not in WAYS]
+    known = (*WAYS, LONG_TURNS)
+    unknown = [w for w in out if w not in known]
     if unknown:
-        raise SystemExit(f"bench: --ways: there is no {', '.join(unknown)}; there are {', '.join(WAYS)}")
+        raise SystemExit(f"bench: --ways: there is no {', '.join(unknown)}; there are {', '.join(known)}")
     return out
 
 
@@ -80,13 +85,18 @@ class Bench:
             result.note("No processor sleeps meanwhile (--awake).")
             yield
 
+    def is_late(self, way):
+        """--keep-going-after: nothing more is begun."""
+        late = self.o.keep_going_after and time.monotonic() - self.begin > self.o.keep_going_after
+        if late:
+            log(f"{way}: not run, --keep-going-after")
+        return late
+
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
         chosen = chosen_ways(self.o)
-        for way in [ALONE] + [w for w in (LITHOS, *BASELINES) if w in chosen and w != "time slicing"]:
-            if self.o.keep_going_after and time.monotonic() - self.begin > self.o.keep_going_after:
-                log(f"{way}: not run, --keep-going-after")
-            else:
+        for way in [ALONE] + [w for w in (LITHOS, LONG_TURNS, *BASELINES) if w in chosen and w != "time slicing"]:
+            if not self.is_late(way):
                 log(f"{way}: starting")
                 yield way
 
@@ -132,8 +142,9 @@ class Bench:
         elif way in ("mps", "client priority"):
             with servers.Mps(scratch, name) as mps:
                 yield None, bare(mps.env)
-        elif way == PREEMPT:
-            with servers.Lithosd(self.place, scratch, name, args=["--share", "preempt"]) as d:
+        elif way in (PREEMPT, LONG_TURNS):
+            turn = ["--turn", str(TURN_US)] if way == LONG_TURNS else []
+            with servers.Lithosd(self.place, scratch, name, args=["--share", "preempt", *turn]) as d:
                 yield None, in_turns(d)
         else:
             with servers.Lithosd(self.place, scratch, name, args=["--policy", "partition"] if way == "partition" else ["--rightsize=on"]) as d:
@@ -270,7 +281,7 @@ def measure(result, case, rep, window, rename=None):
 
 def measure_ways(bench, result, ways, reps):
     """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); windows(result, stage, reps, names of
-    all ways). Number of failures."""
+    the ways that are measured). Number of failures."""
     with bench.awake(result):
         return (together if bench.o.together else one_by_one)(bench, result, ways, reps)
 
@@ -291,14 +302,39 @@ def together(bench, result, ways, reps):
     """The programs of all ways at once, so that the ways take turns in each repetition: a host that is slower in one minute than in the next is so
     for all of them. A program that waits holds memory and nothing else."""
     ways = list(ways)
+    stay = [way for way in ways if not bench.o.in_turn or way.way in (ALONE, LITHOS)]
+    in_turn = [[way] for way in ways if way not in stay] or [[]]
     failures = 0
     try:
         with contextlib.ExitStack() as stack:
-            stages = [(way, stack.enter_context(bench.stage(way.way, way.jobs()))) for way in ways]
-            for rep in reps:
-                for way, stage in stages if rep % 2 else stages[::-1]:
-                    failures += way.windows(result, stage, (rep,), chosen_ways(bench.o))
+            stages = start_all(bench, stack, stay)
+            for n, group in enumerate(in_turn):
+                if n and bench.is_late(group[0]):
+                    break
+                failures += by_turns(bench, result, stages, group, reps, n)
     except Failed as e:
         failures += 1
-        result.note(f"{'; '.join(map(str, ways))}: {e}")
+        result.note(f"{'; '.join(map(str, stay))}: {e}")
+    return failures
+
+
+def start_all(bench, stack, ways):
+    return [(way, stack.enter_context(bench.stage(way.way, way.jobs()))) for way in ways]
+
+
+def by_turns(bench, result, stages, group, reps, n):
+    """The n-th group of those that come in turn, beside stages of those that stay, whose repetitions are counted on. Time slicing is of these and
+    measured once."""
+    ways = [way for way in chosen_ways(bench.o) if not n or way != "time slicing"]
+    failures = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            both = [(way, stage, n * len(reps)) for way, stage in stages]
+            both += [(way, stage, 0) for way, stage in start_all(bench, stack, group)]
+            for rep in reps:
+                for way, stage, before in both if rep % 2 else both[::-1]:
+                    failures += way.windows(result, stage, (before + rep,), ways)
+    except Failed as e:
+        failures += 1
+        result.note(f"{'; '.join(map(str, group))}: {e}")
     return failures
