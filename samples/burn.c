@@ -6,7 +6,6 @@
 #include "samples/sample.h"
 
 #define DEPTH_MAX 1024u
-#define SHARED_MAX 49152 /* more has to be asked for, function by function */
 
 struct kind {
     const char *name, *kernel;
@@ -73,7 +72,7 @@ static void parse(int argc, char **argv, struct burn *b)
             b->iters = (unsigned)sample_number("iters", optarg, 1, 4294967295.0);
             break;
         case SHARED:
-            b->shared_bytes = (unsigned)sample_number("shared", optarg, 0, SHARED_MAX);
+            b->shared_bytes = (unsigned)sample_number("shared", optarg, 0, SAMPLE_SHARED_MAX);
             break;
         case DEPTH:
             b->depth = (unsigned)sample_number("depth", optarg, 1, DEPTH_MAX);
@@ -93,7 +92,7 @@ static void parse(int argc, char **argv, struct burn *b)
 static void burn(const struct burn *b, const struct sample_context *ctx, struct figures *ret)
 {
     static CUevent events[DEPTH_MAX];
-    CUfunction f = sample_function(ctx, b->kind->kernel);
+    CUfunction f = sample_function_with(ctx, b->kind->kernel, b->shared_bytes);
     const unsigned depth = LITHOS_MAX(b->depth, 1u);
     unsigned grid = b->grid ? b->grid : b->kind->blocks_per_sm * (unsigned)ctx->sm_count;
     unsigned iters = b->iters ? b->iters : b->kind->iters;

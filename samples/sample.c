@@ -183,6 +183,15 @@ CUfunction sample_function(const struct sample_context *ctx, const char *kernel)
     return f;
 }
 
+CUfunction sample_function_with(const struct sample_context *ctx, const char *kernel, unsigned shared_bytes)
+{
+    CUfunction f = sample_function(ctx, kernel);
+
+    if (shared_bytes > 49152) /* more has to be asked for, function by function */
+        CU(cuFuncSetAttribute, f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared_bytes);
+    return f;
+}
+
 void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,
                    unsigned shared_bytes, CUdeviceptr *out, unsigned *iters)
 {

@@ -37,6 +37,7 @@
     X(cuEventCreate, "cuEventCreate", (CUevent * e, unsigned flags))                                   \
     X(cuEventRecord, "cuEventRecord", (CUevent e, CUstream s))                                         \
     X(cuEventSynchronize, "cuEventSynchronize", (CUevent e))                                           \
+    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction f, int attribute, int value))              \
     X(cuLaunchKernel, "cuLaunchKernel",                                                                \
       (CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,     \
        unsigned shared_bytes, CUstream s, void **params, void **extra))
@@ -121,6 +122,9 @@ void sample_find(const char *name, const char *symbol, void *ret_function, size_
 /* The kernels' text, for another context. */
 const char *sample_kernels(void);
 CUfunction sample_function(const struct sample_context *ctx, const char *kernel);
+/* The same, launched with so much dynamic shared memory, up to SAMPLE_SHARED_MAX bytes. */
+#define SAMPLE_SHARED_MAX 232448u
+CUfunction sample_function_with(const struct sample_context *ctx, const char *kernel, unsigned shared_bytes);
 /* One launch of blocks of `threads` threads and so much dynamic shared memory of a kernel (u64 out, u32 iters). */
 void sample_launch(const struct sample_context *ctx, CUfunction f, unsigned blocks, unsigned threads,
                    unsigned shared_bytes, CUdeviceptr *out, unsigned *iters);

@@ -15,7 +15,7 @@ struct serve {
     double period_us, slo_us, host_us;
     bool poisson;
     uint64_t seed;
-    unsigned grid, iters, kernels;
+    unsigned grid, iters, kernels, shared_bytes;
 };
 
 struct figures {
@@ -36,15 +36,18 @@ static const char help[] =
     "  --host-us US            what the host does before each of them takes so long (default 0)\n"
     "  --grid N                blocks of a kernel (default: one an SM)\n"
     "  --iters N               loop turns of a block (default 20000)\n"
+    "  --shared BYTES          shared memory of a block, so that fewer live in an SM at a time (default 0)\n"
     "  --slo-us US             count the requests that took longer\n" SAMPLE_OPTIONS_HELP;
 
 static void parse(int argc, char **argv, struct serve *s)
 {
-    enum { PERIOD = 256, POISSON, SEED, KERNELS, HOST, GRID, ITERS, SLO };
+    enum { PERIOD = 256, POISSON, SEED, KERNELS, HOST, GRID, ITERS, SHARED, SLO };
     static const struct option options[] = {
-        {"period-us", 1, 0, PERIOD}, {"poisson", 0, 0, POISSON}, {"seed", 1, 0, SEED},
-        {"kernels", 1, 0, KERNELS},  {"grid", 1, 0, GRID},       {"iters", 1, 0, ITERS},
-        {"slo-us", 1, 0, SLO},       {"host-us", 1, 0, HOST},    SAMPLE_OPTIONS,
+        {"period-us", 1, 0, PERIOD}, {"poisson", 0, 0, POISSON},
+        {"seed", 1, 0, SEED},        {"kernels", 1, 0, KERNELS},
+        {"grid", 1, 0, GRID},        {"iters", 1, 0, ITERS},
+        {"slo-us", 1, 0, SLO},       {"host-us", 1, 0, HOST},
+        {"shared", 1, 0, SHARED},    SAMPLE_OPTIONS,
     };
     int c;
 
@@ -72,6 +75,9 @@ static void parse(int argc, char **argv, struct serve *s)
             break;
         case ITERS:
             s->iters = (unsigned)sample_number("iters", optarg, 1, 4294967295.0);
+            break;
+        case SHARED:
+            s->shared_bytes = (unsigned)sample_number("shared", optarg, 0, SAMPLE_SHARED_MAX);
             break;
         case SLO:
             s->slo_us = sample_number("slo-us", optarg, 0, 1e12);
@@ -124,7 +130,7 @@ static void work_until(uint64_t ns)
 
 static void serve(const struct serve *s, const struct sample_context *ctx, struct figures *g)
 {
-    CUfunction f = sample_function(ctx, "lithos_hp");
+    CUfunction f = sample_function_with(ctx, "lithos_hp", s->shared_bytes);
     unsigned grid = s->grid ? s->grid : (unsigned)ctx->sm_count, iters = s->iters;
     uint64_t random = s->seed, due_ns = lithos_now_ns();
     uint64_t warm_ns = due_ns + (uint64_t)(s->o.warmup_seconds * s->o.time_scale * 1e9);
@@ -151,7 +157,7 @@ static void serve(const struct serve *s, const struct sample_context *ctx, struc
             break;
         for (unsigned i = 0; i < s->kernels; i++) {
             work_until(lithos_now_ns() + (uint64_t)(s->host_us * s->o.time_scale * 1e3));
-            sample_launch(ctx, f, grid, 128, 0, &out, &iters);
+            sample_launch(ctx, f, grid, 128, s->shared_bytes, &out, &iters);
         }
         CU(cuStreamSynchronize, ctx->stream);
         if (g->begin_ns) {

@@ -11,10 +11,11 @@ from stack import SLACK, Failure, Stack, check, wait_for
 SCALE = 10
 LEASE_S = 1.0  # proto/arena.h, LITHOS_LEASE_NS
 QUOTA = 26
-BLOCKS = 12  # one an SM: 6 TPCs are as good as 26
+BLOCKS = 12  # each needs an SM to itself: 6 TPCs are as good as 26, and 5 take twice as long
 FEW = BLOCKS // 2
+SHARED = 131072
 SERVICE = ("--time-scale", str(SCALE), "--seconds", "0", "--warmup", "0.05", "--period-us", "300", "--kernels", "2",
-           "--grid", str(BLOCKS), "--iters", "20000")
+           "--grid", str(BLOCKS), "--iters", "20000", "--shared", str(SHARED))
 
 EAGER = ("--time-scale", str(SCALE), "--seconds", "0", "--warmup", "0.05", "--period-us", "400", "--kernels", "12", "--host-us", "200",
          "--grid", "104", "--iters", "600")
