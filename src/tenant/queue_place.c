@@ -319,10 +319,12 @@ static bool launch_graph(struct queue *q, struct queue_context *c, struct queue_
  * is queued any more. */
 static void note_wait(struct queue *q, const struct lithos_order_row *row, const uintptr_t *args)
 {
+    const bool copies = row->what == LITHOS_ORDER_FORM_COPY || row->what == LITHOS_ORDER_FORM_COPY_2D ||
+                        row->what == LITHOS_ORDER_FORM_COPY_3D;
     size_t bytes;
     enum lithos_drain why;
-    if (atomic_load_explicit(&q->gather_ns, memory_order_relaxed) &&
-        !lithos_queue_can_call(row, args, &bytes, &why) && why == LITHOS_DRAIN_PAGEABLE)
+    if (copies && atomic_load_explicit(&q->gather_ns, memory_order_relaxed) &&
+        !lithos_queue_can_call(row, args, &bytes, &why))
         lithos_queue_want(q);
 }
 
