@@ -162,6 +162,12 @@ def worst(values, pick):
     return pick(known) if known else None
 
 
+def beyond_host_us(result, case):
+    """By how much the service's p99 is more than it would be if the card took no time, in the same window: the median; None where that is not known."""
+    both = list(zip(result.figures(case, "hp_p99_us"), result.figures(case, "hp_host_only_p99_us")))
+    return results.median([p99_us - host_us for p99_us, host_us in both]) if both else None
+
+
 def better_baselines(result, beside, advice):
     """How many of those measured have a better p99 than what we advise; None: none was, or what we advise was not."""
     ours = {name: result.median(f"{name}, {advice}", "hp_p99_us") for name in beside}
@@ -193,6 +199,10 @@ def bars(result, measured, beside_names):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
+        for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in (*WAYS, LONG_TURNS) for name in beside)):
+            beyond_us = beyond_host_us(result, case)
+            if beyond_us is not None:
+                result.note(f"{case}: HP p99 is {beyond_us / 1e3:.2f} ms more than if the card took no time for the same requests.")
         iteration = result.median(f"{hp_name}, {ALONE}", "hp_p50_us")
         if iteration and service.hp.rate:
             result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
