@@ -4,8 +4,8 @@
 Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisson, SLO 15 ms) and BERT-large (eager, 40 a second, SLO
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`), and where --ways says
-"long turns" with the service's of 20 ms (--turn), too; LithOS with the quotas and options that the notes say and `lithosd --rightsize=on`,
-and with quotas that --also says. What we advise for a service has the bars. The programs of a way start once and stay for its windows (lib/colocate.py); the service and the trainings
+"gathered turns" with the service's launches gathered, "long turns" with turns of 20 ms for it (--turn), too; LithOS with the quotas and
+options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. What we advise for a service has the bars. The programs of a way start once and stay for its windows (lib/colocate.py); the service and the trainings
 alone are measured among the windows of time slicing."""
 import itertools
 import pathlib
@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib import cli, colocate, results, servers  # noqa: E402
-from lib.colocate import ALONE, BASELINES, LITHOS, LONG_TURNS, TURN_US, WAYS, Job  # noqa: E402
+from lib.colocate import ALONE, BASELINES, LITHOS, LONG_TURNS, MORE_WAYS, TURN_US, WAYS, Job  # noqa: E402
 from lib.place import virtual  # noqa: E402
 
 
@@ -22,7 +22,7 @@ IDLE = "1"  # TPCs of a training that waits for its window
 
 class Service:
     """hp: the job. lithos, partition: quotas of it and of the training beside it; also: (quotas, options or None) more, under LithOS. advice: the
-    way that we advise: LITHOS, "preempt" or LONG_TURNS."""
+    way that we advise: LITHOS or one of MORE_WAYS."""
 
     def __init__(self, hp, lithos, partition=("78%", "20%"), advice=LITHOS):
         self.hp, self.quotas, self.also, self.advice = hp, {LITHOS: lithos, "partition": partition}, [], advice
@@ -187,7 +187,7 @@ def bars(result, measured, beside_names):
         result.bar(f"{hp_name} BE kept %", worst([kept(result, name, f"{name}, {service.advice}") for name in beside], min), ">=", 75)
         result.bar(f"{hp_name} baselines with a better HP p99", better_baselines(result, beside, service.advice), "<=", 0)
         for name in beside:
-            for way in (*WAYS, LONG_TURNS, *(otherwise(*other) for other in service.also)):
+            for way in (*WAYS, *MORE_WAYS, *(otherwise(*other) for other in service.also)):
                 r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, f"{name}, {way}")
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
@@ -195,11 +195,11 @@ def bars(result, measured, beside_names):
                 unloaded = kept(result, name, by_itself(name, way))
                 if unloaded:
                     result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
-        for way in (*WAYS, LONG_TURNS, *(otherwise(*other) for other in service.also)):
+        for way in (*WAYS, *MORE_WAYS, *(otherwise(*other) for other in service.also)):
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
-        for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in (*WAYS, LONG_TURNS) for name in beside)):
+        for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in WAYS + MORE_WAYS for name in beside)):
             beyond_us = beyond_host_us(result, case)
             if beyond_us is not None:
                 result.note(f"{case}: HP p99 is {beyond_us / 1e3:.2f} ms more than if the card took no time for the same requests.")

@@ -16,16 +16,18 @@ ALONE = "alone"
 PREEMPT = "preempt"
 BASELINES = ("time slicing", "mps", "client priority", PREEMPT, "partition")
 LITHOS = "lithos"
-LONG_TURNS = "long turns"  # preempt, with turns of class high that are long enough for a request
+GATHERED = "gathered turns"  # preempt, with the options that we would advise for it
+LONG_TURNS = "long turns"  # and turns of class high that are long enough for a request
 TURN_US = 20000
 WAYS = BASELINES + (LITHOS,)
+MORE_WAYS = (GATHERED, LONG_TURNS)  # where --ways says so
 START_S = 10  # for lithos-awake
 
 
 class Job:
     """One program. high: of high priority. model: a name of lib/models.py; extra: more for run.py. rate: Poisson requests a second
     of the card's time, 0: one after the other. slo_ms: of a request. quota: its TPCs under partition and under LithOS, "0": none.
-    options: of `lithos run`, under LithOS; turns: the same under `lithosd --share preempt`."""
+    options: of `lithos run`, under LithOS; turns: the same under `lithosd --share preempt` in MORE_WAYS."""
 
     def __init__(self, label, model, quota, high=True, extra=(), rate=0, slo_ms=0, options=(), turns=()):
         self.label, self.model, self.quota, self.high, self.extra = label, model, quota, high, list(extra)
@@ -61,7 +63,7 @@ def add_options(p):
 
 def chosen_ways(o):
     out = [w.strip() for w in o.ways.split(",")]
-    known = (*WAYS, LONG_TURNS)
+    known = WAYS + MORE_WAYS
     unknown = [w for w in out if w not in known]
     if unknown:
         raise SystemExit(f"bench: --ways: there is no {', '.join(unknown)}; there are {', '.join(known)}")
@@ -95,7 +97,7 @@ class Bench:
     def stages(self):
         """The ways, one after the other: alone, in which time slicing is measured too, LithOS, the others; until --keep-going-after."""
         chosen = chosen_ways(self.o)
-        for way in [ALONE] + [w for w in (LITHOS, LONG_TURNS, *BASELINES) if w in chosen and w != "time slicing"]:
+        for way in [ALONE] + [w for w in (LITHOS, *MORE_WAYS, *BASELINES) if w in chosen and w != "time slicing"]:
             if not self.is_late(way):
                 log(f"{way}: starting")
                 yield way
@@ -125,8 +127,8 @@ class Bench:
         def in_turns(d):
             def start(job):
                 # all have all TPCs: a quota only lets them in
-                argv = d.run("1", job.label, models.command(o, job.model, "--obey", *job.extra),
-                             job.turns if job.high else ["--class", "best-effort"])
+                options = ["--class", "best-effort"] if not job.high else [] if way == PREEMPT else job.turns
+                argv = d.run("1", job.label, models.command(o, job.model, "--obey", *job.extra), options)
                 model = models.warm(models.Model(o, argv, models.environment(d.env, scratch), scratch.path / f"{job.label}.err"))
                 try:
                     if not job.high:
@@ -142,7 +144,7 @@ class Bench:
         elif way in ("mps", "client priority"):
             with servers.Mps(scratch, name) as mps:
                 yield None, bare(mps.env)
-        elif way in (PREEMPT, LONG_TURNS):
+        elif way in (PREEMPT, *MORE_WAYS):
             turn = ["--turn", str(TURN_US)] if way == LONG_TURNS else []
             with servers.Lithosd(self.place, scratch, name, args=["--share", "preempt", *turn]) as d:
                 yield None, in_turns(d)
