@@ -91,6 +91,12 @@ RUNS = {
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
                ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
+    "hybrid_together": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--together", "--in-turn", "--ways",
+                         "time slicing,long turns,partition,lithos"],
+                        {"toy, alone": "hp_p99_us", "toy beside toy training, time slicing": "be_iterations_per_s",
+                         "toy beside toy training, long turns": "be_iterations_per_s", "toy beside toy training, partition": "hp_host_only_p99_us",
+                         "toy beside toy training, lithos": "be_iterations_per_s"},
+                        ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
     "stack3": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "partition,lithos"],
                {"a alone": "a_p99_us", "a alone on its quota": "a_p99_us", "b alone on its quota": "b_iterations_per_s",
                 "partition": "b_iterations_per_s", "lithos": "c_iterations_per_s"},
@@ -211,6 +217,15 @@ def each_its_way(doc):
         yield f"queued calls failed: {doc['cases']}"
 
 
+def in_turn(doc):
+    """Alone and LithOS are there beside each of the other two, which come one after the other."""
+    windows = [(c["case"].rpartition(", ")[2], c["rep"]) for c in doc["cases"] if c["case"].startswith("toy beside") and "hp_p99_us" in c]
+    if windows != [("time slicing", 1), ("lithos", 1), ("long turns", 1), ("lithos", 2), ("partition", 1)]:
+        yield f"not by turns: {windows}"
+    if [c["rep"] for c in doc["cases"] if c["case"] == "toy, alone"] != [1, 2]:
+        yield f"alone is not beside each: {doc['cases']}"
+
+
 def scaled(doc):
     """Kernels of the toy at three widths: more blocks than one TPC holds take longer there."""
     for case in (c for c in doc["cases"] if "us" in c):
@@ -233,13 +248,13 @@ def clock_lowered(doc):
 
 CHECKS = {"stamps": exact_stamps, "predict": exact_prediction, "nothing_lost": exact_accounts, "atoms": all_cut, "exact": exact_atoms, "graphs": graphs_cut, "graph_follow": all_followed,
           "graph_hold": all_held, "hol": cut_beside, "lending": lent_and_cut, "overhead": in_the_same_rounds, "runahead": each_its_way,
-          "scaling": scaled, "power_advise": only_advised, "energy": clock_lowered}
+          "hybrid_together": in_turn, "scaling": scaled, "power_advise": only_advised, "energy": clock_lowered}
 
 
 SCALE = 10  # of a benchmark that is not told one
 PROBES_ITSELF = ("overhead",)  # measures how programs start: nothing of another run is given to it
 OWN_CARD = ("energy",)  # virtual cards unlike the others'
-SCRIPTS = {"rightsize_live": "rightsize", "rightsize_safety": "safety"}
+SCRIPTS = {"hybrid_together": "hybrid", "rightsize_live": "rightsize", "rightsize_safety": "safety"}
 
 
 def replayed(traces):
