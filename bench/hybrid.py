@@ -5,8 +5,8 @@ Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisso
 60 ms), each beside the training of a Llama of 1.1 billion weights and of ResNet-50. Ways: alone; time slicing (no MPS); MPS; MPS
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`), and where --ways says
 "gathered turns" with the service's launches gathered, "long turns" with turns of 20 ms for it (--turn), too; LithOS with the quotas and
-options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. What we advise for a service has the bars. The programs of a way start once and stay for its windows (lib/colocate.py); the service and the trainings
-alone are measured among the windows of time slicing."""
+options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. The programs of a way start once and stay for its windows
+(lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
 import itertools
 import pathlib
 import sys
@@ -21,11 +21,10 @@ IDLE = "1"  # TPCs of a training that waits for its window
 
 
 class Service:
-    """hp: the job. lithos, partition: quotas of it and of the training beside it; also: (quotas, options or None) more, under LithOS. advice: the
-    way that we advise: LITHOS or one of MORE_WAYS."""
+    """hp: the job. lithos, partition: quotas of it and of the training beside it; also: (quotas, options or None) more, under LithOS."""
 
-    def __init__(self, hp, lithos, partition=("78%", "20%"), advice=LITHOS):
-        self.hp, self.quotas, self.also, self.advice = hp, {LITHOS: lithos, "partition": partition}, [], advice
+    def __init__(self, hp, lithos, partition=("78%", "20%")):
+        self.hp, self.quotas, self.also = hp, {LITHOS: lithos, "partition": partition}, []
 
 
 def services():
@@ -168,10 +167,10 @@ def beyond_host_us(result, case):
     return results.median([p99_us - host_us for p99_us, host_us in both]) if both else None
 
 
-def better_baselines(result, beside, advice):
-    """How many of those measured have a better p99 than what we advise; None: none was, or what we advise was not."""
-    ours = {name: result.median(f"{name}, {advice}", "hp_p99_us") for name in beside}
-    theirs = [(result.median(f"{name}, {way}", "hp_p99_us"), ours[name]) for name in beside for way in BASELINES if way != advice]
+def better_baselines(result, beside):
+    """How many of those measured have a better p99 than LithOS; None: none was, or LithOS was not."""
+    ours = {name: result.median(f"{name}, {LITHOS}", "hp_p99_us") for name in beside}
+    theirs = [(result.median(f"{name}, {way}", "hp_p99_us"), ours[name]) for name in beside for way in BASELINES]
     theirs = [(p99_us, our_p99_us) for p99_us, our_p99_us in theirs if p99_us]
     if not theirs or not all(ours.values()):
         return None
@@ -181,13 +180,14 @@ def better_baselines(result, beside, advice):
 def bars(result, measured, beside_names):
     for hp_name, service in measured.items():
         beside = [pair(hp_name, training) for training in trainings(beside_names)]
-        ours = [f"{name}, {service.advice}" for name in beside]
+        ours = [f"{name}, {LITHOS}" for name in beside]
+        ways = (*WAYS, *MORE_WAYS, *(otherwise(*other) for other in service.also))
         result.bar(f"{hp_name} HP p99 over alone", worst([over_alone(result, hp_name, c) for c in ours], max), "<=", 1.2)
         result.bar(f"{hp_name} SLO %", worst([result.median(c, "hp_slo_percent") for c in ours], min), ">=", 100)
-        result.bar(f"{hp_name} BE kept %", worst([kept(result, name, f"{name}, {service.advice}") for name in beside], min), ">=", 75)
-        result.bar(f"{hp_name} baselines with a better HP p99", better_baselines(result, beside, service.advice), "<=", 0)
+        result.bar(f"{hp_name} BE kept %", worst([kept(result, name, f"{name}, {LITHOS}") for name in beside], min), ">=", 75)
+        result.bar(f"{hp_name} baselines with a better HP p99", better_baselines(result, beside), "<=", 0)
         for name in beside:
-            for way in (*WAYS, *MORE_WAYS, *(otherwise(*other) for other in service.also)):
+            for way in ways:
                 r, k = over_alone(result, hp_name, f"{name}, {way}"), kept(result, name, f"{name}, {way}")
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
@@ -195,11 +195,11 @@ def bars(result, measured, beside_names):
                 unloaded = kept(result, name, by_itself(name, way))
                 if unloaded:
                     result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
-        for way in (*WAYS, *MORE_WAYS, *(otherwise(*other) for other in service.also)):
+        for way in ways:
             floor = over_alone(result, hp_name, f"{hp_name}, {way}, nobody beside")
             if floor:
                 result.note(f"{hp_name}, {way}, nobody beside: HP p99 {floor:.2f} x alone.")
-        for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in WAYS + MORE_WAYS for name in beside)):
+        for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in ways for name in beside)):
             beyond_us = beyond_host_us(result, case)
             if beyond_us is not None:
                 result.note(f"{case}: HP p99 is {beyond_us / 1e3:.2f} ms more than if the card took no time for the same requests.")
@@ -207,10 +207,11 @@ def bars(result, measured, beside_names):
         if iteration and service.hp.rate:
             result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
                         "rate): a training keeps no more than the rest where they have the card to themselves.")
-        if service.advice != LITHOS:
-            turn = f" --turn {TURN_US}" if service.advice == LONG_TURNS else ""
-            result.note(f"{hp_name}: the bars are of {service.advice}, which we advise for it: lithosd --share preempt{turn}; service --quota 1 "
-                        f"{' '.join(service.hp.turns)}; training --quota 1 --class best-effort.")
+        for way in MORE_WAYS:
+            if any(result.figures(f"{name}, {way}", "hp_p99_us") for name in beside):
+                turn = f" --turn {TURN_US}" if way == LONG_TURNS else ""
+                result.note(f"{hp_name}, {way}: lithosd --share preempt{turn}; service --quota 1 {' '.join(service.hp.turns)}; training --quota 1 "
+                            "--class best-effort.")
         for case in (f"{hp_name}, {ALONE}", *ours):
             host, slo = result.median(case, "hp_host_p50_us"), result.median(case, "hp_host_slo_percent")
             if host is not None and slo is not None:

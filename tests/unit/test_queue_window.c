@@ -115,7 +115,7 @@ static void learning(void)
     /* the clocks may drift apart by 50 ppm */
     CHECK(predicted() >= 299 * US - WAY_NS);
     CHECK(predicted() <= 301 * US - WAY_NS + (lithos_now_ns() - begin_ns) / 20000);
-    /* Nor does the first behind those that there was no room to follow: it did not run from the end of the one before it that was. */
+    /* The first behind those that there was no room to follow teaches nothing: it did not run from the end of the one before it that was. */
     know_clock(t);
     for (uint32_t i = 0; i < QUEUE_FLIGHTS + 9; i++)
         fly_at(t);
