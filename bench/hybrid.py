@@ -6,7 +6,8 @@ Services: ResNet-50 (batches of 4, one CUDA graph, 250 requests a second, Poisso
 with the training at low client priority; partitions of fixed TPCs; turns, the training's of 1 us (`lithosd --share preempt`), and where --ways says
 "gathered turns" with the service's launches gathered, "long turns" with turns of 20 ms for it (--turn), too; LithOS with the quotas and
 options that the notes say and `lithosd --rightsize=on`, and with quotas that --also says. The programs of a way start once and stay for its windows
-(lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing."""
+(lib/colocate.py); the service and the trainings alone are measured among the windows of time slicing. A baseline's p99 is compared with LithOS' in
+the same turns, where ways take turns (--together)."""
 import itertools
 import pathlib
 import sys
@@ -75,13 +76,16 @@ def pair(service, training):
 
 
 def bare_windows(result, stage, name, beside, reps, ways):
-    """Without MPS: each alone, and by turns."""
+    """Without MPS: each alone, in the repetitions that --alone-every says, and by turns."""
     failures = 0
     for rep in reps:
-        failures += colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"})
+        alone_too = (rep - 1) % stage.o.alone_every == 0
+        if alone_too:
+            failures += colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"})
         for training, be in beside.items():
-            failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda be=be: stage.window(be.label),
-                                {be.label: "be"})
+            if alone_too:
+                failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda be=be: stage.window(be.label),
+                                    {be.label: "be"})
             if "time slicing" in ways:
                 failures += colocate.measure(result, f"{pair(name, training)}, time slicing", rep,
                                     lambda be=be: stage.window("hp", be.label), {"hp": "hp", be.label: "be"})
@@ -93,7 +97,8 @@ def way_windows(result, stage, way, name, beside, reps, quota, trainings_too):
     themselves as well. quota: of the training that works, where the way has quotas."""
     failures = 0
     for rep in reps:
-        failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
+        if not stage.o.pairs_only:
+            failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
         for training, be in beside.items():
             if stage.lithosd and quota != "0":
                 for other in beside.values():
@@ -167,14 +172,20 @@ def beyond_host_us(result, case):
     return results.median([p99_us - host_us for p99_us, host_us in both]) if both else None
 
 
+def beside_lithos(result, name, way):
+    """p99 of a way and of LithOS' windows in the same turns, where windows have turns: a host that is slow for some seconds is so for neighbours in time.
+    The medians; None: one of the two was not measured."""
+    theirs = f"{name}, {way}"
+    turns = {c["turn"] for c in result.doc["cases"] if c["case"] == theirs and "turn" in c} or None
+    both = [result.figures(case, "hp_p99_us", turns) for case in (theirs, f"{name}, {LITHOS}")]
+    return [results.median(p99_us) for p99_us in both] if all(both) else None
+
+
 def better_baselines(result, beside):
     """How many of those measured have a better p99 than LithOS; None: none was, or LithOS was not."""
-    ours = {name: result.median(f"{name}, {LITHOS}", "hp_p99_us") for name in beside}
-    theirs = [(result.median(f"{name}, {way}", "hp_p99_us"), ours[name]) for name in beside for way in BASELINES]
-    theirs = [(p99_us, our_p99_us) for p99_us, our_p99_us in theirs if p99_us]
-    if not theirs or not all(ours.values()):
-        return None
-    return sum(p99_us < our_p99_us for p99_us, our_p99_us in theirs)
+    both = [beside_lithos(result, name, way) for name in beside for way in BASELINES]
+    both = [medians for medians in both if medians]
+    return sum(p99_us < our_p99_us for p99_us, our_p99_us in both) if both else None
 
 
 def bars(result, measured, beside_names):
@@ -192,6 +203,9 @@ def bars(result, measured, beside_names):
                 if r and k is not None:
                     result.note(f"{name}, {way}: HP p99 {r:.2f} x alone, SLO {result.median(f'{name}, {way}', 'hp_slo_percent'):.1f} %, "
                                 f"BE kept {k:.0f} %.")
+                compared = way in BASELINES and beside_lithos(result, name, way)
+                if compared:
+                    result.note(f"{name}, {way}: HP p99 {compared[0] / 1e3:.1f} ms, LithOS' in the same turns {compared[1] / 1e3:.1f}.")
                 unloaded = kept(result, name, by_itself(name, way))
                 if unloaded:
                     result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
@@ -228,6 +242,8 @@ def main():
     p = cli.parser(__doc__.splitlines()[0])
     p.add_argument("--only", help="services, with commas between (default: all)")
     p.add_argument("--beside", help="trainings beside them, with commas between (default: all)")
+    p.add_argument("--alone-every", type=int, default=1, metavar="N", help="those alone in each N-th turn (default: %(default)s)")
+    p.add_argument("--pairs-only", action="store_true", help="no windows of the service with nobody beside it under a way: what that costs by itself")
     p.add_argument("--by-itself", action="store_true", help="the trainings by themselves under each way, too")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs; or, as "

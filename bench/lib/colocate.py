@@ -336,9 +336,11 @@ def by_turns(bench, result, stages, group, reps, n):
             both = [(way, stage, n * len(reps)) for way, stage in stages]
             both += [(way, stage, 0) for way, stage in start_all(bench, stack, group)]
             for rep in reps:
+                result.with_each = {"turn": n * len(reps) + rep}
                 for way, stage, before in both if rep % 2 else both[::-1]:
                     failures += way.windows(result, stage, (before + rep,), ways)
     except Failed as e:
         failures += 1
         result.note(f"{'; '.join(map(str, group))}: {e}")
+    result.with_each = {}
     return failures

@@ -52,6 +52,7 @@ class Result:
         self.root = str(place.root)
         out = getattr(place, "out", None)
         self.part = pathlib.Path(out, name + ".part") if out else None
+        self.with_each = {}  # what each case that is added now has as well
 
     def index(self):
         """The beginning of an index of files made in this run."""
@@ -64,7 +65,7 @@ class Result:
 
     def case(self, case, rep, **figures):
         figures = {k: self.without_places(v) if isinstance(v, str) else v for k, v in figures.items()}
-        self.doc["cases"].append({"case": case, "rep": rep, **figures})
+        self.doc["cases"].append({"case": case, "rep": rep, **self.with_each, **figures})
         if self.part:
             self.save(self.part, {**self.doc, "bars": [], "notes": " ".join(self.notes),
                                   "incomplete": "ended before all was measured, and so without bars"})
@@ -100,9 +101,10 @@ class Result:
         self.doc["bars"].append({"what": what, "value": value if isinstance(value, int) else round(value, 4),
                                  "op": op, "limit": limit})
 
-    def figures(self, case, key):
-        """Values of one figure over the repetitions of a case."""
-        return [c[key] for c in self.doc["cases"] if c["case"] == case and isinstance(c.get(key), (int, float))]
+    def figures(self, case, key, turns=None):
+        """Values of one figure over the repetitions of a case; turns: of those in these turns alone."""
+        return [c[key] for c in self.doc["cases"] if c["case"] == case and isinstance(c.get(key), (int, float)) and
+                (turns is None or c.get("turn") in turns)]
 
     def median(self, case, key):
         values = self.figures(case, key)

@@ -93,7 +93,8 @@ RUNS = {
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
                ["toy HP p99 over alone", "toy SLO %", "toy BE kept %", "toy baselines with a better HP p99"]),
-    "hybrid_together": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--together", "--in-turn", "--ways",
+    "hybrid_together": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--together", "--in-turn", "--pairs-only",
+                         "--alone-every", "2", "--ways",
                          "time slicing,long turns,partition,lithos"],
                         {"toy, alone": "hp_p99_us", "toy beside toy training, time slicing": "be_iterations_per_s",
                          "toy beside toy training, long turns": "be_iterations_per_s", "toy beside toy training, partition": "hp_host_only_p99_us",
@@ -233,8 +234,13 @@ def in_turn(doc):
     windows = [(c["case"].rpartition(", ")[2], c["rep"]) for c in doc["cases"] if c["case"].startswith("toy beside") and "hp_p99_us" in c]
     if windows != [("time slicing", 1), ("lithos", 1), ("long turns", 1), ("lithos", 2), ("partition", 1)]:
         yield f"not by turns: {windows}"
-    if [c["rep"] for c in doc["cases"] if c["case"] == "toy, alone"] != [1, 2]:
-        yield f"alone is not beside each: {doc['cases']}"
+    if [c["turn"] for c in doc["cases"] if c["case"].startswith("toy beside") and "hp_p99_us" in c] != [1, 1, 1, 2, 2]:
+        yield f"not in these turns: {doc['cases']}"
+    if [c["rep"] for c in doc["cases"] if c["case"] == "toy, alone"] != [1] or any("nobody beside" in c["case"] for c in doc["cases"]):
+        yield f"alone is not in each second turn, or more than pairs: {doc['cases']}"
+    p99_ms = {way: [c["hp_p99_us"] / 1e3 for c in doc["cases"] if c["case"] == f"toy beside toy training, {way}"] for way in ("partition", "lithos")}
+    if f"partition: HP p99 {p99_ms['partition'][0]:.1f} ms, LithOS' in the same turns {p99_ms['lithos'][1]:.1f}." not in doc["notes"]:
+        yield f"not compared in the same turns: {p99_ms} {doc['notes']}"
 
 
 def scaled(doc):
