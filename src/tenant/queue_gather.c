@@ -14,6 +14,13 @@
  * others, which would go far too early for it. */
 #define LATE_MOST 2u
 #define ADJUST_PART 4
+/* Where requests wait for each other, each is later by what all before it were late, and that is what the slowest take longer. One that came behind
+ * another, with no more than this part of its host's time between, is to be late in one of so many cases: a step earlier each time that it is, and each
+ * time by this part of a step later; earlier than others by no more than a part of its host's time, since the rest of the card waits meanwhile. */
+#define BEHIND_PART 8u
+#define BEHIND_CASES 4u
+#define BEHIND_STEP_PART 64u
+#define BEHIND_MOST_PART 16u
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
 /* That it is slower shows while it is at it: what was known of its pace counts like this part of its kernels. */
@@ -54,6 +61,11 @@ static struct queue_request *request_of(struct queue *q, uint64_t key)
     return &q->requests[key >> 1 & (QUEUE_REQUESTS - 1)]; /* keys are odd */
 }
 
+static enum queue_ahead kind_of(const struct queue_gather *g, const struct queue_request *r)
+{
+    return g->pause_ns <= r->host_ns / BEHIND_PART ? QUEUE_AHEAD_BEHIND : QUEUE_AHEAD_APART;
+}
+
 /* So much came, and it took its host so long until it waited. By how much a request's prediction is wrong is believed of one of another length. */
 static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted_ns)
 {
@@ -62,10 +74,13 @@ static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted
     if (!g->key)
         return;
     if (r->key != g->key) {
-        *r = (struct queue_request){.key = g->key, .host_ns = host_ns, .ahead_ns = g->card_ns + AHEAD_NS};
+        *r = (struct queue_request){
+            .key = g->key, .host_ns = host_ns, .ahead_ns = {g->card_ns + AHEAD_NS, g->card_ns + AHEAD_NS}};
     } else if (r->kernels != g->kernels) {
-        r->ahead_ns =
-            LITHOS_MIN(r->ahead_ns + g->card_ns - LITHOS_MIN(r->ahead_ns + g->card_ns, r->card_ns), host_ns);
+        for (int k = 0; k < QUEUE_AHEAD; k++) {
+            const uint64_t now_ns = r->ahead_ns[k] + g->card_ns;
+            r->ahead_ns[k] = LITHOS_MIN(now_ns - LITHOS_MIN(now_ns, r->card_ns), host_ns);
+        }
         r->host_ns = host_ns;
     }
     r->kernels = g->kernels;
@@ -73,27 +88,44 @@ static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted
     r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
 }
 
+/* It was late by so much: how long before its wait is it to go from now on? */
+static uint64_t adjusted_ns(const struct queue_request *r, enum queue_ahead kind, uint64_t late_ns)
+{
+    const int64_t host_ns = (int64_t)r->host_ns, step_ns = host_ns / BEHIND_STEP_PART,
+                  well_ns = LITHOS_MAX((int64_t)LATE_NS, host_ns / LATE_PART);
+    int64_t ahead_ns = (int64_t)r->ahead_ns[kind], most_ns = host_ns;
+    if (kind == QUEUE_AHEAD_BEHIND) {
+        ahead_ns += (late_ns > LATE_NS ? step_ns : 0) - step_ns / BEHIND_CASES;
+        most_ns = LITHOS_MIN((int64_t)r->ahead_ns[QUEUE_AHEAD_APART] + host_ns / BEHIND_MOST_PART, host_ns);
+    } else {
+        ahead_ns += (LITHOS_MIN((int64_t)late_ns, LATE_MOST * well_ns) - well_ns) / ADJUST_PART;
+    }
+    return (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), most_ns);
+}
+
 /* When was the card done with it? */
 static void settle(struct queue *q, uint64_t wanted_ns)
 {
     struct queue_gather *g = &q->gather;
     struct queue_request *r = request_of(q, g->key);
-    const uint64_t well_ns = LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
-    const uint64_t late_ns =
-        q->landed_ns > wanted_ns ? LITHOS_MIN(q->landed_ns - wanted_ns, LATE_MOST * well_ns) : 0;
-    const int64_t more_ns = (int64_t)late_ns - (int64_t)well_ns;
-    const int64_t ahead_ns = (int64_t)r->ahead_ns + more_ns / ADJUST_PART;
+    const enum queue_ahead kind = kind_of(g, r);
+    const uint64_t late_ns = q->landed_ns > wanted_ns ? q->landed_ns - wanted_ns : 0;
     g->is_settled = true;
     if (g->is_ahead && r->key == g->key)
-        r->ahead_ns = (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), (int64_t)r->host_ns);
+        r->ahead_ns[kind] = adjusted_ns(r, kind, late_ns);
 }
 
 /* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */
 static void begin(struct queue *q, uint32_t wanted)
 {
-    const uint64_t now_ns = lithos_now_ns();
-    q->gather = (struct queue_gather){
-        .state = QUEUE_GATHER_WAITS, .wanted = wanted, .begun_ns = now_ns, .since_ns = now_ns};
+    const uint64_t now_ns = lithos_now_ns(),
+                   over_ns =
+                       LITHOS_MAX(atomic_load_explicit(&q->wanted_ns, memory_order_relaxed), q->landed_ns);
+    q->gather = (struct queue_gather){.state = QUEUE_GATHER_WAITS,
+                                      .wanted = wanted,
+                                      .begun_ns = now_ns,
+                                      .since_ns = now_ns,
+                                      .pause_ns = now_ns - LITHOS_MIN(over_ns, now_ns)};
 }
 
 /* Somebody has waited for it. */
@@ -144,7 +176,8 @@ static uint64_t until_time_ns(struct queue *q, const struct queue_gather *g)
                    past_ns = LITHOS_MIN(lithos_now_ns() - g->begun_ns, PACE_PART * r->host_ns),
                    left_ns =
                        left * (PACE_PART * past_ns + r->host_ns) / (PACE_PART * (come - 1) + r->kernels);
-    return left_ns <= r->ahead_ns ? 0 : left_ns - r->ahead_ns;
+    const uint64_t ahead_ns = r->ahead_ns[kind_of(g, r)];
+    return left_ns <= ahead_ns ? 0 : left_ns - ahead_ns;
 }
 
 static bool let_go(struct queue_gather *g, enum queue_gather_state to, enum lithos_counter why)

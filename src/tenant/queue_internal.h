@@ -204,17 +204,25 @@ struct queue_gather {
     uint32_t upto;             /* of a piece */
     uint32_t kernels; /* that have come: of other calls some are queued at one time and not at another */
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
+    uint64_t pause_ns;           /* after what was before it was over */
     uint64_t key;                /* of its first kernel */
     uint64_t card_ns;            /* what has come takes the card */
+};
+
+enum queue_ahead {
+    QUEUE_AHEAD_APART,
+    QUEUE_AHEAD_BEHIND, /* another: it waited for that, and others may wait for it */
+    QUEUE_AHEAD,
 };
 
 /* And what is known of those that begin with one kernel. */
 struct queue_request {
     uint64_t key;
     uint32_t kernels;
-    uint64_t card_ns;  /* what they take, by prediction */
-    uint64_t host_ns;  /* from the first to the wait */
-    uint64_t ahead_ns; /* they go so long before that */
+    uint64_t card_ns; /* what they take, by prediction */
+    uint64_t host_ns; /* from the first to the wait */
+    uint64_t
+        ahead_ns[QUEUE_AHEAD]; /* they go so long before that, by whether they came right behind another */
 };
 
 #define QUEUE_REQUESTS 64u /* a power of two */

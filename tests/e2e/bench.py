@@ -88,7 +88,7 @@ RUNS = {
                           "the first again, of 4": "references"},
                          ["over slip x baseline at p99, longest, s", "TPC time saved %, median"]),
     "gather_model": (["--repetitions", "1", "--requests", "400"], {"pace drawn every 3 requests, 10 % late: as it is": "held_us"},
-                     ["card held over its kernels, the longest"]),
+                     ["card held over its kernels, the longest", "p99 beyond the host's over that with those behind another as any, the longest"]),
     "hybrid": (["--repetitions", "1", "--seconds", "0.1", "--learn", "2", "--settle", "0.1", "--scale", "4", "--ways", "mps,lithos", "--awake", "--record", "--by-itself"],
                {"toy, alone": "hp_p99_us", "toy beside toy training: training alone": "be_iterations_per_s",
                 "toy beside toy training, mps": "hp_slo_percent", "toy beside toy training, lithos": "be_iterations_per_s"},
@@ -227,6 +227,10 @@ def by_the_middle(doc):
     if not held["as it is"] < min(held["by the mean"], held["by the pace before"]) or \
             not cases["as it is"]["late_us"] < cases["done by a sixteenth"]["late_us"]:
         yield f"another rule is better: {doc['cases']}"
+    beyond_us = {name: c["p99_us"] - c["host_only_p99_us"] for c in doc["cases"]
+                 for name in [c["case"].partition("pace drawn every 40 requests, 0 % late: ")[2]] if name}
+    if not 0 <= beyond_us["as it is"] < beyond_us["behind another as any"]:
+        yield f"requests wait for each other for as long: {beyond_us}"
 
 
 def in_turn(doc):

@@ -742,6 +742,57 @@ static void gathers(void)
     CHECK_EQ(counted(LITHOS_COUNTER_GATHERED_TIME), 1);
 }
 
+/* What is known of the one request there is. */
+static const struct queue_request *known(void)
+{
+    const struct queue *q = atomic_load(&lithos_queue);
+    for (unsigned i = 0; i < QUEUE_REQUESTS; i++)
+        if (q->requests[i].key)
+            return &q->requests[i];
+    return NULL;
+}
+
+/* A request of two launches, which goes ahead of its wait once it is known. */
+static void request(bool ahead)
+{
+    const uint64_t before = counted(LITHOS_COUNTER_GATHERED_AHEAD);
+    rig_forget_calls();
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+    if (ahead)
+        rig_settle();
+    CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    CHECK_EQ(kernels_made(), 2);
+    CHECK_EQ(counted_in_the_end(LITHOS_COUNTER_GATHERED_AHEAD) - before, ahead);
+}
+
+/* How it turned out is believed of requests of its kind: those that came right behind another, and the others. */
+static void behind(void)
+{
+    const struct timespec pause = {.tv_nsec = 100000000}; /* more than an eighth of 300 ms */
+    rig_open("");
+    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
+    all_is_quiet();
+    request(false);
+    request(true);
+    request(true); /* by now it is known what became of the one before, which came right behind another */
+    const struct queue_request *r = known();
+    const uint64_t begun_ns = r->card_ns + 100 * LITHOS_NSEC_PER_USEC;
+    CHECK(r->host_ns >= 200 * LITHOS_NSEC_PER_MSEC);
+    CHECK_EQ(r->ahead_ns[QUEUE_AHEAD_APART], begun_ns);
+    CHECK(r->ahead_ns[QUEUE_AHEAD_BEHIND] != begun_ns);
+    nanosleep(&pause, NULL);
+    request(true);
+    const uint64_t behind_ns = r->ahead_ns[QUEUE_AHEAD_BEHIND];
+    nanosleep(&pause, NULL);
+    request(true); /* and of the one that came after a pause */
+    CHECK(r->ahead_ns[QUEUE_AHEAD_APART] != begun_ns);
+    CHECK_EQ(r->ahead_ns[QUEUE_AHEAD_BEHIND], behind_ns);
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -765,6 +816,7 @@ IN_CHILD(lease)
 IN_CHILD(full)
 IN_CHILD(hands_over)
 IN_CHILD(gathers)
+IN_CHILD(behind)
 IN_CHILD(spare)
 
 int main(void)
@@ -779,6 +831,7 @@ int main(void)
         cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
         cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_hands_over),
         cmocka_unit_test(test_spare),         cmocka_unit_test(test_gathers),
+        cmocka_unit_test(test_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
