@@ -75,42 +75,35 @@ def pair(service, training):
     return f"{service} beside {training} training"
 
 
-def bare_windows(result, stage, name, beside, reps, ways):
-    """Without MPS: each alone, in the repetitions that --alone-every says, and by turns."""
+NOBODY = "nobody"  # the part of a turn in which nobody is beside the service
+
+
+def bare_windows(result, stage, name, rep, training, be, ways):
+    """Without MPS: each alone, in the repetitions that --alone-every says, and by turns. training, be: which of them; NOBODY: the service's."""
     failures = 0
-    for rep in reps:
-        alone_too = (rep - 1) % stage.o.alone_every == 0
-        if alone_too:
-            failures += colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"})
-        for training, be in beside.items():
-            if alone_too:
-                failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda be=be: stage.window(be.label),
-                                    {be.label: "be"})
-            if "time slicing" in ways:
-                failures += colocate.measure(result, f"{pair(name, training)}, time slicing", rep,
-                                    lambda be=be: stage.window("hp", be.label), {"hp": "hp", be.label: "be"})
+    alone_too = (rep - 1) % stage.o.alone_every == 0
+    if training == NOBODY:
+        return colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"}) if alone_too else 0
+    if alone_too:
+        failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda: stage.window(be.label), {be.label: "be"})
+    if "time slicing" in ways:
+        failures += colocate.measure(result, f"{pair(name, training)}, time slicing", rep, lambda: stage.window("hp", be.label),
+                                     {"hp": "hp", be.label: "be"})
     return failures
 
 
-def way_windows(result, stage, way, name, beside, reps, quota, trainings_too):
-    """The service beside each of the trainings, and as the only one that works: what the way costs by itself. trainings_too: these by
-    themselves as well. quota: of the training that works, where the way has quotas."""
+def beside_window(result, stage, way, name, rep, training, be, others, quota):
+    """The service beside a training, which has the quota where the way has quotas, and the training by itself where that is asked for."""
     failures = 0
-    for rep in reps:
-        if not stage.o.pairs_only:
-            failures += colocate.measure(result, f"{name}, {way}, nobody beside", rep, lambda: stage.window("hp"), {"hp": "hp"})
-        for training, be in beside.items():
-            if stage.lithosd and quota != "0":
-                for other in beside.values():
-                    if other is not be:
-                        stage.lithosd.set_quota(other.label, IDLE)
-                stage.lithosd.set_quota(be.label, quota)
-            if trainings_too:
-                failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda be=be: stage.window(be.label),
-                                             {be.label: "be"})
-            failures += colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda be=be: stage.window("hp", be.label),
-                                {"hp": "hp", be.label: "be"})
-    return failures
+    if stage.lithosd and quota != "0":
+        for other in others:
+            if other is not be:
+                stage.lithosd.set_quota(other.label, IDLE)
+        stage.lithosd.set_quota(be.label, quota)
+    if stage.o.by_itself:
+        failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda: stage.window(be.label), {be.label: "be"})
+    return failures + colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda: stage.window("hp", be.label),
+                                       {"hp": "hp", be.label: "be"})
 
 
 def otherwise(quotas, options):
@@ -137,10 +130,18 @@ class Way:
     def jobs(self):
         return [self.hp, *self.beside.values()]
 
-    def windows(self, result, stage, reps, ways):
+    def parts(self):
+        return [NOBODY, *self.beside]
+
+    def windows(self, result, stage, rep, ways, part):
+        be = self.beside.get(part)
         if self.way == ALONE:
-            return bare_windows(result, stage, self.name, self.beside, reps, ways)
-        return way_windows(result, stage, self.case, self.name, self.beside, reps, self.be_quota, stage.o.by_itself)
+            return bare_windows(result, stage, self.name, rep, part, be, ways)
+        if be:
+            return beside_window(result, stage, self.case, self.name, rep, part, be, self.beside.values(), self.be_quota)
+        # what the way costs by itself
+        return 0 if stage.o.pairs_only else colocate.measure(result, f"{self.name}, {self.case}, nobody beside", rep, lambda: stage.window("hp"),
+                                                             {"hp": "hp"})
 
 
 def run_service(bench, result, name, service):
@@ -256,8 +257,11 @@ def main():
     with servers.Scratch() as scratch:
         name = "hybrid" + ("-together" if o.together else "") + "".join(f"-{only}" for only in measured if o.only) + \
             "".join(f"-beside-{training}" for training in trainings(o.beside) if o.beside)
+        said_of_host = colocate.quiet_host(o, place)
         result = results.Result(name, cli.command_line(), o.repetitions, place, results.probe(place))
         bench = colocate.Bench(o, place, scratch)
+        if said_of_host:
+            result.note(said_of_host)
         with result.keeps_what_was_measured():
             for name, service in measured.items():
                 failures += run_service(bench, result, name, service)

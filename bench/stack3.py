@@ -55,9 +55,11 @@ class Way:
         on_quota = [(QUOTA_ALONE.format(label), [label]) for label in "ab"] if self.way == "partition" else []
         return on_quota + fewer + [(self.way, [job.label for job in self.of])]
 
-    def windows(self, result, stage, reps, ways):
-        return sum(colocate.measure(result, case, rep, lambda labels=labels: stage.window(*labels))
-                   for rep in reps for case, labels in self.cases(ways))
+    def parts(self):
+        return ["all"]
+
+    def windows(self, result, stage, rep, ways, _part):
+        return sum(colocate.measure(result, case, rep, lambda labels=labels: stage.window(*labels)) for case, labels in self.cases(ways))
 
 
 def run(bench, result):

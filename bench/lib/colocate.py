@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import time
 
-from lib import models, results, servers
+from lib import host, models, results, servers
 from lib.proc import Child, Failed, log
 
 ALONE = "alone"
@@ -22,6 +22,7 @@ TURN_US = 20000
 WAYS = BASELINES + (LITHOS,)
 MORE_WAYS = (GATHERED, LONG_TURNS)  # where --ways says so
 START_S = 10  # for lithos-awake
+QUIET_S = 10
 
 
 class Job:
@@ -56,6 +57,8 @@ def add_options(p):
                    "way after the other, each for all repetitions by turns with these: for more ways than the card has memory for")
     p.add_argument("--awake", action="store_true", help="keep the machine's processors from sleeping meanwhile (lithos-awake): in a virtual machine "
                    "a program that has slept may be slower for it, whoever is beside it")
+    p.add_argument("--quiet-host", type=float, metavar="PART", help="begin only where a plain loop takes longer than usual in no more than this part "
+                   "of its runs")
     p.add_argument("--record", action="store_true", help="a trace of each case's last window under LithOS, in OUT")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
@@ -70,6 +73,27 @@ def chosen_ways(o):
     return out
 
 
+@contextlib.contextmanager
+def awake(place):
+    """Meanwhile no processor sleeps."""
+    with Child([place.program("lithos-awake")]) as child:
+        child.expect("ready", START_S)
+        yield
+
+
+def quiet_host(o, place):
+    """What the host's processors are like, as a note; ends the program where they are of one speed less often than --quiet-host says. None: it does not."""
+    if o.quiet_host is None:
+        return None
+    with awake(place) if o.awake else contextlib.nullcontext():
+        fast_ms, slow = host.measure(QUIET_S)
+    said = f"The host, for {QUIET_S} s before: a plain loop takes {fast_ms:.2f} ms, and {host.SLOW} times that or more in {100 * slow:.1f} % of its runs."
+    if slow > o.quiet_host:
+        raise SystemExit(f"bench: --quiet-host {o.quiet_host:g}: {said}")
+    log(said)
+    return said
+
+
 class Bench:
     def __init__(self, o, place, scratch):
         self.o, self.place, self.scratch = o, place, scratch
@@ -82,8 +106,7 @@ class Bench:
         if not self.o.awake:
             yield
             return
-        with Child([self.place.program("lithos-awake")]) as child:
-            child.expect("ready", START_S)
+        with awake(self.place):
             result.note("No processor sleeps meanwhile (--awake).")
             yield
 
@@ -284,8 +307,8 @@ def measure(result, case, rep, window, rename=None):
 
 
 def measure_ways(bench, result, ways, reps):
-    """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); windows(result, stage, reps, names of
-    the ways that are measured). Number of failures."""
+    """All windows, one way after the other or, with --together, by turns. A way: str(), way: its name; jobs(); parts(), the same of all: windows of one
+    are close together in a turn; windows(result, stage, rep, names of the ways that are measured, part). Number of failures."""
     with bench.awake(result):
         return (together if bench.o.together else one_by_one)(bench, result, ways, reps)
 
@@ -295,7 +318,7 @@ def one_by_one(bench, result, ways, reps):
     for way in ways:
         try:
             with bench.stage(way.way, way.jobs()) as stage:
-                failures += way.windows(result, stage, reps, chosen_ways(bench.o))
+                failures += sum(way.windows(result, stage, rep, chosen_ways(bench.o), part) for rep in reps for part in way.parts())
         except Failed as e:
             failures += 1
             result.note(f"{way}: {e}")
@@ -337,8 +360,9 @@ def by_turns(bench, result, stages, group, reps, n):
             both += [(way, stage, 0) for way, stage in start_all(bench, stack, group)]
             for rep in reps:
                 result.with_each = {"turn": n * len(reps) + rep}
-                for way, stage, before in both if rep % 2 else both[::-1]:
-                    failures += way.windows(result, stage, (before + rep,), ways)
+                for part in both[0][0].parts():
+                    for way, stage, before in both if rep % 2 else both[::-1]:
+                        failures += way.windows(result, stage, before + rep, ways, part)
     except Failed as e:
         failures += 1
         result.note(f"{'; '.join(map(str, group))}: {e}")

@@ -7,12 +7,13 @@ import random
 import struct
 import sys
 import tempfile
+import time
 import unittest
 import xml.dom.minidom
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
-from lib import cupti, match, plot, results, screen, trace, typical  # noqa: E402
+from lib import colocate, cupti, host, match, plot, results, screen, trace, typical  # noqa: E402
 
 MANGLED = "_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_15CUDAFunctor_addIfEENS_6detail5ArrayIPcLi3EEEEEviT0_T1_"
 DEMANGLED = ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, at::detail::Array<char*, 3> >"
@@ -233,6 +234,32 @@ class Pictures(unittest.TestCase):
         self.assertAlmostEqual(float(dots[plot.GREEN].getAttribute("cx")), right, delta=0.2)  # 1.3 times, and more than 75 %
         self.assertLess(float(dots[plot.GREEN].getAttribute("cy")), foot)
         self.assertGreater(float(dots[plot.GREY].getAttribute("cx")), right)
+
+
+class Host(unittest.TestCase):
+    def test_how_often_it_is_slow(self):
+        fast_ms, slow = host.slow_part([1.0] * 60 + [1.2] * 20 + [1.31] * 5 + [2.0] * 15)
+        self.assertEqual((fast_ms, slow), (1.0, 0.2))
+
+    def test_loops(self):
+        begin = time.monotonic()
+        fast_ms, slow = host.measure(0.1)
+        self.assertTrue(0 < fast_ms < 100 and 0 <= slow <= 0.9, (fast_ms, slow))
+        self.assertGreaterEqual(time.monotonic() - begin, 0.1)
+
+    def test_no_run_where_it_is_not_quiet(self):
+        class Options:
+            awake, quiet_host = False, 0.1
+        measure, host.measure = host.measure, lambda _seconds: (1.0, 0.11)
+        try:
+            with self.assertRaisesRegex(SystemExit, "11.0 % of its runs"):
+                colocate.quiet_host(Options, None)
+            Options.quiet_host = 0.11
+            self.assertIn("11.0 %", colocate.quiet_host(Options, None))
+            Options.quiet_host = None
+            self.assertIsNone(colocate.quiet_host(Options, None))
+        finally:
+            host.measure = measure
 
 
 class Figures(unittest.TestCase):
