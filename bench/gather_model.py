@@ -34,15 +34,16 @@ def part(name):
 
 class Rule:
     """late: it is well to be done by this part of the host's time behind it; most: later than so many times that counts as that; pace: what was
-    known of the host's pace counts like this part of the kernels, 0: nothing but that counts; behind: those behind another are apart."""
+    known of the host's pace counts like this part of the kernels, 0: nothing but that counts; behind: those behind another are apart; predicted: so much of
+    what a request takes is known at first."""
 
-    def __init__(self, late=None, most=None, pace=None, behind=True):
+    def __init__(self, late=None, most=None, pace=None, behind=True, predicted=1):
         self.late, self.most, self.pace = late or part("LATE_PART"), most or part("LATE_MOST"), part("PACE_PART") if pace is None else pace
         self.late_us, self.adjust, self.slower = part("LATE_NS"), part("ADJUST_PART"), part("SLOWER_PART")
         self.behind, self.cases, self.step, self.behind_most = (part(f"BEHIND_{name}") for name in ("PART", "CASES", "STEP_PART", "MOST_PART"))
-        self.told_apart = behind
+        self.row, self.in_a_row, self.told_apart = part("BEHIND_ROW"), 0, behind
         self.aheads_us, self.is_behind = {}, False
-        self.host_us = None
+        self.host_us, self.known_us = None, predicted * CARD_US
 
     def begins(self, pause_us):
         """So long after the one before was over."""
@@ -63,21 +64,28 @@ class Rule:
 
     def learn(self, host_us, late_us, is_ahead):
         if self.host_us is None:
-            self.host_us, self.aheads_us = host_us, dict.fromkeys((False, True), CARD_US + part("AHEAD_NS"))
+            self.host_us, self.aheads_us = host_us, dict.fromkeys((False, True), self.known_us + part("AHEAD_NS"))
             return
         if is_ahead:
-            self.aheads_us[self.is_behind] = self.adjusted_us(late_us)
+            self.aheads_us[self.is_behind] = self.adjusted_us(self.is_behind, late_us)
+            self.in_a_row = self.in_a_row + 1 if self.is_behind else 0
+            if self.in_a_row >= self.row and late_us > self.well_us():
+                self.aheads_us[False] = self.adjusted_us(False, late_us)
         self.host_us = min(host_us, self.host_us + self.host_us / self.slower)
 
 
-    def adjusted_us(self, late_us):
-        well_us, step_us, most_us = max(self.late_us, self.host_us / self.late), self.host_us / self.step, self.host_us
-        if self.is_behind:
-            more_us = step_us * ((late_us > self.late_us) - 1 / self.cases)
-            most_us = min(self.aheads_us[False] + self.host_us / self.behind_most, most_us)
+    def well_us(self):
+        return max(self.late_us, self.host_us / self.late)
+
+    def most_behind_us(self):
+        return min(self.aheads_us[False] + self.host_us / self.behind_most, self.host_us)
+
+    def adjusted_us(self, is_behind, late_us):
+        if is_behind:
+            more_us = self.host_us / self.step * ((late_us > self.late_us) - 1 / self.cases)
         else:
-            more_us = (min(late_us, self.most * well_us) - well_us) / self.adjust
-        return min(max(self.ahead_us + more_us, 0), most_us)
+            more_us = (min(late_us, self.most * self.well_us()) - self.well_us()) / self.adjust
+        return min(max(self.aheads_us[is_behind] + more_us, 0), self.most_behind_us() if is_behind else self.host_us)
 
 
 def host(lot, pace_us):
@@ -92,14 +100,15 @@ def host(lot, pace_us):
     return launches, at + WAIT_US
 
 
-def requests(rule, stays, in_the_way, seed, count):
+def requests(rule, stays, in_the_way, seed, count, between_us=BETWEEN_REQUESTS_US):
     """Of each: how long it holds the card, and waits for launches then, how late it is, how long it takes from when it came, and would if the card took no time.
-    stays: requests until the host's pace is drawn anew, in the mean. in_the_way: which share is late for it."""
+    stays: requests until the host's pace is drawn anew, in the mean. in_the_way: which share is late for it. between_us: in the mean, 0: one comes when the one
+    before it is over."""
     lot, arrivals = random.Random(seed), random.Random(-seed)
     pace_us = PACES_US[0]
     came_us = over_us = host_over_us = 0
     for n in range(WARM + count):
-        came_us += arrivals.expovariate(1 / BETWEEN_REQUESTS_US)
+        came_us = came_us + arrivals.expovariate(1 / between_us) if between_us else over_us
         if lot.random() < 1 / stays:
             pace_us = lot.choice(PACES_US)
         launches, wait_us = host(lot, pace_us)
@@ -117,6 +126,13 @@ def requests(rule, stays, in_the_way, seed, count):
         host_over_us = max(came_us, host_over_us) + wait_us
         if n >= WARM:
             yield end_us - begun_us, gap_us, late_us, over_us - came_us, host_over_us - came_us
+
+
+def figures(of_requests):
+    held_us, gap_us, late_us, took_us, host_us = zip(*of_requests)
+    return {"held_us": sum(held_us) / len(held_us), "held_p50_us": results.quantile(held_us, 0.5), "held_p99_us": results.quantile(held_us, 0.99),
+            "gap_us": sum(gap_us) / len(gap_us), "late_us": sum(late_us) / len(late_us), "late_p99_us": results.quantile(late_us, 0.99),
+            "p99_us": results.quantile(took_us, 0.99), "host_only_p99_us": results.quantile(host_us, 0.99)}
 
 
 def beyond_host_us(result, case):
@@ -141,13 +157,13 @@ def main():
             for name, parts in rules.items():
                 case = f"{of_these}: {name}"
                 for rep in range(1, o.repetitions + 1):
-                    held_us, gap_us, late_us, took_us, host_us = zip(*requests(Rule(**parts), stays, in_the_way, rep, o.requests))
-                    result.case(case, rep, held_us=sum(held_us) / len(held_us), held_p50_us=results.quantile(held_us, 0.5),
-                                held_p99_us=results.quantile(held_us, 0.99), gap_us=sum(gap_us) / len(gap_us), late_us=sum(late_us) / len(late_us),
-                                late_p99_us=results.quantile(late_us, 0.99), p99_us=results.quantile(took_us, 0.99),
-                                host_only_p99_us=results.quantile(host_us, 0.99))
+                    result.case(case, rep, **figures(requests(Rule(**parts), stays, in_the_way, rep, o.requests)))
             held.append(result.median(f"{of_these}: as it is", "held_us") / CARD_US)
             beyond.append(beyond_host_us(result, f"{of_these}: as it is") / beyond_host_us(result, f"{of_these}: behind another as any"))
+    for name, behind in (("as it is", True), ("behind another as any", False)):
+        for rep in range(1, o.repetitions + 1):
+            result.case(f"without a pause, kernels predicted a third short: {name}", rep,
+                        **figures(requests(Rule(behind=behind, predicted=2 / 3), 40, 0, rep, o.requests, between_us=0)))
     result.bar("card held over its kernels, the longest", max(held), "<=", 1.05)
     result.bar("p99 beyond the host's over that with those behind another as any, the longest", max(beyond), "<=", 0.95)
     result.end(o.out)

@@ -21,6 +21,8 @@
 #define BEHIND_CASES 4u
 #define BEHIND_STEP_PART 64u
 #define BEHIND_MOST_PART 16u
+/* From so many in a row on what is known of the others is old: one that is later than is well says so of them, too. */
+#define BEHIND_ROW 16u
 /* A host that is slower than it was known to be may just have been disturbed: it is taken to be slower by no more than this part. */
 #define SLOWER_PART 16u
 /* That it is slower shows while it is at it: what was known of its pace counts like this part of its kernels. */
@@ -88,17 +90,22 @@ static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted
     r->host_ns = LITHOS_MIN(host_ns, r->host_ns + r->host_ns / SLOWER_PART);
 }
 
+static uint64_t well_ns(const struct queue_request *r)
+{
+    return LITHOS_MAX(LATE_NS, r->host_ns / LATE_PART);
+}
+
 /* It was late by so much: how long before its wait is it to go from now on? */
 static uint64_t adjusted_ns(const struct queue_request *r, enum queue_ahead kind, uint64_t late_ns)
 {
     const int64_t host_ns = (int64_t)r->host_ns, step_ns = host_ns / BEHIND_STEP_PART,
-                  well_ns = LITHOS_MAX((int64_t)LATE_NS, host_ns / LATE_PART);
+                  well = (int64_t)well_ns(r);
     int64_t ahead_ns = (int64_t)r->ahead_ns[kind], most_ns = host_ns;
     if (kind == QUEUE_AHEAD_BEHIND) {
         ahead_ns += (late_ns > LATE_NS ? step_ns : 0) - step_ns / BEHIND_CASES;
         most_ns = LITHOS_MIN((int64_t)r->ahead_ns[QUEUE_AHEAD_APART] + host_ns / BEHIND_MOST_PART, host_ns);
     } else {
-        ahead_ns += (LITHOS_MIN((int64_t)late_ns, LATE_MOST * well_ns) - well_ns) / ADJUST_PART;
+        ahead_ns += (LITHOS_MIN((int64_t)late_ns, LATE_MOST * well) - well) / ADJUST_PART;
     }
     return (uint64_t)LITHOS_MIN(LITHOS_MAX(ahead_ns, 0), most_ns);
 }
@@ -111,8 +118,12 @@ static void settle(struct queue *q, uint64_t wanted_ns)
     const enum queue_ahead kind = kind_of(g, r);
     const uint64_t late_ns = q->landed_ns > wanted_ns ? q->landed_ns - wanted_ns : 0;
     g->is_settled = true;
-    if (g->is_ahead && r->key == g->key)
-        r->ahead_ns[kind] = adjusted_ns(r, kind, late_ns);
+    if (!g->is_ahead || r->key != g->key)
+        return;
+    r->ahead_ns[kind] = adjusted_ns(r, kind, late_ns);
+    r->in_a_row = kind == QUEUE_AHEAD_BEHIND ? r->in_a_row + 1 : 0;
+    if (r->in_a_row >= BEHIND_ROW && late_ns > well_ns(r))
+        r->ahead_ns[QUEUE_AHEAD_APART] = adjusted_ns(r, QUEUE_AHEAD_APART, late_ns);
 }
 
 /* With it something begins that nobody has waited for yet: what is up to the last wait is over, or on its way. */

@@ -219,8 +219,9 @@ enum queue_ahead {
 struct queue_request {
     uint64_t key;
     uint32_t kernels;
-    uint64_t card_ns; /* what they take, by prediction */
-    uint64_t host_ns; /* from the first to the wait */
+    uint32_t in_a_row; /* that came behind another */
+    uint64_t card_ns;  /* what they take, by prediction */
+    uint64_t host_ns;  /* from the first to the wait */
     uint64_t
         ahead_ns[QUEUE_AHEAD]; /* they go so long before that, by whether they came right behind another */
 };

@@ -231,6 +231,9 @@ def by_the_middle(doc):
                  for name in [c["case"].partition("pace drawn every 40 requests, 0 % late: ")[2]] if name}
     if not 0 <= beyond_us["as it is"] < beyond_us["behind another as any"]:
         yield f"requests wait for each other for as long: {beyond_us}"
+    late_us = {name: c["late_us"] for c in doc["cases"] for name in [c["case"].partition("without a pause, kernels predicted a third short: ")[2]] if name}
+    if not late_us["as it is"] < late_us["behind another as any"]:
+        yield f"what was wrong at first stays wrong where none comes after a pause: {late_us}"
 
 
 def in_turn(doc):
