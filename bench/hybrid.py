@@ -175,18 +175,21 @@ def beyond_host_us(result, case):
 
 def beside_lithos(result, name, way):
     """p99 of a way and of LithOS' windows in the same turns, where windows have turns: a host that is slow for some seconds is so for neighbours in time.
-    The medians; None: one of the two was not measured."""
+    The medians, and in words in how many of them LithOS' is the lower; None: one of the two was not measured."""
     theirs = f"{name}, {way}"
     turns = {c["turn"] for c in result.doc["cases"] if c["case"] == theirs and "turn" in c} or None
     both = [result.figures(case, "hp_p99_us", turns) for case in (theirs, f"{name}, {LITHOS}")]
-    return [results.median(p99_us) for p99_us in both] if all(both) else None
+    if not all(both):
+        return None
+    lower = f", lower in {sum(ours < other for other, ours in zip(*both))} of {len(turns)}" if turns and len(both[0]) == len(both[1]) else ""
+    return [*(results.median(p99_us) for p99_us in both), lower]
 
 
 def better_baselines(result, beside):
     """How many of those measured have a better p99 than LithOS; None: none was, or LithOS was not."""
     both = [beside_lithos(result, name, way) for name in beside for way in BASELINES]
     both = [medians for medians in both if medians]
-    return sum(p99_us < our_p99_us for p99_us, our_p99_us in both) if both else None
+    return sum(p99_us < our_p99_us for p99_us, our_p99_us, _ in both) if both else None
 
 
 def bars(result, measured, beside_names):
@@ -206,7 +209,7 @@ def bars(result, measured, beside_names):
                                 f"BE kept {k:.0f} %.")
                 compared = way in BASELINES and beside_lithos(result, name, way)
                 if compared:
-                    result.note(f"{name}, {way}: HP p99 {compared[0] / 1e3:.1f} ms, LithOS' in the same turns {compared[1] / 1e3:.1f}.")
+                    result.note(f"{name}, {way}: HP p99 {compared[0] / 1e3:.1f} ms, LithOS' in the same turns {compared[1] / 1e3:.1f}{compared[2]}.")
                 unloaded = kept(result, name, by_itself(name, way))
                 if unloaded:
                     result.note(f"{by_itself(name, way)}: it keeps {unloaded:.1f} %.")
