@@ -139,7 +139,8 @@ struct lithos_arena {
     struct lithos_size_row sizes[LITHOS_SIZE_ROWS];
     /* written by the tenant, on pages of its own */
     _Alignas(4096) _Atomic uint64_t counters[LITHOS_COUNTER_MAX]; /* of threads without a ring */
-    _Atomic uint32_t queue_depth;   /* calls queued at the last look, but for those that are gathered */
+    _Atomic uint32_t
+        queue_depth; /* calls queued at the last look: none that are gathered, but one that a request is known to go on with */
     _Atomic uint32_t queue_held;    /* calls past the queues that a rule holds up */
     _Atomic uint32_t queue_why;     /* the first kernel of them waits: enum lithos_tpcpick; any value */
     _Atomic uint64_t queue_head_ns; /* and is predicted to take so long */

@@ -229,6 +229,14 @@ bool lithos_queue_gathers(struct queue *q)
     return let_go(g, QUEUE_GATHER_PIECE, LITHOS_COUNTER_GATHERED_TIME);
 }
 
+bool lithos_queue_flows(struct queue *q)
+{
+    const struct queue_gather *g = &q->gather;
+    const struct queue_request *r = request_of(q, g->key);
+    return g->state == QUEUE_GATHER_FLOWS && !g->is_over && g->key && r->key == g->key &&
+           g->kernels < r->kernels;
+}
+
 void lithos_queue_gather_rest(struct queue *q)
 {
     const struct queue_gather *g = &q->gather;

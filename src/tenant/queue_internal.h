@@ -458,6 +458,8 @@ void lithos_queue_want(struct queue *q);
 void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e);
 /* The issuer: is what is queued not to be issued yet? */
 bool lithos_queue_gathers(struct queue *q);
+/* Is more known to come of what goes now as it comes? */
+bool lithos_queue_flows(struct queue *q);
 /* The dispatcher, while that is so: a pause, or a short sleep that ends when somebody waits. */
 void lithos_queue_gather_rest(struct queue *q);
 

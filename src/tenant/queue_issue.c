@@ -505,10 +505,14 @@ static void dispatch(struct queue *q)
         const bool gathers = lithos_queue_gathers(q);
         if (!gathers)
             any |= issue_some(q);
-        if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed))
-            return;
         uint32_t depth = lithos_queue_depth(q);
-        tell(q, gathers ? 0 : depth);
+        if (atomic_load_explicit(&q->turn_wanted, memory_order_relaxed)) {
+            tell(q, gathers ? 0 : depth);
+            return;
+        }
+        /* What is lent in a pause of a request is in the way of the rest of it, and whoever lends would have to wait after each to know that it is
+         * none: while there is more to come it counts as one call that waits. */
+        tell(q, gathers ? 0 : depth + lithos_queue_flows(q));
         if (gathers) {
             idle_since_ns = 0;
             lithos_queue_gather_rest(q);
@@ -528,8 +532,10 @@ static void dispatch(struct queue *q)
         if (!idle_since_ns)
             idle_since_ns = now_ns;
         bool spare = atomic_load_explicit(&q->spare, memory_order_relaxed);
-        if (now_ns - idle_since_ns > (spare ? SPARE_GRACE_NS : GRACE_NS))
+        if (now_ns - idle_since_ns > (spare ? SPARE_GRACE_NS : GRACE_NS)) {
+            tell(q, 0);
             return;
+        }
         __builtin_ia32_pause();
     }
 }

@@ -743,9 +743,9 @@ static void gathers(void)
 }
 
 /* What is known of the one request there is. */
-static const struct queue_request *known(void)
+static struct queue_request *known(void)
 {
-    const struct queue *q = atomic_load(&lithos_queue);
+    struct queue *q = atomic_load(&lithos_queue);
     for (unsigned i = 0; i < QUEUE_REQUESTS; i++)
         if (q->requests[i].key)
             return &q->requests[i];
@@ -793,6 +793,48 @@ static void behind(void)
     CHECK_EQ(r->ahead_ns[QUEUE_AHEAD_BEHIND], behind_ns);
 }
 
+static uint32_t told(void)
+{
+    return atomic_load(&lithos_tenant_home.queue_depth);
+}
+
+/* Is lithosd told that a call waits, before the dispatcher sleeps? Then it is told of none. */
+static bool is_told_before_it_sleeps(void)
+{
+    bool seen = false;
+    while (!atomic_load(&atomic_load(&lithos_queue)->asleep))
+        seen |= told() == 1;
+    CHECK_EQ(told(), 0);
+    return seen;
+}
+
+/* In the pauses of a request that goes as it comes lithosd takes the program for busy, for as long as the dispatcher stays up: it may be held up itself
+ * for longer than that, so one of many. */
+static void flows(void)
+{
+    bool seen = false;
+    rig_open("");
+    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
+    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
+    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
+    all_is_quiet();
+    request(false);
+    for (unsigned tries = 0; tries < 2000 && !seen; tries++) {
+        struct queue_request *r = known();
+        for (int k = 0; k < QUEUE_AHEAD; k++)
+            r->ahead_ns[k] = r->host_ns; /* all of it goes as it comes */
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+        seen = is_told_before_it_sleeps();
+        CHECK(lithos_queue_flows(atomic_load(&lithos_queue))); /* another is to come */
+        CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS);
+        rig_settle();
+        is_told_before_it_sleeps();
+        CHECK(!lithos_queue_flows(atomic_load(&lithos_queue)));
+        CHECK_EQ(CALL(cuStreamSynchronize, RIG_STREAM, 0, 0), CUDA_SUCCESS);
+    }
+    CHECK(seen);
+}
+
 #define IN_CHILD(name)                                \
     static void test_##name(void **state)             \
     {                                                 \
@@ -817,6 +859,7 @@ IN_CHILD(full)
 IN_CHILD(hands_over)
 IN_CHILD(gathers)
 IN_CHILD(behind)
+IN_CHILD(flows)
 IN_CHILD(spare)
 
 int main(void)
@@ -831,7 +874,7 @@ int main(void)
         cmocka_unit_test(test_full),          cmocka_unit_test(test_driver_kernels),
         cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_hands_over),
         cmocka_unit_test(test_spare),         cmocka_unit_test(test_gathers),
-        cmocka_unit_test(test_behind),
+        cmocka_unit_test(test_behind),        cmocka_unit_test(test_flows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
