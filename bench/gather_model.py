@@ -104,7 +104,7 @@ def requests(rule, stays, in_the_way, seed, count, between_us=BETWEEN_REQUESTS_U
     """Of each: how long it holds the card, and waits for launches then, how late it is, how long it takes from when it came, and would if the card took no time.
     stays: requests until the host's pace is drawn anew, in the mean. in_the_way: which share is late for it. between_us: in the mean, 0: one comes when the one
     before it is over."""
-    lot, arrivals = random.Random(seed), random.Random(-seed)
+    lot, arrivals = random.Random(seed), random.Random(f"arrivals {seed}")
     pace_us = PACES_US[0]
     came_us = over_us = host_over_us = 0
     for n in range(WARM + count):

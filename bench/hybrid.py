@@ -248,6 +248,8 @@ def main():
     p.add_argument("--beside", help="trainings beside them, with commas between (default: all)")
     p.add_argument("--alone-every", type=int, default=1, metavar="N", help="those alone in each N-th turn (default: %(default)s)")
     p.add_argument("--pairs-only", action="store_true", help="no windows of the service with nobody beside it under a way: what that costs by itself")
+    p.add_argument("--quiet-host", type=float, metavar="PART", help="begin only where a plain loop takes longer than usual in no more than this part "
+                   "of its runs")
     p.add_argument("--by-itself", action="store_true", help="the trainings by themselves under each way, too")
     p.add_argument("--quotas", help="under LithOS, SERVICE=QUOTA/QUOTA of the service and of the training, with commas between")
     p.add_argument("--also", help="more quotas under LithOS, likewise: what a training would have if the service had fewer TPCs; or, as "

@@ -57,8 +57,6 @@ def add_options(p):
                    "way after the other, each for all repetitions by turns with these: for more ways than the card has memory for")
     p.add_argument("--awake", action="store_true", help="keep the machine's processors from sleeping meanwhile (lithos-awake): in a virtual machine "
                    "a program that has slept may be slower for it, whoever is beside it")
-    p.add_argument("--quiet-host", type=float, metavar="PART", help="begin only where a plain loop takes longer than usual in no more than this part "
-                   "of its runs")
     p.add_argument("--record", action="store_true", help="a trace of each case's last window under LithOS, in OUT")
     p.add_argument("--ways", default=",".join(WAYS), help="with commas between (default: %(default)s)")
     models.add_options(p)
