@@ -767,16 +767,22 @@ static void request(bool ahead)
     CHECK_EQ(counted_in_the_end(LITHOS_COUNTER_GATHERED_AHEAD) - before, ahead);
 }
 
-/* How it turned out is believed of requests of its kind: those that came right behind another, and the others. */
-static void behind(void)
+/* All is gathered from now on, and one request is known. */
+static void first_request(void)
 {
-    const struct timespec pause = {.tv_nsec = 100000000}; /* more than an eighth of 300 ms */
     rig_open("");
     lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
     lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
     CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
     all_is_quiet();
     request(false);
+}
+
+/* How it turned out is believed of requests of its kind: those that came right behind another, and the others. */
+static void behind(void)
+{
+    const struct timespec pause = {.tv_nsec = 100000000}; /* more than an eighth of 300 ms */
+    first_request();
     request(true);
     request(true); /* by now it is known what became of the one before, which came right behind another */
     const struct queue_request *r = known();
@@ -813,12 +819,7 @@ static bool is_told_before_it_sleeps(void)
 static void flows(void)
 {
     bool seen = false;
-    rig_open("");
-    lithos_queue_set_gather(3600 * LITHOS_NSEC_PER_SEC);
-    lithos_queue_set_use(LITHOS_QUEUE_HAND_OVER, true);
-    CHECK_EQ(rig_launch(RIG_STREAM), CUDA_SUCCESS); /* the first of its kind is made at once */
-    all_is_quiet();
-    request(false);
+    first_request();
     for (unsigned tries = 0; tries < 2000 && !seen; tries++) {
         struct queue_request *r = known();
         for (int k = 0; k < QUEUE_AHEAD; k++)
