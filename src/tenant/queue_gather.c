@@ -63,11 +63,6 @@ static struct queue_request *request_of(struct queue *q, uint64_t key)
     return &q->requests[key >> 1 & (QUEUE_REQUESTS - 1)]; /* keys are odd */
 }
 
-static enum queue_ahead kind_of(const struct queue_gather *g, const struct queue_request *r)
-{
-    return g->pause_ns <= r->host_ns / BEHIND_PART ? QUEUE_AHEAD_BEHIND : QUEUE_AHEAD_APART;
-}
-
 /* So much came, and it took its host so long until it waited. By how much a request's prediction is wrong is believed of one of another length. */
 static void learn(struct queue *q, const struct queue_gather *g, uint64_t wanted_ns)
 {
@@ -115,13 +110,12 @@ static void settle(struct queue *q, uint64_t wanted_ns)
 {
     struct queue_gather *g = &q->gather;
     struct queue_request *r = request_of(q, g->key);
-    const enum queue_ahead kind = kind_of(g, r);
     const uint64_t late_ns = q->landed_ns > wanted_ns ? q->landed_ns - wanted_ns : 0;
     g->is_settled = true;
     if (!g->is_ahead || r->key != g->key)
         return;
-    r->ahead_ns[kind] = adjusted_ns(r, kind, late_ns);
-    r->in_a_row = kind == QUEUE_AHEAD_BEHIND ? r->in_a_row + 1 : 0;
+    r->ahead_ns[g->kind] = adjusted_ns(r, g->kind, late_ns);
+    r->in_a_row = g->kind == QUEUE_AHEAD_BEHIND ? r->in_a_row + 1 : 0;
     if (r->in_a_row >= BEHIND_ROW && late_ns > well_ns(r))
         r->ahead_ns[QUEUE_AHEAD_APART] = adjusted_ns(r, QUEUE_AHEAD_APART, late_ns);
 }
@@ -137,6 +131,14 @@ static void begin(struct queue *q, uint32_t wanted)
                                       .begun_ns = now_ns,
                                       .since_ns = now_ns,
                                       .pause_ns = now_ns - LITHOS_MIN(over_ns, now_ns)};
+}
+
+/* By its first kernel it is known what it is, and whether it came behind another for what is known of it by then: how it turns out changes that. */
+static void name(struct queue *q, struct queue_gather *g, uint64_t key)
+{
+    g->key = key;
+    g->kind =
+        g->pause_ns <= request_of(q, key)->host_ns / BEHIND_PART ? QUEUE_AHEAD_BEHIND : QUEUE_AHEAD_APART;
 }
 
 /* Somebody has waited for it. */
@@ -169,7 +171,8 @@ void lithos_queue_gather_takes(struct queue *q, const struct queue_entry *e)
     if (g->state == QUEUE_GATHER_NOTHING)
         begin(q, wanted);
     if (e->kind == QUEUE_LAUNCH) {
-        g->key = g->key ? g->key : e->estimate_key;
+        if (!g->key)
+            name(q, g, e->estimate_key);
         g->kernels++;
     }
     g->card_ns += e->estimate_key ? lithos_queue_predict_ns(q, e->estimate_key, QUEUE_OWN, &place) : 0;
@@ -187,7 +190,7 @@ static uint64_t until_time_ns(struct queue *q, const struct queue_gather *g)
                    past_ns = LITHOS_MIN(lithos_now_ns() - g->begun_ns, PACE_PART * r->host_ns),
                    left_ns =
                        left * (PACE_PART * past_ns + r->host_ns) / (PACE_PART * (come - 1) + r->kernels);
-    const uint64_t ahead_ns = r->ahead_ns[kind_of(g, r)];
+    const uint64_t ahead_ns = r->ahead_ns[g->kind];
     return left_ns <= ahead_ns ? 0 : left_ns - ahead_ns;
 }
 

@@ -196,6 +196,12 @@ enum queue_gather_state {
     QUEUE_GATHER_FLOWS, /* all goes as it comes */
 };
 
+enum queue_ahead {
+    QUEUE_AHEAD_APART,
+    QUEUE_AHEAD_BEHIND, /* another: it waited for that, and others may wait for it */
+    QUEUE_AHEAD,
+};
+
 struct queue_gather {
     enum queue_gather_state state;
     bool is_over;              /* somebody has waited for it */
@@ -206,13 +212,8 @@ struct queue_gather {
     uint64_t begun_ns, since_ns; /* the latter: of its piece */
     uint64_t pause_ns;           /* after what was before it was over */
     uint64_t key;                /* of its first kernel */
+    enum queue_ahead kind;       /* as of then */
     uint64_t card_ns;            /* what has come takes the card */
-};
-
-enum queue_ahead {
-    QUEUE_AHEAD_APART,
-    QUEUE_AHEAD_BEHIND, /* another: it waited for that, and others may wait for it */
-    QUEUE_AHEAD,
 };
 
 /* And what is known of those that begin with one kernel. */
