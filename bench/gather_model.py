@@ -73,7 +73,6 @@ class Rule:
                 self.aheads_us[False] = self.adjusted_us(False, late_us)
         self.host_us = min(host_us, self.host_us + self.host_us / self.slower)
 
-
     def well_us(self):
         return max(self.late_us, self.host_us / self.late)
 

@@ -19,6 +19,7 @@ from lib.place import virtual  # noqa: E402
 
 
 IDLE = "1"  # TPCs of a training that waits for its window
+NOBODY = "nobody"  # the part of a turn in which nobody is beside the service
 
 
 class Service:
@@ -75,37 +76,6 @@ def pair(service, training):
     return f"{service} beside {training} training"
 
 
-NOBODY = "nobody"  # the part of a turn in which nobody is beside the service
-
-
-def bare_windows(result, stage, name, rep, training, be, ways):
-    """Without MPS: each alone, in the repetitions that --alone-every says, and by turns. training, be: which of them; NOBODY: the service's."""
-    failures = 0
-    alone_too = (rep - 1) % stage.o.alone_every == 0
-    if training == NOBODY:
-        return colocate.measure(result, f"{name}, {ALONE}", rep, lambda: stage.window("hp"), {"hp": "hp"}) if alone_too else 0
-    if alone_too:
-        failures += colocate.measure(result, f"{pair(name, training)}: training {ALONE}", rep, lambda: stage.window(be.label), {be.label: "be"})
-    if "time slicing" in ways:
-        failures += colocate.measure(result, f"{pair(name, training)}, time slicing", rep, lambda: stage.window("hp", be.label),
-                                     {"hp": "hp", be.label: "be"})
-    return failures
-
-
-def beside_window(result, stage, way, name, rep, training, be, others, quota):
-    """The service beside a training, which has the quota where the way has quotas, and the training by itself where that is asked for."""
-    failures = 0
-    if stage.lithosd and quota != "0":
-        for other in others:
-            if other is not be:
-                stage.lithosd.set_quota(other.label, IDLE)
-        stage.lithosd.set_quota(be.label, quota)
-    if stage.o.by_itself:
-        failures += colocate.measure(result, by_itself(pair(name, training), way), rep, lambda: stage.window(be.label), {be.label: "be"})
-    return failures + colocate.measure(result, f"{pair(name, training)}, {way}", rep, lambda: stage.window("hp", be.label),
-                                       {"hp": "hp", be.label: "be"})
-
-
 def otherwise(quotas, options):
     """A way of --also, as cases name it."""
     return f"{LITHOS} {'/'.join(quotas)}" + ("" if options is None else f" {options}")
@@ -134,14 +104,43 @@ class Way:
         return [NOBODY, *self.beside]
 
     def windows(self, result, stage, rep, ways, part):
-        be = self.beside.get(part)
+        """part: NOBODY, or a training."""
         if self.way == ALONE:
-            return bare_windows(result, stage, self.name, rep, part, be, ways)
-        if be:
-            return beside_window(result, stage, self.case, self.name, rep, part, be, self.beside.values(), self.be_quota)
+            return self.bare_windows(result, stage, rep, ways, part)
+        if part != NOBODY:
+            return self.beside_windows(result, stage, rep, part)
         # what the way costs by itself
-        return 0 if stage.o.pairs_only else colocate.measure(result, f"{self.name}, {self.case}, nobody beside", rep, lambda: stage.window("hp"),
-                                                             {"hp": "hp"})
+        return 0 if stage.o.pairs_only else self.measure(result, f"{self.name}, {self.case}, nobody beside", rep, stage, hp=True)
+
+    def bare_windows(self, result, stage, rep, ways, part):
+        """Without MPS: each alone, in the repetitions that --alone-every says, and by turns."""
+        alone_too = (rep - 1) % stage.o.alone_every == 0
+        if part == NOBODY:
+            return self.measure(result, f"{self.name}, {ALONE}", rep, stage, hp=True) if alone_too else 0
+        be, failures = self.beside[part], 0
+        if alone_too:
+            failures += self.measure(result, f"{pair(self.name, part)}: training {ALONE}", rep, stage, be=be)
+        if "time slicing" in ways:
+            failures += self.measure(result, f"{pair(self.name, part)}, time slicing", rep, stage, hp=True, be=be)
+        return failures
+
+    def beside_windows(self, result, stage, rep, part):
+        """The service beside a training, which has its quota where the way has quotas, and the training by itself where that is asked for."""
+        be, failures = self.beside[part], 0
+        if stage.lithosd and self.be_quota != "0":
+            for other in self.beside.values():
+                if other is not be:
+                    stage.lithosd.set_quota(other.label, IDLE)
+            stage.lithosd.set_quota(be.label, self.be_quota)
+        if stage.o.by_itself:
+            failures += self.measure(result, by_itself(pair(self.name, part), self.case), rep, stage, be=be)
+        return failures + self.measure(result, f"{pair(self.name, part)}, {self.case}", rep, stage, hp=True, be=be)
+
+    @staticmethod
+    def measure(result, case, rep, stage, hp=False, be=None):
+        """A window of the service, of a training, or of both."""
+        names = {**({"hp": "hp"} if hp else {}), **({be.label: "be"} if be else {})}
+        return colocate.measure(result, case, rep, lambda: stage.window(*names), names)
 
 
 def run_service(bench, result, name, service):
@@ -220,7 +219,8 @@ def bars(result, measured, beside_names):
         for case in (f"{hp_name}, {ALONE}", *(f"{name}, {way}" for way in ways for name in beside)):
             beyond_us = beyond_host_us(result, case)
             if beyond_us is not None:
-                result.note(f"{case}: HP p99 is {beyond_us / 1e3:.2f} ms more than if the card took no time for the same requests.")
+                result.note(f"{case}: HP p99 is {beyond_us / 1e3:.2f} ms more than if the same requests were over when their thread is through "
+                            "with their launches.")
         iteration = result.median(f"{hp_name}, {ALONE}", "hp_p50_us")
         if iteration and service.hp.rate:
             result.note(f"{hp_name}, {ALONE}: requests take {service.hp.rate * iteration / 1e4:.0f} % of the time (the median one's, by their "
